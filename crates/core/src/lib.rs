@@ -1,0 +1,7 @@
+//! The engine of flow: reads workflows, expands them to plans, runs plans durably, resumes runs.
+//!
+//! Nothing here knows SSH, Patroni, PostgreSQL or a terminal.
+
+pub mod inventory;
+pub mod run;
+pub mod step;

@@ -1,0 +1,5 @@
+//! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
+
+mod names;
+
+pub use names::{RunId, TaskName};

@@ -1,0 +1,73 @@
+//! Names of runs and tasks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The id of a run: 12 characters of Crockford's base 32 in lower case.
+///
+/// The first seven are the time it began (in units of 32 s, so ids sort by age), the rest is chance.
+/// People type the shortest prefix that is unique.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(Arc<str>);
+
+impl RunId {
+    /// Takes an id as it is, such as one read back from a store.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a task: its step, and its host where it has one: `restart/healthy@patroni2`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskName(Arc<str>);
+
+impl TaskName {
+    /// The task of `step` on `host`, or at the operator's place.
+    pub fn new(step: &str, host: Option<&str>) -> Self {
+        match host {
+            Some(host) => Self(format!("{step}@{host}").into()),
+            None => Self(step.into()),
+        }
+    }
+
+    /// Takes a name as it is, such as one read back from a store.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The step's part.
+    pub fn step(&self) -> &str {
+        self.0.rsplit_once('@').map_or(&*self.0, |(step, _)| step)
+    }
+
+    /// The host's part.
+    pub fn host(&self) -> Option<&str> {
+        self.0.rsplit_once('@').map(|(_, host)| host)
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,209 @@
+//! What a step is: the contract between the engine and everything that changes the world.
+//!
+//! A step looks ([`Step::check`]), establishes ([`Step::apply`]), tells after a crash what became of
+//! an intent ([`Step::resolve`]) and takes back ([`Step::undo`]). The engine decides when; a step
+//! knows nothing of workflows, stores or schedules.
+
+mod context;
+mod registry;
+mod secret;
+
+pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
+pub use registry::{ArgumentError, Registry, StepInfo, StepType};
+pub use secret::{Redactor, Secret};
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One typed, idempotent unit of work on one host (or at the operator's place).
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Compares what is there with what this step is to establish. Changes nothing.
+    async fn check(&self, cx: &Context) -> Result<Check, StepError>;
+
+    /// Establishes it. Called only after `check` said [`Check::Pending`], and after `change` was
+    /// made durable as the intent. The engine calls `check` again afterwards.
+    async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError>;
+
+    /// An intent without a result was found: what became of it?
+    ///
+    /// Called only once the attempt's processes are proven ended. By default, what `check` says.
+    async fn resolve(&self, cx: &Context, _change: &Change) -> Result<Resolved, StepError> {
+        Ok(match self.check(cx).await? {
+            Check::Satisfied(output) => Resolved::Done(output),
+            Check::Pending(_) => Resolved::NotDone,
+            Check::Deferred(why) | Check::Refused(why) => Resolved::Unknown(why),
+        })
+    }
+
+    /// Takes it back, where that can be done.
+    async fn undo(&self, _cx: &Context, _change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        Err(UndoError::Impossible)
+    }
+}
+
+/// What `check` found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Check {
+    /// It is as it should be; nothing is to be done.
+    Satisfied(Output),
+    /// This would be done.
+    Pending(Change),
+    /// It can't be known before an earlier step has run; the text says why.
+    Deferred(String),
+    /// It must not be done; the text says why. Fails the task without any change.
+    Refused(String),
+}
+
+/// What became of an intent whose result is not recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolved {
+    /// The effect is there.
+    Done(Output),
+    /// The effect is not there, wholly; it may be tried again.
+    NotDone,
+    /// It is still going on; ask again.
+    Running,
+    /// It can't be told; a person must decide. The text says what is missing.
+    Unknown(String),
+}
+
+/// What a step is about to change: readable by a person, and enough to recognise its effect later.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// One line, such as `running -> stopped`.
+    pub summary: String,
+    /// A unified diff or other lines, for a person. Secrets are masked by the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
+    /// What identifies the effect later: an inode, an invocation id, a name with its time.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+}
+
+impl Change {
+    /// A change described by one line.
+    pub fn new(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), ..Self::default() }
+    }
+
+    /// Adds the lines of a diff.
+    #[must_use]
+    pub fn with_diff(mut self, diff: impl Into<String>) -> Self {
+        self.diff = Some(diff.into());
+        self
+    }
+
+    /// Adds what identifies the effect later.
+    #[must_use]
+    pub fn with_data(mut self, data: impl Serialize) -> Self {
+        self.data = serde_json::to_value(data).unwrap_or(Value::Null);
+        self
+    }
+
+    /// Reads `data` back as what was given to [`Change::with_data`].
+    pub fn data<T: serde::de::DeserializeOwned>(&self) -> Result<T, StepError> {
+        serde_json::from_value(self.data.clone())
+            .map_err(|e| StepError::failed(format!("the recorded change can't be read: {e}")))
+    }
+}
+
+/// What a step leaves to later ones: the fields of `steps.NAME`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Output(pub Map<String, Value>);
+
+impl Output {
+    /// No fields.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Adds one field. A value that can't be written as JSON is `null`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0.insert(name.to_owned(), serde_json::to_value(value).unwrap_or(Value::Null));
+        self
+    }
+}
+
+/// How certain it is that a failed `apply` changed nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ended, and it failed.
+    Failed,
+    /// The answer was lost: a time-out, a cut connection. The engine settles it by `resolve`.
+    Lost,
+}
+
+/// Why a step did not do what was asked. Messages are fragments that fit after "failed: ".
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepError {
+    /// One line: what went wrong.
+    pub message: String,
+    /// More lines for a person, such as the end of a command's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The next action, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Failed for certain, or lost.
+    pub outcome: Outcome,
+    /// A retry can't help (bad arguments, a refusal); retries are not spent on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub permanent: bool,
+}
+
+impl StepError {
+    /// It ended and failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), detail: None, hint: None, outcome: Outcome::Failed, permanent: false }
+    }
+
+    /// It failed, and trying again can't help.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { permanent: true, ..Self::failed(message) }
+    }
+
+    /// Nobody knows whether it was done.
+    pub fn lost(message: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Lost, ..Self::failed(message) }
+    }
+
+    /// Adds lines for a person.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the next action.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StepError {}
+
+/// Why something can't be taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// This step type has no undo.
+    #[error("it can't be taken back")]
+    Impossible,
+    /// It was tried and failed.
+    #[error(transparent)]
+    Failed(#[from] StepError),
+}

@@ -1,0 +1,141 @@
+//! Narrow clients of what runs on the hosts: HTTP (Patroni's REST API), etcd v3, PostgreSQL.
+//!
+//! Steps reach them by way of a [`Host`](crate::host::Host), so that they work through the SSH
+//! connection, and so that a simulated host can stand in for all of them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flow_core::step::Secret;
+use serde::{Deserialize, Serialize};
+
+use crate::host::HostError;
+
+/// An HTTP request to a service as seen from the host.
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    /// `GET`, `POST`, `PATCH`.
+    pub method: &'static str,
+    /// An address or name as seen from the host.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path and query, starting with `/`.
+    pub path: String,
+    /// A JSON body.
+    pub body: Option<serde_json::Value>,
+    /// User and password for basic authentication.
+    pub basic_auth: Option<(String, Secret)>,
+    /// How long the whole exchange may take.
+    pub timeout: Duration,
+}
+
+/// What an HTTP service answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpReply {
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Where an etcd member listens for clients, as seen from the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdEndpoint {
+    /// An address or name.
+    pub address: String,
+    /// TCP port, 2379 by custom.
+    pub port: u16,
+}
+
+/// One key of etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdKey {
+    /// The key, as text.
+    pub key: String,
+    /// The value, as text (Patroni writes nothing else).
+    pub value: String,
+    /// The revision of its last change.
+    pub mod_revision: i64,
+    /// The lease it hangs on; 0 for none.
+    pub lease: i64,
+}
+
+/// An etcd member, as the cluster lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdMember {
+    /// Member id.
+    pub id: u64,
+    /// Its name; empty before its first start.
+    pub name: String,
+    /// `http://198.18.0.11:2380`
+    pub peer_urls: Vec<String>,
+    /// `http://198.18.0.11:2379`
+    pub client_urls: Vec<String>,
+}
+
+/// What one etcd member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdStatus {
+    /// `3.4.23`
+    pub version: String,
+    /// The id of the cluster's leader, 0 for none.
+    pub leader: u64,
+    /// This member's id.
+    pub member: u64,
+    /// Bytes of the database.
+    pub db_size: i64,
+    /// Alarms and other trouble, as the member words it.
+    pub errors: Vec<String>,
+}
+
+/// The answer to a conditional change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It held; this many keys were changed.
+    Held(i64),
+    /// It did not hold; nothing was changed.
+    Broken,
+}
+
+/// etcd v3, as far as procedures need it. Every call has a time limit of 5 s.
+#[async_trait]
+pub trait Etcd: Send + Sync {
+    /// All keys that begin with `prefix`, in order. A linearizable read: it needs quorum.
+    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError>;
+    /// Deletes every key that begins with `prefix`, if each of `expected` is still at its revision,
+    /// in one transaction.
+    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError>;
+    /// Writes a key if its `mod_revision` is as given (0: the key doesn't exist).
+    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError>;
+    /// What this member says of itself. Answers without quorum too.
+    async fn status(&self) -> Result<EtcdStatus, HostError>;
+    /// The cluster's members.
+    async fn members(&self) -> Result<Vec<EtcdMember>, HostError>;
+}
+
+/// Where and as whom to connect to PostgreSQL, as seen from the host.
+#[derive(Debug, Clone)]
+pub struct SqlTarget {
+    /// An address, or the directory of a Unix socket.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Password; none for trust or peer.
+    pub password: Option<Secret>,
+    /// Database.
+    pub database: String,
+}
+
+/// Rows as JSON objects, column name to value; types that JSON lacks are given as text.
+pub type Rows = Vec<serde_json::Map<String, serde_json::Value>>;
+
+/// One PostgreSQL connection.
+#[async_trait]
+pub trait Sql: Send + Sync {
+    /// Runs one or more statements (simple query protocol) and gives the last one's rows, all values as text.
+    /// The server's message with its SQLSTATE is the error's message.
+    async fn query(&self, sql: &str) -> Result<Rows, HostError>;
+}
