@@ -5,3 +5,4 @@
 pub mod inventory;
 pub mod run;
 pub mod step;
+pub mod workflow;

@@ -1,0 +1,206 @@
+//! The data types of a document: what the TOML says, typed, with spans.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::{Source, Span, Spanned};
+
+/// A workflow as its author wrote it.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// The text it was read from.
+    pub source: Arc<Source>,
+    /// `name`
+    pub name: Spanned<String>,
+    /// `summary`: one line for lists.
+    pub summary: String,
+    /// `description`: more lines, shown before a run.
+    pub description: Option<String>,
+    /// `whole`: only right as a whole; `--limit` and `--tags` are refused.
+    pub whole: bool,
+    /// `confirm`: an expression for the name that must be typed before destructive steps run.
+    /// Required where a destructive step is reachable.
+    pub confirm: Option<Spanned<String>>,
+    /// `[params.NAME]`
+    pub params: IndexMap<String, Param>,
+    /// `[steps.NAME]`
+    pub steps: IndexMap<String, StepDef>,
+    /// `[outputs]`: what a workflow used as a step leaves to later ones.
+    pub outputs: IndexMap<String, Argument>,
+}
+
+/// What a param takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParamKind {
+    /// `type = "string"`
+    String,
+    /// `type = "integer"`: 64 bits.
+    Integer,
+    /// `type = "number"`
+    Number,
+    /// `type = "boolean"`
+    Boolean,
+    /// `type = "list"`: of strings.
+    List,
+    /// `type = "secret"`: masked everywhere; given as `env:NAME`, `file:PATH` or by the inventory.
+    Secret,
+}
+
+impl ParamKind {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::List => "list",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// `[params.NAME]`
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Where its name stands.
+    pub span: Span,
+    /// `type`
+    pub kind: ParamKind,
+    /// `help`
+    pub help: String,
+    /// `default`: a value, or an expression over the inventory and the params before it. None:
+    /// the param is required.
+    pub default: Option<Argument>,
+    /// `choices`: the only values it takes.
+    pub choices: Vec<Spanned<Value>>,
+}
+
+/// `[steps.NAME]`
+#[derive(Debug, Clone)]
+pub struct StepDef {
+    /// Its name.
+    pub id: Spanned<String>,
+    /// `uses`: a step type, or `workflow`.
+    pub uses: Spanned<String>,
+    /// `with`: its arguments. For `workflow`: `file` and `params`.
+    pub with: Spanned<IndexMap<String, Argument>>,
+    /// `needs`: a barrier over all hosts of those steps.
+    pub needs: Vec<Spanned<String>>,
+    /// `hosts`: none means at the operator's place (or the host of the workflow that includes it).
+    pub hosts: Option<Spanned<Hosts>>,
+    /// `serial`: so many hosts at once. Real edges: when a batch fails, the rest does not start.
+    pub serial: Option<Serial>,
+    /// `tags`
+    pub tags: Vec<Spanned<String>>,
+    /// `if`: an expression; false skips the task.
+    pub condition: Option<Spanned<String>>,
+    /// `guards`: steps upstream whose check must still be satisfied right before this one applies,
+    /// in a first run and in a resumed one.
+    pub guards: Vec<Spanned<String>>,
+    /// `retries` and `backoff`.
+    pub retry: Retry,
+    /// `timeout` of one attempt's apply; none by default.
+    pub timeout: Option<Duration>,
+    /// `help`: what it is for, shown in lists and before a destructive step.
+    pub help: Option<String>,
+}
+
+/// `hosts`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// An Ansible pattern: `promoters`, `a:!b`, `web*`. May be a template over params.
+    Pattern(String),
+}
+
+/// `serial`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serial {
+    /// So many hosts at once.
+    Count(u32),
+    /// So many percent of the hosts, at least one.
+    Percent(u8),
+}
+
+/// `retries` and `backoff`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Further attempts after the first; 0 by default.
+    pub retries: u32,
+    /// The wait before the first retry; doubles with each, up to a minute. 1 s by default.
+    pub backoff: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { retries: 0, backoff: Duration::from_secs(1) }
+    }
+}
+
+/// A value of the document with the place of each part.
+#[derive(Debug, Clone)]
+pub struct Argument {
+    /// Where the value stands.
+    pub span: Span,
+    /// Where its key stands, for a table's field.
+    pub key: Option<Span>,
+    /// The value.
+    pub kind: ArgumentKind,
+}
+
+/// What a value of the document is.
+#[derive(Debug, Clone)]
+pub enum ArgumentKind {
+    /// A text; a template where it holds `{{` or `{%`.
+    Text(String),
+    /// A boolean or number.
+    Plain(Value),
+    /// A list.
+    List(Vec<Argument>),
+    /// A table.
+    Table(IndexMap<String, Argument>),
+}
+
+impl Argument {
+    /// True where any part is a template, so that its value is known only later.
+    pub fn is_dynamic(&self) -> bool {
+        match &self.kind {
+            ArgumentKind::Text(text) => super::expr::is_template(text),
+            ArgumentKind::Plain(_) => false,
+            ArgumentKind::List(items) => items.iter().any(Self::is_dynamic),
+            ArgumentKind::Table(fields) => fields.values().any(Self::is_dynamic),
+        }
+    }
+
+    /// The value, each template in it replaced by what `render` makes of its text.
+    pub fn render<E>(&self, render: &mut impl FnMut(&str) -> Result<Value, E>) -> Result<Value, E> {
+        Ok(match &self.kind {
+            ArgumentKind::Text(text) if super::expr::is_template(text) => render(text)?,
+            ArgumentKind::Text(text) => Value::from(text.as_str()),
+            ArgumentKind::Plain(value) => value.clone(),
+            ArgumentKind::List(items) => {
+                Value::Array(items.iter().map(|item| item.render(render)).collect::<Result<_, _>>()?)
+            }
+            ArgumentKind::Table(fields) => {
+                let fields = fields
+                    .iter()
+                    .map(|(name, field)| Ok((name.clone(), field.render(render)?)))
+                    .collect::<Result<_, E>>()?;
+                Value::Object(fields)
+            }
+        })
+    }
+
+    /// Calls `visit` with every text in it and where it stands.
+    pub fn texts<'a>(&'a self, visit: &mut impl FnMut(&'a str, &'a Span)) {
+        match &self.kind {
+            ArgumentKind::Text(text) => visit(text, &self.span),
+            ArgumentKind::Plain(_) => {}
+            ArgumentKind::List(items) => items.iter().for_each(|item| item.texts(visit)),
+            ArgumentKind::Table(fields) => fields.values().for_each(|field| field.texts(visit)),
+        }
+    }
+}

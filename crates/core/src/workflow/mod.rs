@@ -1,0 +1,11 @@
+//! The document: what an author wrote, with the place of every word, and everything about it that
+//! can be refused by reading it alone. Knows no inventory and runs nothing.
+
+mod bundle;
+mod diagnostic;
+mod document;
+pub mod expr;
+
+pub use bundle::{Bundle, Files};
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
+pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
