@@ -300,7 +300,7 @@ impl Session {
             }
         }
         self.journal.commit(events, &mut Vec::new()).map_err(Taking::Engine)?;
-        let mut locked = Vec::new();
+        let mut locked: Vec<&Arc<Host>> = Vec::new();
         for host in here {
             if let Err(error) = fleet.lock(host, holder).await {
                 if self.fresh {

@@ -16,7 +16,7 @@ use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{
-    ArgumentKind, Bundle, Code, Diagnostic, Diagnostics, Documents, Hosts, Serial, StepDef, Workflow,
+    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Serial, StepDef, Workflow,
 };
 
 /// A plan from what the user gave.
@@ -87,7 +87,6 @@ fn expand(
     let root = Arc::clone(&documents.root);
     let mut expander = Expander {
         documents,
-        bundle: &definition.bundle,
         inventory: &inventory,
         params: &params,
         evaluator: &evaluator,
@@ -123,7 +122,6 @@ fn expand(
 
 struct Expander<'a> {
     documents: &'a Documents,
-    bundle: &'a Bundle,
     inventory: &'a Arc<Inventory>,
     params: &'a Params,
     evaluator: &'a Evaluator,
@@ -305,7 +303,7 @@ impl Expander<'_> {
             }
             Ok(names) => Some(names.iter().filter_map(|name| self.inventory.host(name).cloned()).collect()),
             Err(e) => {
-                let hint = e.hint().unwrap_or_else(|| self.inventory_hint());
+                let hint = e.help().unwrap_or_else(|| self.inventory_hint());
                 self.wrong.push(
                     Diagnostic::at(Code::HOSTS, &workflow.source, hosts.span.clone(), e.to_string())
                         .help(hint),

@@ -39,7 +39,7 @@ pub(super) fn apply(
                 .select(pattern)
                 .map_err(|e| {
                     let wrong = Diagnostic::general(Code::FILTER, format!("--limit: {e}"));
-                    match e.hint() {
+                    match e.help() {
                         Some(hint) => wrong.help(hint),
                         None => wrong,
                     }

@@ -305,7 +305,7 @@ fn refuse_other_choices(
 
 /// What defaults, `hosts` and `confirm` see: params and the inventory.
 fn static_context(inventory: &Arc<Inventory>, params: &IndexMap<String, Value>) -> Jinja {
-    let mut context = BTreeMap::from([("params", Jinja::from_serialize(params))]);
+    let mut context = BTreeMap::from([("params", scope::to_jinja(params))]);
     for name in ["groups", "hostvars", "group_var"] {
         if let Some(value) = scope::inventory_name(inventory, name) {
             context.insert(name, value);

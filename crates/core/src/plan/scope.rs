@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Enumerator, Object, ObjectExt, Value as Jinja};
+use minijinja::value::{Enumerator, Object, ObjectExt, Serde, Value as Jinja};
 use minijinja::{Error, ErrorKind};
 use serde_json::Value;
 
@@ -14,6 +14,11 @@ use crate::inventory::{Host, Inventory};
 use crate::run::RunId;
 use crate::step::{Output, Renderer, StepError};
 use crate::workflow::expr::ExprError;
+
+/// A value as expressions see it.
+pub(super) fn to_jinja(value: impl serde::Serialize) -> Jinja {
+    Jinja::from(Serde(value))
+}
 
 /// The outputs of tasks: each is set once, by the scheduler, before anything that needs it starts.
 pub struct Outputs(Vec<OnceLock<Output>>);
@@ -123,10 +128,10 @@ impl Object for Root {
             "steps" => Jinja::from_object(Steps(scope.clone())),
             "host" => {
                 let host = scope.host.as_ref()?;
-                Jinja::from_serialize(serde_json::json!({ "name": host.name, "address": host.address() }))
+                to_jinja(serde_json::json!({ "name": host.name, "address": host.address() }))
             }
-            "vars" => Jinja::from_serialize(&scope.host.as_ref()?.vars),
-            "run" => Jinja::from_serialize(serde_json::json!({
+            "vars" => to_jinja(&scope.host.as_ref()?.vars),
+            "run" => to_jinja(serde_json::json!({
                 "id": scope.run.as_str(),
                 "started": scope.started.to_string(),
             })),
@@ -138,7 +143,7 @@ impl Object for Root {
 /// The names that an inventory alone gives.
 pub(super) fn inventory_name(inventory: &Arc<Inventory>, name: &str) -> Option<Jinja> {
     Some(match name {
-        "groups" => Jinja::from_serialize(&inventory.groups),
+        "groups" => to_jinja(&inventory.groups),
         "hostvars" => Jinja::from_object(HostVars(Arc::clone(inventory))),
         "group_var" => {
             let inventory = Arc::clone(inventory);
@@ -163,7 +168,7 @@ fn group_var(inventory: &Inventory, group: &str, name: &str) -> Result<Jinja, Er
             _ => found = Some((&host.name, value)),
         }
     }
-    Ok(found.map_or(Jinja::UNDEFINED, |(_, value)| Jinja::from_serialize(value)))
+    Ok(found.map_or(Jinja::UNDEFINED, |(_, value)| to_jinja(value)))
 }
 
 struct Params(Scope);
@@ -171,7 +176,7 @@ struct Params(Scope);
 impl Object for Params {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         match self.0.param(key.as_str()?) {
-            Ok(value) => value.map(Jinja::from_serialize),
+            Ok(value) => value.map(to_jinja),
             Err(e) => Some(Jinja::from(Error::new(ErrorKind::InvalidOperation, e.message))),
         }
     }
@@ -210,7 +215,7 @@ impl StepOutputs {
                 .is_some_and(|task| task.host.as_deref().map(|h| h.name.as_str()) == host)
         };
         let node = step.tasks.iter().find(of_host)?;
-        self.scope.outputs.get(node.index()).map(|output| Jinja::from_serialize(&output.0))
+        self.scope.outputs.get(node.index()).map(|output| to_jinja(&output.0))
     }
 
     fn hosts(&self) -> Vec<String> {
@@ -257,7 +262,7 @@ impl Object for WorkflowOutputs {
         let workflow = &scope.plan.frames[scope.frame].workflow;
         let argument = workflow.outputs.get(key.as_str()?)?;
         match argument.render(&mut |text| scope.text(text)) {
-            Ok(value) => Some(Jinja::from_serialize(value)),
+            Ok(value) => Some(to_jinja(value)),
             Err(e) => Some(Jinja::from(Error::new(ErrorKind::InvalidOperation, e.message))),
         }
     }
@@ -267,7 +272,7 @@ struct HostVars(Arc<Inventory>);
 
 impl Object for HostVars {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
-        self.0.host(key.as_str()?).map(|host| Jinja::from_serialize(&host.vars))
+        self.0.host(key.as_str()?).map(|host| to_jinja(&host.vars))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
