@@ -24,7 +24,7 @@ with = { thing = "b", value = "{{ steps.a.value }}2" }
 [steps.c]
 uses = "make"
 needs = ["b"]
-with = { thing = "c", value = "{{ steps.b.hosts | length }}" }
+with = { thing = "c", value = "x{{ steps.b.hosts | length }}" }
 "#;
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_run_establishes_everything_and_a_second_one_changes_nothing() {
     let (report, _) = finish(run).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
     assert_eq!(world.there.lock().unwrap()["b@n2"], "12");
-    assert_eq!(world.there.lock().unwrap()["c"], "2");
+    assert_eq!(world.there.lock().unwrap()["c"], "x2");
     assert_eq!(world.total(), 5);
 
     let run = engine.start(plan(&engine, CHAIN, &["n1", "n2"]), store(folder.path()), None).unwrap();
