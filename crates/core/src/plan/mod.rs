@@ -199,6 +199,11 @@ impl Plan {
         params::confirmation(self)
     }
 
+    /// The workflow's description, with its params filled in.
+    pub fn description(&self) -> Option<String> {
+        params::description(self)
+    }
+
     pub(crate) fn node(&self, node: u32) -> &Node {
         &self.graph[NodeIndex::new(node as usize)]
     }

@@ -363,6 +363,14 @@ pub(super) fn host_pattern(
     })
 }
 
+/// The root workflow's `description`, its templates rendered.
+pub(super) fn description(plan: &Plan) -> Option<String> {
+    let text = plan.workflow.description.as_deref()?;
+    let context = static_context(&plan.inventory, &plan.params);
+    let rendered = plan.evaluator.template(text, &context).unwrap_or_else(|_| text.to_owned());
+    Some(plan.redactor.text(&rendered).into_owned())
+}
+
 /// The root workflow's `confirm`.
 pub(super) fn confirmation(plan: &Plan) -> Result<Option<String>, Diagnostics> {
     if !plan.tasks().iter().any(|task| task.destructive && !task.must_hold) {
