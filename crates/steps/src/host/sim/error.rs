@@ -29,6 +29,12 @@ pub enum WorldError {
         /// The name that was asked for.
         name: String,
     },
+    /// It can't be done by hand either.
+    #[error("{message}")]
+    Refused {
+        /// Why, as the file system words it.
+        message: String,
+    },
 }
 
 /// "It was carried out and failed."

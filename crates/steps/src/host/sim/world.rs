@@ -12,7 +12,7 @@ use super::error::{WorldError, failed, lost};
 use super::fault::{self, Fault, FaultKind};
 use super::host::SimHost;
 use super::state::{CannedReply, CannedSql, Effect, HostState, Release, WorldState};
-use super::{etcd, patroni_loop, units};
+use super::{etcd, patroni, patroni_loop, units};
 use crate::host::{Host, HostError};
 
 /// A world of simulated hosts, kept in one file. Cheap to clone; several processes may have it open.
@@ -122,6 +122,19 @@ impl SimWorld {
     /// Every change that callers made, in order.
     pub fn effects(&self) -> Result<Vec<Effect>, WorldError> {
         self.transact(|state| (state.effects.clone(), false))
+    }
+
+    /// Replaces a data directory by a new initdb's, by hand: the accident behind a system ID mismatch.
+    pub fn initdb(&self, name: &str, data_dir: &str) -> Result<(), WorldError> {
+        self.edit_host(name, |_| ())?;
+        self.edit(|state| {
+            let identifier = patroni::next_identifier(state);
+            let major = patroni::default_major(state.settings.release);
+            let host = state.host_mut(name)?;
+            host.files.remove_tree(data_dir);
+            patroni::write_data_directory(host, data_dir, major, identifier)
+        })?
+        .map_err(|message| WorldError::Refused { message })
     }
 
     /// Pulls a host's network cable.
