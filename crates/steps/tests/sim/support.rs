@@ -63,9 +63,14 @@ pub(crate) async fn unit(host: &Arc<dyn Host>, unit: &str, verb: UnitVerb) {
 /// Three nodes, deployed by the verbs that a workflow uses.
 pub(crate) async fn deployed(release: Release) -> (TempDir, SimWorld, Vec<Arc<dyn Host>>) {
     let (directory, world) = bare(release);
+    let hosts = deploy(&world, release).await;
+    (directory, world, hosts)
+}
+
+pub(crate) async fn deploy(world: &SimWorld, release: Release) -> Vec<Arc<dyn Host>> {
     let mut hosts = Vec::new();
     for name in NODES {
-        let host = locked(&world, name).await;
+        let host = locked(world, name).await;
         install(&host, release).await;
         hosts.push(host);
     }
@@ -76,12 +81,13 @@ pub(crate) async fn deployed(release: Release) -> (TempDir, SimWorld, Vec<Arc<dy
             }
         }
     }
-    (directory, world, hosts)
+    hosts
 }
 
 async fn install(host: &Arc<dyn Host>, release: Release) {
     let major = if release == Release::Bookworm { 15 } else { 17 };
     let (name, address) = (host.name(), host.address());
+    host.change(&by(), &directory(&format!("/var/lib/postgresql/{major}"))).await.unwrap();
     host.change(&by(), &directory("/etc/postgresql-common")).await.unwrap();
     let no_cluster = write("/etc/postgresql-common/createcluster.conf", "create_main_cluster = false\n");
     host.change(&by(), &no_cluster).await.unwrap();

@@ -43,6 +43,8 @@ const REPOSITORY: &[Package] = &[
     },
     Package { needs: &["postgresql-common"], ..Package::new("postgresql-client-15", "15.20-0+deb12u1", "") },
     Package { needs: &["postgresql-client-15"], ..Package::new("postgresql-15", "15.20-0+deb12u1", "") },
+    Package { needs: &["postgresql-15"], ..Package::new("postgresql", "15+248+deb12u1", "") },
+    Package { needs: &["postgresql-17"], ..Package::new("postgresql", "", "17+278") },
     Package { needs: &["postgresql-common"], ..Package::new("postgresql-client-17", "", "17.6-0+deb13u1") },
     Package { needs: &["postgresql-client-17"], ..Package::new("postgresql-17", "", "17.6-0+deb13u1") },
     Package {
@@ -53,6 +55,7 @@ const REPOSITORY: &[Package] = &[
     },
     Package::new("etcd-client", "3.4.23-4+b4", "3.5.16-4"),
     Package {
+        needs: &["python3-etcd", "python3-psycopg2"],
         directories: &[("/etc/patroni", "root")],
         unit: Some("patroni"),
         ..Package::new("patroni", "3.0.2-1", "4.0.7-1")
@@ -127,11 +130,11 @@ fn create_main_cluster(world: &mut WorldState, host: &str, major: &str) -> Resul
     let refused = state.files.text("/etc/postgresql-common/createcluster.conf").is_some_and(|text| {
         text.lines().any(|line| line.replace([' ', '\''], "").starts_with("create_main_cluster=false"))
     });
-    state.files.make_directory(&base, &owned_by("postgres", 0o755))?;
     units::add(state, "postgresql", true);
     if refused || state.files.exists(&format!("{base}/main")) {
         return Ok(());
     }
+    state.files.make_directory(&base, &owned_by("postgres", 0o755))?;
     let identifier = patroni::next_identifier(world);
     patroni::write_data_directory(world.host_mut(host)?, &format!("{base}/main"), major, identifier)?;
     let unit = format!("postgresql@{major}-main");

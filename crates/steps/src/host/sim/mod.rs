@@ -15,6 +15,7 @@ mod etcd;
 mod fault;
 mod files;
 mod host;
+mod outline;
 mod patroni;
 mod patroni_config;
 mod patroni_loop;

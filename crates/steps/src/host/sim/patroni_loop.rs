@@ -139,6 +139,9 @@ impl Member {
 
     /// The data directory is empty: clone from the leader, or bootstrap, or wait.
     fn fill(&self, world: &mut WorldState, initialized: bool) -> Result<bool, String> {
+        if !self.has_parent(world)? {
+            return Ok(false);
+        }
         if let Some(leader) = self.leader(world) {
             return self.clone_from(world, &leader);
         }
@@ -147,6 +150,21 @@ impl Member {
             return Ok(false);
         }
         self.bootstrap(world).map(|()| true)
+    }
+
+    /// The directory above the data directory is a package's or a person's to make, not Patroni's.
+    fn has_parent(&self, world: &mut WorldState) -> Result<bool, String> {
+        let data_dir = &self.config.data_dir;
+        let parent = data_dir.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        let host = world.host_mut(&self.host)?;
+        let there = host.files.is_directory(parent);
+        if !there {
+            host.log(
+                patroni::UNIT,
+                format!("ERROR: could not create directory \"{parent}\": Permission denied"),
+            );
+        }
+        Ok(there)
     }
 
     fn bootstrap(&self, world: &mut WorldState) -> Result<(), String> {

@@ -127,6 +127,9 @@ impl<'w> Api<'w> {
                 "server_version": major.parse::<u32>().unwrap_or(0) * 10_000,
                 "timeline": control.timeline,
             });
+            if release == Release::Bookworm && role == PostgresRole::Replica {
+                status["timeline"] = Value::Null;
+            }
             status["xlog"] = match role {
                 PostgresRole::Primary => json!({ "location": control.lsn }),
                 PostgresRole::Replica => json!({
