@@ -36,7 +36,8 @@ pub fn engine() -> (Engine, Arc<Hosts>) {
 
 /// `user@machine (pid N)`, for whoever finds a lock.
 pub fn owner() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{user}@{} (pid {})", machine.trim(), std::process::id())
 }

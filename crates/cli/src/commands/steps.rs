@@ -120,7 +120,8 @@ fn type_name(schema: &Value, root: &Value) -> String {
     match schema.get("type") {
         Some(Value::String(name)) => of(name),
         Some(Value::Array(names)) => {
-            let names: Vec<String> = names.iter().filter_map(Value::as_str).filter(|n| *n != "null").map(of).collect();
+            let names: Vec<String> =
+                names.iter().filter_map(Value::as_str).filter(|n| *n != "null").map(of).collect();
             names.join(" | ")
         }
         _ => "value".to_owned(),
