@@ -8,7 +8,7 @@ use flow_core::inventory::{self, Inventory};
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
-use flow_steps::HostFleet;
+use flow_steps::fleet::HostFleet;
 use flow_steps::host::{Hosts, HostsConfig};
 
 use crate::args::{Global, InventoryArg, WorkflowArgs};
