@@ -26,7 +26,7 @@ pub fn registry() -> Registry {
 pub fn engine() -> (Engine, Arc<Hosts>) {
     let hosts = Arc::new(Hosts::new(HostsConfig::default()));
     let mut resources = Resources::default();
-    resources.insert(Arc::clone(&hosts));
+    resources.insert_shared(Arc::clone(&hosts));
     let engine = Engine::new(registry())
         .with_resources(resources)
         .with_fleet(Arc::new(HostFleet(Arc::clone(&hosts))))
