@@ -27,7 +27,7 @@ fn body(command: &Command) -> Result<String, String> {
     }
     match &command.directory {
         Some(directory) => body.push_str(&format!("cd -- {} || exit 1\n", absolute(directory)?)),
-        None => body.push_str("cd -- \"${HOME:-/}\" || exit 1\n"),
+        None => body.push_str("cd -- \"${HOME:-/}\" 2>/dev/null || cd /\n"),
     }
     body.push_str(&command.script);
     body.push('\n');
