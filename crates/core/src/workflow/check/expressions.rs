@@ -42,7 +42,8 @@ impl Checker<'_> {
             before.push(name.as_str());
         }
         if let Some(confirm) = &workflow.confirm {
-            let place = Place { what: "`confirm`", roots: &["params"], params: None, step: None, bare: true };
+            let place =
+                Place { what: "`confirm`", roots: &["params"], params: None, step: None, bare: false };
             self.expression(&confirm.value, &confirm.span, &place);
         }
         for (name, step) in &workflow.steps {

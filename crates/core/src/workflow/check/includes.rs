@@ -218,7 +218,7 @@ impl<'c> Checker<'c> {
             format!("this step reaches `{reached}`, which is destructive, so this workflow needs `confirm`")
         };
         let named = self.workflow.params.iter().find(|(_, param)| param.kind == ParamKind::String);
-        let example = named.map_or_else(|| "'NAME'".to_owned(), |(name, _)| format!("params.{name}"));
+        let example = named.map_or_else(|| "NAME".to_owned(), |(name, _)| format!("{{{{ params.{name} }}}}"));
         let mut missing = self
             .at(Code::MISSING_KEY, &first.uses.span, message)
             .help(format!("above the first table, say which name must be typed: confirm = \"{example}\""));

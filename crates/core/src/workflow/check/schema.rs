@@ -34,7 +34,7 @@ impl<'s> Schema<'s> {
     /// Checks the table of arguments.
     pub(super) fn check_arguments(&self, fields: &IndexMap<String, Argument>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.fields(self.root, None, None, fields, &mut problems);
+        self.fields(self.resolve(self.root), None, None, fields, &mut problems);
         problems
     }
 
