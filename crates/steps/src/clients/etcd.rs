@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse,
 };
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Endpoint, Uri};
@@ -25,7 +26,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn new(transport: Arc<dyn Transport>, endpoint: &EtcdEndpoint) -> Result<Self, HostError> {
+    pub(crate) async fn new(
+        transport: Arc<dyn Transport>,
+        endpoint: &EtcdEndpoint,
+    ) -> Result<Self, HostError> {
         let (address, port) = (endpoint.address.clone(), endpoint.port);
         let place = format!("{address}:{port}");
         let dialling = transport.clone();
@@ -56,7 +60,9 @@ impl Client {
         let done = match tokio::time::timeout(CALL_LIMIT, work).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => self.failure(&error),
-            Err(_) => Failure::Lost(format!("etcd at {}: no answer within {} s", self.place, CALL_LIMIT.as_secs())),
+            Err(_) => {
+                Failure::Lost(format!("etcd at {}: no answer within {} s", self.place, CALL_LIMIT.as_secs()))
+            }
         };
         Err(done.into_error(self.transport.name(), self.transport.address()))
     }
@@ -66,7 +72,10 @@ impl Client {
             return Failure::Refused(format!("etcd at {}: {error}", self.place));
         };
         let text = format!("etcd at {}: {}", self.place, cause(status));
-        let lost = matches!(status.code(), tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded);
+        let lost = matches!(
+            status.code(),
+            tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded
+        );
         if lost { Failure::Lost(text) } else { Failure::Refused(text) }
     }
 }
@@ -112,9 +121,8 @@ impl Etcd for Client {
     }
 
     async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError> {
-        let unchanged = |key: &EtcdKey| {
-            Compare::mod_revision(key.key.as_str(), CompareOp::Equal, key.mod_revision)
-        };
+        let unchanged =
+            |key: &EtcdKey| Compare::mod_revision(key.key.as_str(), CompareOp::Equal, key.mod_revision);
         let delete = TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix()));
         let txn = Txn::new().when(expected.iter().map(unchanged).collect::<Vec<_>>()).and_then([delete]);
         let mut client = self.client.kv_client();
@@ -128,9 +136,8 @@ impl Etcd for Client {
 
     async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError> {
         let put = TxnOp::put(key, value, None::<PutOptions>);
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)])
-            .and_then([put]);
+        let txn =
+            Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)]).and_then([put]);
         let mut client = self.client.kv_client();
         let reply = self.call(client.txn(txn)).await?;
         Ok(held(reply.succeeded(), 1))

@@ -17,10 +17,7 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// `Refused` where nothing listens; `Lost` where the request may have arrived and no whole reply came.
-pub(crate) async fn exchange(
-    transport: &dyn Transport,
-    request: &HttpRequest,
-) -> Result<HttpReply, Failure> {
+pub(crate) async fn exchange(transport: &dyn Transport, request: &HttpRequest) -> Result<HttpReply, Failure> {
     let place = format!("http://{}:{}{}", request.address, request.port, request.path);
     let message = message(request).map_err(|error| Failure::Refused(format!("{place}: {error}")))?;
     let work = async {
@@ -83,7 +80,8 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let group =
+            chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             match digit <= chunk.len() {
                 true => text.push(char::from(DIGITS[(group >> (18 - 6 * digit) & 63) as usize])),
@@ -100,7 +98,9 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }

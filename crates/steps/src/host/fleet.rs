@@ -18,10 +18,23 @@ use super::{Host, HostError};
 pub type HostFactory = Arc<dyn Fn(&inventory::Host) -> Result<Arc<dyn Host>, HostError> + Send + Sync>;
 
 /// How real hosts are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HostsConfig {
     /// Where this process finds its user's SSH files.
     pub ssh: SshEnvironment,
+    /// The hosts' directory for attempts, empty after a reboot. The same for every process that works
+    /// on a host.
+    pub run_directory: String,
+    /// The hosts' directory for the lock; survives a reboot. The same for every process, too.
+    pub lib_directory: String,
+}
+
+impl Default for HostsConfig {
+    /// `/run/flow` and `/var/lib/flow`.
+    fn default() -> Self {
+        let Paths { run, lib } = Paths::default();
+        Self { ssh: SshEnvironment::default(), run_directory: run, lib_directory: lib }
+    }
 }
 
 /// One [`Host`] for each machine, made when first asked for. Registered as a resource of a program.
@@ -82,17 +95,19 @@ impl fmt::Debug for Hosts {
 
 /// A real host, as its variables say.
 fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, HostError> {
-    let refused =
-        |message: String| Failure::unreachable(message).into_error(&entry.name, &entry.address());
+    let refused = |message: String| Failure::unreachable(message).into_error(&entry.name, &entry.address());
     let login = login(entry).map_err(refused)?;
     let transport: Arc<dyn Transport> = match entry.text("ansible_connection").as_deref() {
         Some("local") => Arc::new(LocalTransport::new(&entry.name)),
         None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {
             Arc::new(SshTransport::new(&config.ssh, entry).map_err(refused)?)
         }
-        Some(other) => return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are"))),
+        Some(other) => {
+            return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are")));
+        }
     };
-    Ok(Arc::new(PosixHost::new(transport, login, Paths::default())))
+    let paths = Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() };
+    Ok(Arc::new(PosixHost::new(transport, login, paths)))
 }
 
 /// Whether and how to become root.
@@ -165,7 +180,7 @@ mod tests {
 
     fn hosts() -> Hosts {
         let ssh = SshEnvironment { config_files: Vec::new(), ..SshEnvironment::default() };
-        Hosts::new(HostsConfig { ssh })
+        Hosts::new(HostsConfig { ssh, ..HostsConfig::default() })
     }
 
     #[tokio::test]
@@ -179,7 +194,10 @@ mod tests {
     async fn connection_and_become_methods_that_are_not_there_are_refused_by_name() {
         for (vars, part) in [
             (serde_json::json!({ "ansible_connection": "winrm" }), "ansible_connection=winrm"),
-            (serde_json::json!({ "ansible_become": "yes", "ansible_become_method": "su" }), "ansible_become_method=su"),
+            (
+                serde_json::json!({ "ansible_become": "yes", "ansible_become_method": "su" }),
+                "ansible_become_method=su",
+            ),
         ] {
             let error = hosts().get(&entry(vars)).await.unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
@@ -188,8 +206,15 @@ mod tests {
 
     #[test]
     fn become_takes_ansible_s_booleans_and_passwords() {
-        let login = login(&entry(serde_json::json!({ "ansible_become": "True", "ansible_become_pass": "x" }))).unwrap();
+        let login =
+            login(&entry(serde_json::json!({ "ansible_become": "True", "ansible_become_pass": "x" })))
+                .unwrap();
         assert!(login.become_user.is_some_and(|b| b.user == "root" && b.password.is_some()));
-        assert!(super::login(&entry(serde_json::json!({ "ansible_become": false }))).unwrap().become_user.is_none());
+        assert!(
+            super::login(&entry(serde_json::json!({ "ansible_become": false })))
+                .unwrap()
+                .become_user
+                .is_none()
+        );
     }
 }

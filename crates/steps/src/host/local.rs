@@ -39,9 +39,11 @@ impl Transport for LocalTransport {
         let mut sh = Command::new("/bin/sh");
         sh.arg("-c").arg(command).process_group(0);
         sh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let started = sh.spawn().map_err(|error| Failure::unreachable(format!("can't start a shell: {error}")));
+        let started =
+            sh.spawn().map_err(|error| Failure::unreachable(format!("can't start a shell: {error}")));
         let mut child = started?;
-        let (Some(input), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(input), Some(out), Some(err)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(Failure::unreachable("a shell was started without its pipes"));
         };

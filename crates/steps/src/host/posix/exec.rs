@@ -102,7 +102,8 @@ async fn listen(mut output: Box<dyn Output>) -> Heard {
 impl Heard {
     fn reply(self, login: &Login, nonce: &str) -> Result<Reply, Failure> {
         let mark = format!("{nonce}\n");
-        let after = |bytes: &[u8]| find(bytes, mark.as_bytes(), 0).map(|at| bytes[at + mark.len()..].to_vec());
+        let after =
+            |bytes: &[u8]| find(bytes, mark.as_bytes(), 0).map(|at| bytes[at + mark.len()..].to_vec());
         match (after(&self.out), self.status) {
             (Some(stdout), Some(code)) => {
                 Ok(Reply { code, stdout, stderr: after(&self.err).unwrap_or(self.err) })

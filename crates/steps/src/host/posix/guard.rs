@@ -121,7 +121,7 @@ impl Paths {
              case $(systemctl is-active -- \"$n.service\" 2>/dev/null) in\n\
              active|activating|deactivating|reloading) say at-work; printf '%s' \"$n\"; exit 0;; esac\n\
              done\n"
-            .to_owned()
+                .to_owned()
         } else {
             format!(
                 "[ \"$held\" = {} ] || {{ say locked; tail -n +2 \"$L/lock\"; exit 0; }}\n\

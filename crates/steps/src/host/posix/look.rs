@@ -26,7 +26,9 @@ fn present(what: &str, reply: Reply) -> Result<Option<Reply>, String> {
 pub(super) fn stat(path: &str) -> Result<String, String> {
     let p = absolute(path)?;
     let absent = absent_unless(&p);
-    Ok(format!("{absent}stat -c '%f %u %U %g %G %s %i %d' -- {p} || exit 1\n[ ! -L {p} ] || readlink -n -- {p}\n"))
+    Ok(format!(
+        "{absent}stat -c '%f %u %U %g %G %s %i %d' -- {p} || exit 1\n[ ! -L {p} ] || readlink -n -- {p}\n"
+    ))
 }
 
 pub(super) fn read_stat(path: &str, reply: Reply) -> Result<Option<Stat>, String> {
@@ -117,9 +119,9 @@ pub(super) fn unit(unit: &str) -> Result<String, String> {
     ))
 }
 
-pub(super) fn read_unit(unit: &str, reply: Reply) -> Result<Unit, String> {
+pub(super) fn read_unit(unit: &str, reply: &Reply) -> Result<Unit, String> {
     if !reply.success() {
-        return Err(format!("can't look at {unit}: {}", reason(&reply)));
+        return Err(format!("can't look at {unit}: {}", reason(reply)));
     }
     let text = reply.text();
     let (properties, processes) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -168,9 +170,8 @@ pub(super) fn read_processes(query: &ProcessQuery, reply: &Reply) -> Result<Vec<
             (number.parse() == Ok(pid)).then(|| name.trim())
         })
     };
-    let works_in = |pid: u32| {
-        directories.split('\0').find_map(|entry| entry.strip_prefix(&format!("/proc/{pid} ")))
-    };
+    let works_in =
+        |pid: u32| directories.split('\0').find_map(|entry| entry.strip_prefix(&format!("/proc/{pid} ")));
     let matches = |process: &Process| {
         query.name.as_deref().is_none_or(|name| named(process.pid) == Some(cut(name)))
             && query.command_contains.as_deref().is_none_or(|text| process.command.contains(text))

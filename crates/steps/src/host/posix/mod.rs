@@ -142,7 +142,7 @@ impl Host for PosixHost {
     }
 
     async fn unit(&self, unit: &str) -> Result<Unit, HostError> {
-        self.look(look::unit(unit), |reply| look::read_unit(unit, reply)).await
+        self.look(look::unit(unit), |reply| look::read_unit(unit, &reply)).await
     }
 
     async fn processes(&self, query: &ProcessQuery) -> Result<Vec<Process>, HostError> {
@@ -190,7 +190,9 @@ impl Host for PosixHost {
     async fn lock_holder(&self) -> Result<Option<LockClaim>, HostError> {
         let read = |reply: Reply| match reply.text().as_str() {
             "" if reply.success() => Ok(None),
-            text => serde_json::from_str(text).map(Some).map_err(|_| "the host's lock can't be read".to_owned()),
+            text => {
+                serde_json::from_str(text).map(Some).map_err(|_| "the host's lock can't be read".to_owned())
+            }
         };
         self.look(Ok(self.paths.holder()), read).await
     }

@@ -37,7 +37,13 @@ impl Place {
 
 fn claim(run: &str, epoch: u64) -> LockClaim {
     let since = Timestamp::from_second(1_700_000_000).unwrap();
-    LockClaim { run: run.into(), workflow: "it's $HOME".into(), owner: "me@here (pid 1)".into(), epoch, since }
+    LockClaim {
+        run: run.into(),
+        workflow: "it's $HOME".into(),
+        owner: "me@here (pid 1)".into(),
+        epoch,
+        since,
+    }
 }
 
 fn attempt(run: &str, epoch: u64, number: u32) -> Attempt {
@@ -82,7 +88,8 @@ async fn outputs_and_statuses_of_many_probes_stay_apart() {
 #[tokio::test]
 async fn huge_output_does_not_hold_up_others() {
     let place = Place::new();
-    let (big, small) = tokio::join!(place.host.probe("head -c 5000000 /dev/zero"), place.host.probe("echo small"));
+    let (big, small) =
+        tokio::join!(place.host.probe("head -c 5000000 /dev/zero"), place.host.probe("echo small"));
     assert_eq!(big.unwrap().stdout.len(), 5_000_000);
     assert_eq!(small.unwrap().text(), "small");
 }
@@ -145,7 +152,10 @@ async fn failures_say_what_and_why() {
     let owner = Ownership { owner: Some("no-such-user".into()), ..Ownership::default() };
     let tmp = place.path("f");
     for (change, part) in [
-        (write("/nowhere/at/all", "", Ownership::default()), "can't write /nowhere/at/all: no such directory: /nowhere/at"),
+        (
+            write("/nowhere/at/all", "", Ownership::default()),
+            "can't write /nowhere/at/all: no such directory: /nowhere/at",
+        ),
         (write("relative", "", Ownership::default()), "not an absolute path"),
         (write(&tmp, "", owner), "invalid user"),
         (write("/dev/full/x", "", Ownership::default()), "no such directory: /dev/full"),
@@ -219,11 +229,14 @@ async fn a_file_longer_than_the_limit_is_an_error() {
 async fn a_lock_is_one_run_s_and_a_higher_epoch_s() {
     let place = Place::new();
     let host = &place.host;
-    let unlocked = host.change(&attempt("r1", 1, 1), &write(&place.path("f"), "", Ownership::default())).await;
+    let unlocked =
+        host.change(&attempt("r1", 1, 1), &write(&place.path("f"), "", Ownership::default())).await;
     assert!(matches!(unlocked, Err(HostError::Fenced { .. })));
     host.lock(&claim("r1", 3)).await.unwrap();
     assert_eq!(host.lock_holder().await.unwrap(), Some(claim("r1", 3)));
-    assert!(matches!(host.lock(&claim("r2", 9)).await, Err(HostError::Locked { holder, .. }) if *holder == claim("r1", 3)));
+    assert!(
+        matches!(host.lock(&claim("r2", 9)).await, Err(HostError::Locked { holder, .. }) if *holder == claim("r1", 3))
+    );
     for epoch in [2, 3] {
         assert!(matches!(host.lock(&claim("r1", epoch)).await, Err(HostError::Fenced { .. })), "{epoch}");
     }
@@ -261,7 +274,11 @@ async fn a_command_gets_its_input_environment_and_directory_and_shows_none_of_th
 #[tokio::test]
 async fn a_command_runs_as_another_user() {
     let place = Place::locked().await;
-    let run = |user: &str| Command { script: "id -un; pwd; echo $HOME".into(), user: Some(user.into()), ..Command::default() };
+    let run = |user: &str| Command {
+        script: "id -un; pwd; echo $HOME".into(),
+        user: Some(user.into()),
+        ..Command::default()
+    };
     let reply = place.host.run(&attempt("r1", 1, 1), &run("nobody")).await.unwrap();
     assert!(reply.text().starts_with("nobody\n"), "{reply:?}");
     let reply = place.host.run(&attempt("r1", 1, 1), &run("no-such")).await.unwrap();
@@ -300,11 +317,14 @@ fn quote_path(path: &str) -> String {
 #[tokio::test]
 async fn processes_are_found_by_name_text_and_directory() {
     let place = Place::new();
-    let mut child = std::process::Command::new("sleep").arg("86399").current_dir(place.dir.path()).spawn().unwrap();
+    let mut child =
+        std::process::Command::new("sleep").arg("86399").current_dir(place.dir.path()).spawn().unwrap();
     let pid = child.id();
     let found = |query: ProcessQuery| {
         let host = &place.host;
-        async move { host.processes(&query).await.unwrap().iter().any(|p| p.pid == pid && p.command == "sleep 86399") }
+        async move {
+            host.processes(&query).await.unwrap().iter().any(|p| p.pid == pid && p.command == "sleep 86399")
+        }
     };
     let directory = Some(place.dir.path().to_str().unwrap().to_owned());
     assert!(found(ProcessQuery { name: Some("sleep".into()), ..ProcessQuery::default() }).await);

@@ -166,7 +166,11 @@ impl Frames {
     pub(crate) fn pending_error(&self) -> String {
         let text = String::from_utf8_lossy(&self.err.buffer);
         let text = text.trim();
-        if text.is_empty() { String::from_utf8_lossy(&self.out.buffer).trim().to_owned() } else { text.to_owned() }
+        if text.is_empty() {
+            String::from_utf8_lossy(&self.out.buffer).trim().to_owned()
+        } else {
+            text.to_owned()
+        }
     }
 }
 

@@ -197,11 +197,7 @@ impl Session {
         }
     }
 
-    async fn until_end(
-        &mut self,
-        jobs: &mut mpsc::UnboundedReceiver<Job>,
-        queue: &mut VecDeque<Job>,
-    ) -> End {
+    async fn until_end(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>, queue: &mut VecDeque<Job>) -> End {
         loop {
             queue.extend(std::iter::from_fn(|| jobs.try_recv().ok()));
             self.send(queue);

@@ -174,11 +174,7 @@ impl Agent {
 
 impl Tried {
     fn failure(self, target: &Target) -> Failure {
-        let notes = if self.notes.is_empty() {
-            "no key was found".to_owned()
-        } else {
-            self.notes.join("; ")
-        };
+        let notes = if self.notes.is_empty() { "no key was found".to_owned() } else { self.notes.join("; ") };
         let failure = Failure::unreachable(format!("the login as {} was refused: {notes}", target.user));
         match self.encrypted {
             Some(path) => failure.with_hint(format!("`ssh-add {path}` unlocks it for an agent")),

@@ -312,7 +312,8 @@ mod tests {
 
     #[test]
     fn match_blocks_hold_where_they_are_understood() {
-        let text = "Match originalhost a user root\n Port 1\nMatch exec \"true\"\n Port 2\nMatch all\n Port 3\n";
+        let text =
+            "Match originalhost a user root\n Port 1\nMatch exec \"true\"\n Port 2\nMatch all\n Port 3\n";
         let mut root = Values { user: Some("root".into()), ..Values::default() };
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("config");

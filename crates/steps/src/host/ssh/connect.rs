@@ -72,7 +72,9 @@ fn way_to(environment: &SshEnvironment, target: &Target) -> Result<Vec<Target>, 
         hops.append(&mut way);
         way = hops;
         if way.len() > MAX_JUMPS {
-            return Err(Failure::unreachable(format!("more than {MAX_JUMPS} jump hosts; does one jump to itself?")));
+            return Err(Failure::unreachable(format!(
+                "more than {MAX_JUMPS} jump hosts; does one jump to itself?"
+            )));
         }
     }
     Ok(way)
@@ -221,4 +223,3 @@ impl client::Handler for Client {
         }
     }
 }
-

@@ -204,8 +204,15 @@ mod tests {
     #[test]
     fn a_known_key_is_accepted_by_name_pattern_and_port() {
         assert!(known(&line("db1,10.0.0.1", 1), "10.0.0.1", 22).1.check(&key(1)).is_ok());
-        assert!(known(&line("*.example.org,!bad.example.org", 1), "a.example.org", 22).1.check(&key(1)).is_ok());
-        assert!(known(&line("*.example.org,!bad.example.org", 1), "bad.example.org", 22).1.check(&key(1)).is_err());
+        assert!(
+            known(&line("*.example.org,!bad.example.org", 1), "a.example.org", 22).1.check(&key(1)).is_ok()
+        );
+        assert!(
+            known(&line("*.example.org,!bad.example.org", 1), "bad.example.org", 22)
+                .1
+                .check(&key(1))
+                .is_err()
+        );
         assert!(known(&line("[db1]:2222", 1), "db1", 2222).1.check(&key(1)).is_ok());
         assert!(known(&line("[db1]:2222", 1), "db1", 22).1.check(&key(1)).is_err());
     }

@@ -79,7 +79,8 @@ impl SshTransport {
         *live = None;
         let connection = connect::connect(&self.environment, &self.target).await?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let made = Arc::new(Live { connection, generation, sessions: Arc::new(Semaphore::new(SESSIONS + 1)) });
+        let made =
+            Arc::new(Live { connection, generation, sessions: Arc::new(Semaphore::new(SESSIONS + 1)) });
         *live = Some(made.clone());
         Ok(made)
     }

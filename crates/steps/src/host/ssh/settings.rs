@@ -168,9 +168,10 @@ fn decide(
     mut values: Values,
 ) -> Result<Target, String> {
     config::read(files, &environment.home, alias, &mut values)?;
-    let host = values.hostname.as_deref().map_or(alias.to_owned(), |name| {
-        name.replace("%%", "\0").replace("%h", alias).replace('\0', "%")
-    });
+    let host = values
+        .hostname
+        .as_deref()
+        .map_or(alias.to_owned(), |name| name.replace("%%", "\0").replace("%h", alias).replace('\0', "%"));
     let user = values.user.clone().unwrap_or_else(|| environment.user.clone());
     let port = values.port.unwrap_or(22);
     let tokens = Tokens { environment, alias, host: &host, port, user: &user };
@@ -300,7 +301,10 @@ mod tests {
         });
         let config = "Host 10.*\n User nobody\n Port 1\n HostName real.example.org\n IdentityFile ~/.ssh/more\n ProxyJump wrong\n";
         let target = target(vars, config).unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.user.as_str()), ("real.example.org", 2222, "root"));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.user.as_str()),
+            ("real.example.org", 2222, "root")
+        );
         assert_eq!(target.known_hosts[0], Path::new("/k/nown"));
         assert_eq!(target.jumps, ["a@gate:2", "other"]);
         let keys: Vec<_> = target.identities.iter().map(|i| i.path.to_str().unwrap()).collect();
@@ -332,14 +336,18 @@ mod tests {
 
     #[test]
     fn tokens_in_paths_and_host_names_are_replaced() {
-        let target = target(serde_json::json!({}), "HostName %h.example.org\nIdentityFile %d/k-%r-%h-%p-%n\n").unwrap();
+        let target =
+            target(serde_json::json!({}), "HostName %h.example.org\nIdentityFile %d/k-%r-%h-%p-%n\n")
+                .unwrap();
         assert_eq!(target.host, "db1.example.org");
         assert_eq!(target.identities[0].path, Path::new("/home/op/k-op-db1.example.org-22-db1"));
     }
 
     #[test]
     fn a_proxy_command_is_an_error_and_not_passed_over() {
-        assert!(target(serde_json::json!({}), "ProxyCommand nc %h %p\n").unwrap_err().contains("ProxyJump is"));
+        assert!(
+            target(serde_json::json!({}), "ProxyCommand nc %h %p\n").unwrap_err().contains("ProxyJump is")
+        );
     }
 
     #[test]
