@@ -1,1 +1,57 @@
-fn main() {}
+//! The command line: arguments in, the engine's work, a screen out. It decides what is shown and
+//! which exit code a shell gets; everything else is the libraries' business.
+
+mod args;
+mod commands;
+mod context;
+mod exit;
+mod files;
+mod screen;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Exit;
+
+fn main() -> std::process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen::errors::plain(&format!("the runtime can't be started: {error}"), None);
+            return Exit::Broken.into();
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // What was left running on Ctrl-C (a blocked read, say) must not hold the program back.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            screen::errors::show(&error);
+            error.exit().into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => commands::run::run(&global, args).await,
+        Command::Resume(args) => commands::resume::resume(&global, args).await,
+        Command::Plan(args) => commands::plan::plan(&global, args).await,
+        Command::Validate(args) => commands::validate::validate(&global, &args),
+        Command::Runs(args) => commands::runs::runs(&global, &args),
+        Command::Show(args) => commands::show::show(&global, &args),
+        Command::Steps(args) => commands::steps::steps(&global, &args),
+        Command::Workflows => commands::workflows::workflows(&global),
+        Command::Graph(args) => commands::graph::graph(&global, &args),
+        Command::Unlock(args) => commands::unlock::unlock(&global, args).await,
+    }
+}

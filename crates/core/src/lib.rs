@@ -2,7 +2,10 @@
 //!
 //! Nothing here knows SSH, Patroni, PostgreSQL or a terminal.
 
+pub mod engine;
 pub mod inventory;
+pub mod plan;
 pub mod run;
 pub mod step;
+pub mod store;
 pub mod workflow;

@@ -1,6 +1,22 @@
 //! Hosts, groups and variables. Knows nothing of how a host is reached.
 //!
-//! The types are here; `ini` and `yaml` are thin readers of Ansible's files.
+//! The types are here. Ansible's files are read as Ansible reads them: `ini` and `yaml` fill a
+//! `Builder`, `vars_files` adds `group_vars` and `host_vars`, and what comes out is flat: every host
+//! with its merged variables. What flow doesn't understand is an error with its line, never dropped.
+
+mod builder;
+mod ini;
+mod literal;
+mod load;
+mod pattern;
+mod range;
+mod shlex;
+mod tree;
+mod vars_files;
+mod yaml;
+
+pub use load::load;
+pub use pattern::PatternError;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,8 +55,8 @@ impl Host {
 pub struct Inventory {
     /// Hosts in the order in which the file names them first.
     pub hosts: IndexMap<String, Arc<Host>>,
-    /// Groups with the names of all their hosts, children's included, in that order too.
-    /// `all` is always there.
+    /// Groups with the names of all their hosts, children's included: a group's own hosts first,
+    /// as Ansible orders them. `all` and `ungrouped` are always there.
     pub groups: IndexMap<String, Vec<String>>,
     /// The files that were read, for messages and for a resume that must read secrets again.
     #[serde(default)]

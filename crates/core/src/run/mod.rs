@@ -1,5 +1,11 @@
 //! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
 
+mod event;
 mod names;
+mod shape;
+mod state;
 
+pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
+pub use shape::{NodeId, Shape};
+pub use state::{Illegal, RunState, RunStatus, TaskState};

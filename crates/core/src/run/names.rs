@@ -7,13 +7,24 @@ use serde::{Deserialize, Serialize};
 
 /// The id of a run: 12 characters of Crockford's base 32 in lower case.
 ///
-/// The first seven are the time it began (in units of 32 s, so ids sort by age), the rest is chance.
-/// People type the shortest prefix that is unique.
+/// The first five are chance, so that people need to type few of them (any prefix that is unique
+/// will do); the others are the time it began, in units of 32 s.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(Arc<str>);
 
 impl RunId {
+    /// A new id for a run that begins at `seconds` since 1970, told apart by `chance`.
+    pub fn new(seconds: i64, chance: u64) -> Self {
+        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        let digit = |value: u64, place: u32| char::from(DIGITS[((value >> (5 * place)) & 31) as usize]);
+        let age = seconds.unsigned_abs() >> 5;
+        let time = (0..7).rev().map(|place| digit(age, place));
+        let rest = (0..5).rev().map(|place| digit(chance, place));
+        // The varying part comes first, so that a few characters tell runs apart.
+        Self(rest.chain(time).collect::<String>().into())
+    }
+
     /// Takes an id as it is, such as one read back from a store.
     pub fn from_text(text: &str) -> Self {
         Self(text.into())

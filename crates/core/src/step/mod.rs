@@ -28,6 +28,12 @@ pub trait Step: Send + Sync {
     /// made durable as the intent. The engine calls `check` again afterwards.
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError>;
 
+    /// Whether `check` can tell that `apply` took. False for a bare command, which leaves nothing
+    /// to look at: its exit code is then all there is.
+    fn verifiable(&self) -> bool {
+        true
+    }
+
     /// An intent without a result was found: what became of it?
     ///
     /// Called only once the attempt's processes are proven ended. By default, what `check` says.
@@ -141,7 +147,7 @@ pub enum Outcome {
 }
 
 /// Why a step did not do what was asked. Messages are fragments that fit after "failed: ".
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepError {
     /// One line: what went wrong.
     pub message: String,

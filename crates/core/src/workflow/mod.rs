@@ -4,8 +4,13 @@
 mod bundle;
 mod diagnostic;
 mod document;
+mod documents;
 pub mod expr;
+mod parse;
+mod toml;
 
-pub use bundle::{Bundle, Files};
+pub use bundle::{Bundle, BundledFile, Files};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
 pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
+pub use documents::Documents;
+pub use parse::parse;

@@ -1,0 +1,181 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
+#[derive(Parser)]
+#[command(name = "flow", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done, or nothing to do
+  1    a task failed; `flow resume` goes on
+  2    plan: there is something to do
+  3    refused before anything was changed
+  4    what became of a task can't be told; a person must decide
+  5    the store can't be used
+  64   the command line is wrong
+  130  stopped by Ctrl-C; `flow resume` goes on
+
+Data goes to standard output, everything else to standard error.";
+
+#[derive(Args, Clone)]
+pub struct Global {
+    /// Where runs are kept: sqlite:PATH [default: $XDG_STATE_HOME/flow/runs.db].
+    #[arg(long, global = true, env = "FLOW_STORE", value_name = "URL")]
+    pub store: Option<String>,
+
+    /// How results are written. `json` is stable; see docs/json.md.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a workflow.
+    Run(RunArgs),
+    /// Go on with a run that was interrupted, failed or killed.
+    Resume(ResumeArgs),
+    /// Show what a run would do. Changes nothing; exit code 2 when there is something to do.
+    Plan(WorkflowArgs),
+    /// Check a workflow without touching any host.
+    Validate(WorkflowArgs),
+    /// List the runs, newest first.
+    Runs(RunsArgs),
+    /// Show a run: every task's state, times, attempts and output.
+    Show(ShowArgs),
+    /// List the step types, or show one with its arguments.
+    Steps(StepsArgs),
+    /// List the shipped workflows.
+    Workflows,
+    /// Draw a workflow's tasks and what needs what.
+    Graph(GraphArgs),
+    /// Take a run's locks off its hosts, once nothing of it is alive there.
+    Unlock(UnlockArgs),
+}
+
+/// A workflow, its hosts and its params.
+#[derive(Args, Clone)]
+pub struct WorkflowArgs {
+    /// A file, or the name of a shipped workflow (`flow workflows` lists them).
+    pub workflow: String,
+
+    #[command(flatten)]
+    pub inventory: InventoryArg,
+
+    /// Set a param. A secret is given as NAME=env:VARIABLE or NAME=file:PATH.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
+    pub set: Vec<(String, String)>,
+
+    /// Only these hosts, an Ansible pattern.
+    #[arg(long, value_name = "PATTERN")]
+    pub limit: Option<String>,
+
+    /// Only the steps with one of these tags.
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub tags: Vec<String>,
+}
+
+#[derive(Args, Clone)]
+pub struct InventoryArg {
+    /// An Ansible inventory, INI or YAML, with group_vars beside it [default: inventory.ini, if there].
+    #[arg(short, long, env = "FLOW_INVENTORY", value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub workflow: WorkflowArgs,
+
+    /// Confirm the destructive steps by the name that the workflow asks for, such as the cluster's.
+    #[arg(long, value_name = "NAME")]
+    pub confirm: Option<String>,
+}
+
+#[derive(Args, Clone)]
+pub struct ResumeArgs {
+    /// The run, by the beginning of its id [default: the newest one that can be gone on with].
+    pub run: Option<String>,
+
+    #[command(flatten)]
+    pub inventory: InventoryArg,
+}
+
+#[derive(Args, Clone)]
+pub struct RunsArgs {
+    /// So many at most.
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
+    pub count: usize,
+}
+
+#[derive(Args, Clone)]
+pub struct ShowArgs {
+    /// The run, by the beginning of its id [default: the newest].
+    pub run: Option<String>,
+
+    /// Show each task's changes and output too.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct StepsArgs {
+    /// A step type, such as systemd.unit.
+    pub step_type: Option<String>,
+}
+
+#[derive(Args, Clone)]
+pub struct GraphArgs {
+    #[command(flatten)]
+    pub workflow: WorkflowArgs,
+
+    /// The language.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid, value_name = "FORMAT")]
+    pub format: GraphFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// For Markdown.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+#[derive(Args, Clone)]
+pub struct UnlockArgs {
+    /// The run that holds the locks, by its whole id, as the message names it.
+    pub run: String,
+
+    #[command(flatten)]
+    pub inventory: InventoryArg,
+
+    /// The hosts, an Ansible pattern.
+    #[arg(long, value_name = "PATTERN", default_value = "all")]
+    pub limit: String,
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("expected NAME=VALUE".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,12 @@
+//! One file a subcommand.
+
+pub mod graph;
+pub mod plan;
+pub mod resume;
+pub mod run;
+pub mod runs;
+pub mod show;
+pub mod steps;
+pub mod unlock;
+pub mod validate;
+pub mod workflows;

@@ -1,0 +1,50 @@
+//! `flow resume`: go on with a run.
+
+use flow_core::engine::read_definition;
+use flow_core::run::{Event, Outcome, RunId};
+use flow_core::store::Store;
+
+use super::run::follow;
+use crate::args::{Global, InventoryArg, ResumeArgs};
+use crate::exit::{Error, Exit};
+use crate::screen::{self, Screen};
+use crate::context;
+
+pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
+    let (engine, _hosts) = context::engine();
+    let store = context::store(global)?;
+    let run = match &args.run {
+        Some(prefix) => store.find(prefix)?.id,
+        None => newest_open(&*store)?,
+    };
+    let definition = read_definition(&run, &store.definition(&run)?)?;
+    // The inventory that was pinned is read again from where it was, for its secrets.
+    let source = args.inventory.inventory.clone().or_else(|| definition.inventory.sources.first().cloned());
+    let inventory = match source {
+        Some(path) if args.inventory.inventory.is_some() || path.exists() => {
+            context::inventory(&InventoryArg { inventory: Some(path) })?
+        }
+        _ => None,
+    };
+    let session = engine.open(store, &run, inventory.as_ref())?;
+    screen::before::moved_on(session.plan());
+    let mut screen = Screen::new(global.output, session.plan());
+    screen.so_far(session.state());
+    let handle = session.resume()?;
+    follow(handle, screen, global.output).await
+}
+
+/// The newest run that has not ended well.
+fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
+    for row in store.runs()? {
+        let last = store.last_events(&row.id, 1)?;
+        let ended = matches!(
+            last.first().map(|record| &record.event),
+            Some(Event::RunEnded { outcome: Outcome::Succeeded | Outcome::Undone | Outcome::Refused })
+        );
+        if !ended {
+            return Ok(row.id);
+        }
+    }
+    Err(Error::refused("there is no run to go on with", "`flow runs` lists the runs"))
+}

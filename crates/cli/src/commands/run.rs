@@ -1,0 +1,90 @@
+//! `flow run`: confirm what is destructive, run, tell.
+
+use std::io::{IsTerminal, Write};
+
+use flow_core::engine::{Notice, RunHandle, Stop};
+use flow_core::plan::Plan;
+
+use crate::args::{Format, Global, RunArgs};
+use crate::context;
+use crate::exit::{Error, Exit};
+use crate::screen::{self, Screen};
+
+pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
+    let (engine, _hosts) = context::engine();
+    let store = context::store(global)?;
+    let plan = context::plan(&engine, &args.workflow, store.fingerprint_key()?)?;
+    if plan.is_empty() {
+        return Err(Error::refused("the plan has no tasks", "see the workflow's hosts, --limit and --tags"));
+    }
+    let confirmed = confirm(&plan, args.confirm, &args.workflow.workflow)?;
+    let screen = Screen::new(global.output, &plan);
+    let handle = engine.start(plan, store, confirmed.as_deref())?;
+    follow(handle, screen, global.output).await
+}
+
+/// Shows what is destructive and has its name typed, unless it was given.
+fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<String>, Error> {
+    let Some(name) = plan.confirmation()? else { return Ok(given) };
+    screen::before::destructive(plan);
+    match given {
+        Some(given) if given == name => Ok(Some(given)),
+        Some(given) => Err(Error::refused(
+            format!("--confirm {given} is not the name that this run asks for; nothing was changed"),
+            format!("to go ahead: --confirm {name}"),
+        )),
+        None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => {
+            let mut stderr = std::io::stderr();
+            let _ = write!(stderr, "\nType {name} to go ahead: ");
+            let _ = stderr.flush();
+            let mut typed = String::new();
+            let _ = std::io::stdin().read_line(&mut typed);
+            if typed.trim() == name {
+                Ok(Some(name))
+            } else {
+                Err(Error::refused("not confirmed; nothing was changed", format!("to go ahead, type {name}")))
+            }
+        }
+        None => Err(Error::refused(
+            "this run has destructive steps and was not confirmed; nothing was changed",
+            format!("`flow plan {workflow}` shows what it would do; to go ahead: --confirm {name}"),
+        )),
+    }
+}
+
+/// Shows a run until it ends. Ctrl-C once: start nothing new. Twice: leave what runs.
+pub async fn follow(mut handle: RunHandle, mut screen: Screen, format: Format) -> Result<Exit, Error> {
+    let stop = handle.stopper();
+    let id = handle.id.clone();
+    let signals = tokio::spawn(async move {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+        let mut how = Stop::Gently;
+        loop {
+            let terminated = async {
+                match &mut terminate {
+                    Some(terminate) => terminate.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
+                _ = terminated => {}
+            }
+            stop(how);
+            how = Stop::AtOnce;
+        }
+    });
+    screen.started(&id);
+    while let Some(notice) = handle.notices.recv().await {
+        screen.notice(&notice);
+        if let Notice::Event(record) = &notice {
+            screen.event(record);
+        }
+    }
+    let result = handle.wait().await;
+    signals.abort();
+    screen.clear();
+    let report = result.inspect_err(|_| screen.go_on_hint(&id))?;
+    screen.ended(&report, format);
+    Ok(report.outcome.into())
+}

@@ -1,0 +1,174 @@
+//! `flow show`: where a run stands, from its events alone.
+
+use std::collections::BTreeMap;
+
+use flow_core::run::{Event, Record, RunId};
+use flow_core::store::RunRow;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::runs::{outcome_word, short, status};
+use crate::args::{Format, Global, ShowArgs};
+use crate::exit::{Error, Exit};
+use crate::{context, screen};
+
+/// A task as its events tell it.
+#[derive(Default)]
+struct Row {
+    state: &'static str,
+    attempts: u32,
+    began: Option<Timestamp>,
+    ended: Option<Timestamp>,
+    change: Option<String>,
+    diff: Option<String>,
+    output: Option<Value>,
+    error: Option<Value>,
+    message: Option<String>,
+}
+
+pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
+    let store = context::store(global)?;
+    let all = store.runs()?;
+    let row = match &args.run {
+        Some(prefix) => store.find(prefix)?,
+        None => {
+            all.first().cloned().ok_or_else(|| Error::refused("there is no run", "`flow run` makes one"))?
+        }
+    };
+    let records = store.events(&row.id)?;
+    let status = status(&*store, &row.id)?;
+    let tasks = fold(&records);
+    if global.output == Format::Json {
+        screen::json(&as_json(&row, status, &records, &tasks));
+        return Ok(Exit::Success);
+    }
+    let id = short(&all, &row.id);
+    screen::line(&format!("run {} ({id}), {}: {status}", row.id, row.workflow));
+    for record in &records {
+        if let Some(text) = history_line(&record.event) {
+            screen::line(&format!("  {}  {text}", screen::local_time(record.at)));
+        }
+    }
+    screen::line("");
+    let width = tasks.keys().map(|name| name.len()).max().unwrap_or(0);
+    for (name, task) in in_order(&tasks) {
+        show_task(name, task, width, args.verbose);
+    }
+    if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
+        screen::line(&format!("\ngo on with: flow resume {id}"));
+    }
+    Ok(Exit::Success)
+}
+
+fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
+    let duration = match (task.began, task.ended) {
+        (Some(began), Some(ended)) => screen::seconds(began, ended),
+        _ => String::new(),
+    };
+    let attempts = if task.attempts > 1 { format!("  {} attempts", task.attempts) } else { String::new() };
+    let text = task.message.as_deref().or(task.change.as_deref()).unwrap_or_default();
+    screen::line(&format!("{:9}  {name:width$}  {duration:>8}{attempts}  {text}", task.state));
+    if !verbose {
+        return;
+    }
+    if let Some(diff) = &task.diff {
+        screen::indented(diff, 13);
+    }
+    if let Some(output) = task.output.as_ref().filter(|output| output.as_object().is_some_and(|o| !o.is_empty())) {
+        screen::indented(&format!("output: {output:#}"), 13);
+    }
+    if let Some(detail) = task.error.as_ref().and_then(|error| error["detail"].as_str()) {
+        screen::indented(detail, 13);
+    }
+}
+
+fn history_line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::RunStarted { owner, .. } => format!("started by {owner}"),
+        Event::RunResumed { owner, epoch } => format!("resumed by {owner} (epoch {epoch})"),
+        Event::RunInterrupted { at_once: false } => "asked to stop".to_owned(),
+        Event::RunInterrupted { at_once: true } => "asked to stop at once".to_owned(),
+        Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
+        _ => return None,
+    })
+}
+
+/// Tasks in the order in which they were first heard of.
+fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
+    let mut rows: Vec<(&str, &Row)> = tasks.iter().map(|(name, row)| (name.as_str(), row)).collect();
+    rows.sort_by_key(|(_, row)| row.began.or(row.ended));
+    rows
+}
+
+fn fold(records: &[Record]) -> BTreeMap<String, Row> {
+    let mut tasks: BTreeMap<String, Row> = BTreeMap::new();
+    for Record { at, event, .. } in records {
+        let Some(name) = event.task() else { continue };
+        let row = tasks.entry(name.to_string()).or_default();
+        row.ended = Some(*at);
+        match event {
+            Event::TaskSkipped { why, .. } => {
+                row.state = "skipped";
+                row.message = Some(why.clone());
+            }
+            Event::TaskSatisfied { output, .. } => {
+                row.state = "ok";
+                row.output = Some(json!(output));
+            }
+            Event::TaskIntended { attempt, change, .. } => {
+                row.state = "begun";
+                row.attempts = *attempt;
+                row.began.get_or_insert(*at);
+                row.ended = None;
+                row.change = Some(change.summary.clone());
+                row.diff.clone_from(&change.diff);
+                row.message = None;
+            }
+            Event::TaskDone { output, .. } => {
+                row.state = "changed";
+                row.output = Some(json!(output));
+                row.error = None;
+            }
+            Event::TaskFailed { attempt, error, retry_in_ms, .. } => {
+                row.state = if retry_in_ms.is_some() { "retrying" } else { "failed" };
+                row.attempts = *attempt;
+                row.message = Some(error.message.clone());
+                row.error = Some(json!(error));
+            }
+            Event::TaskUnknown { error, .. } => {
+                row.state = "unknown";
+                row.message = Some(error.message.clone());
+                row.error = Some(json!(error));
+            }
+            Event::TaskNotDone { .. } => {
+                row.state = "not done";
+                row.message = Some("an attempt was begun and had no effect".to_owned());
+            }
+            Event::UndoIntended { .. } => row.state = "undoing",
+            Event::TaskUndone { .. } => row.state = "undone",
+            Event::UndoFailed { error, .. } => {
+                row.state = "not undone";
+                row.message = Some(error.message.clone());
+            }
+            _ => {}
+        }
+    }
+    tasks
+}
+
+fn as_json(row: &RunRow, status: &str, records: &[Record], tasks: &BTreeMap<String, Row>) -> Value {
+    let id: &RunId = &row.id;
+    let tasks: Vec<Value> = in_order(tasks)
+        .into_iter()
+        .map(|(name, task)| {
+            json!({
+                "task": name, "state": task.state, "attempts": task.attempts, "began": task.began,
+                "ended": task.ended, "change": task.change, "output": task.output, "error": task.error,
+            })
+        })
+        .collect();
+    json!({
+        "id": id, "workflow": row.workflow, "started": row.started, "status": status,
+        "tasks": tasks, "events": records,
+    })
+}

@@ -1,0 +1,128 @@
+//! `flow steps`: the step types and their arguments, from their own documentation.
+
+use flow_core::step::StepInfo;
+use flow_core::workflow::nearest;
+use serde_json::{Value, json};
+
+use crate::args::{Format, Global, StepsArgs};
+use crate::exit::{Error, Exit};
+use crate::{context, screen};
+
+pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
+    let registry = context::registry();
+    let Some(name) = &args.step_type else {
+        if global.output == Format::Json {
+            screen::json(&registry.iter().map(as_json).collect::<Vec<_>>());
+            return Ok(Exit::Success);
+        }
+        let width = registry.iter().map(|info| info.name.len()).max().unwrap_or(0);
+        for info in registry.iter() {
+            let summary = info.summary().lines().next().unwrap_or_default();
+            screen::line(&format!("{:width$}  {summary}{}", info.name, marks(info)));
+        }
+        return Ok(Exit::Success);
+    };
+    let Some(info) = registry.get(name) else {
+        let hint = match nearest(name, registry.iter().map(|info| info.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`flow steps` lists them".to_owned(),
+        };
+        return Err(Error::refused(format!("there is no step type `{name}`"), hint));
+    };
+    if global.output == Format::Json {
+        screen::json(&as_json(info));
+    } else {
+        show(info);
+    }
+    Ok(Exit::Success)
+}
+
+fn as_json(info: &StepInfo) -> Value {
+    json!({
+        "name": info.name, "destructive": info.destructive, "undoable": info.undoable,
+        "read_only": info.read_only, "version": info.version, "schema": info.schema,
+    })
+}
+
+fn marks(info: &StepInfo) -> String {
+    let mut marks = Vec::new();
+    if info.destructive {
+        marks.push("destructive");
+    }
+    if info.read_only {
+        marks.push("only looks");
+    }
+    if marks.is_empty() { String::new() } else { format!(" [{}]", marks.join(", ")) }
+}
+
+fn show(info: &StepInfo) {
+    screen::line(&format!("{}{}", info.name, marks(info)));
+    screen::line("");
+    screen::indented(info.description(), 2);
+    let empty = serde_json::Map::new();
+    let properties = info.schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let required: Vec<&str> = info
+        .schema
+        .get("required")
+        .and_then(Value::as_array)
+        .map(|names| names.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    if !properties.is_empty() {
+        screen::line("\nArguments:");
+    }
+    for (name, schema) in properties {
+        let must = if required.contains(&name.as_str()) { ", required".to_owned() } else { default(schema) };
+        screen::line(&format!("  {name} ({}{must})", type_name(schema, &info.schema.to_value())));
+        if let Some(text) = schema.get("description").and_then(Value::as_str) {
+            screen::indented(text, 6);
+        }
+    }
+    let taken_back = if info.undoable { "can be taken back" } else { "can't be taken back" };
+    if !info.read_only {
+        screen::line(&format!("\nWhat it does {taken_back}."));
+    }
+}
+
+fn default(schema: &Value) -> String {
+    match schema.get("default") {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => format!(", default {value}"),
+    }
+}
+
+/// A schema's type in words.
+fn type_name(schema: &Value, root: &Value) -> String {
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        let target = root.pointer(reference.trim_start_matches('#'));
+        return target.map_or_else(|| "value".to_owned(), |target| type_name(target, root));
+    }
+    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+        return values.iter().map(Value::to_string).collect::<Vec<_>>().join(" | ");
+    }
+    if let Some(constant) = schema.get("const") {
+        return constant.to_string();
+    }
+    for key in ["anyOf", "oneOf"] {
+        if let Some(choices) = schema.get(key).and_then(Value::as_array) {
+            let names: Vec<String> =
+                choices.iter().map(|choice| type_name(choice, root)).filter(|name| name != "null").collect();
+            return names.join(" | ");
+        }
+    }
+    let of = |name: &str| match name {
+        "array" => match schema.get("items") {
+            Some(items) => format!("list of {}", type_name(items, root)),
+            None => "list".to_owned(),
+        },
+        "object" => "table".to_owned(),
+        name => name.to_owned(),
+    };
+    match schema.get("type") {
+        Some(Value::String(name)) => of(name),
+        Some(Value::Array(names)) => {
+            let names: Vec<String> = names.iter().filter_map(Value::as_str).filter(|n| *n != "null").map(of).collect();
+            names.join(" | ")
+        }
+        _ => "value".to_owned(),
+    }
+}

@@ -1,0 +1,44 @@
+//! `flow unlock`: take a run's locks off hosts, once nothing of it is alive there.
+
+use flow_steps::host::LockClaim;
+
+use crate::args::{Global, UnlockArgs};
+use crate::exit::{Error, Exit};
+use crate::{context, screen};
+
+pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
+    let (_, hosts) = context::engine();
+    let inventory = context::inventory(&args.inventory)?
+        .ok_or_else(|| Error::refused("the hosts are not known", "give the inventory: -i INVENTORY"))?;
+    let names = inventory.select(&args.limit).map_err(|e| Error::Refused { message: e.to_string(), hint: e.help() })?;
+    // A process that still works on the run would find its locks gone; it must end first.
+    let store = context::store(global)?;
+    let run = store.find(&args.run).map_or_else(|_| args.run.clone(), |row| row.id.to_string());
+    let _claim = store.claim(&flow_core::run::RunId::from_text(&run), &context::owner())?;
+    let mut failed = false;
+    for name in names {
+        let Some(entry) = inventory.host(&name) else { continue };
+        let result = async {
+            let host = hosts.get(entry).await?;
+            match host.lock_holder().await? {
+                Some(holder) if holder.run == run => {
+                    host.unlock(&LockClaim { owner: context::owner(), ..holder.clone() }, true).await?;
+                    Ok(format!("unlocked; it was locked by {} since {}", holder.owner, screen::local_time(holder.since)))
+                }
+                Some(holder) => Ok(format!("left alone: locked by another run, {} ({})", holder.run, holder.workflow)),
+                None => Ok("not locked".to_owned()),
+            }
+        }
+        .await;
+        match result {
+            Ok(text) => screen::line(&format!("{name}: {text}")),
+            Err(error) => {
+                failed = true;
+                let error: flow_steps::host::HostError = error;
+                screen::errors::plain(&error.to_string(), None);
+            }
+        }
+    }
+    hosts.close().await;
+    Ok(if failed { Exit::Failed } else { Exit::Success })
+}

@@ -1,0 +1,88 @@
+//! What most commands need: the engine with its step types and hosts, the store, the inventory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flow_core::engine::{Engine, Options};
+use flow_core::inventory::{self, Inventory};
+use flow_core::plan::{Filter, Inputs, Plan, Request};
+use flow_core::step::{Registry, Resources};
+use flow_core::store::{SqliteStore, Store};
+use flow_steps::HostFleet;
+use flow_steps::host::{Hosts, HostsConfig};
+
+use crate::args::{Global, InventoryArg, WorkflowArgs};
+use crate::exit::Error;
+use crate::files;
+
+/// The step types of this program.
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    flow_steps::register(&mut registry);
+    registry
+}
+
+/// The hosts and the engine that works on them.
+pub fn engine() -> (Engine, Arc<Hosts>) {
+    let hosts = Arc::new(Hosts::new(HostsConfig::default()));
+    let mut resources = Resources::default();
+    resources.insert(Arc::clone(&hosts));
+    let engine = Engine::new(registry())
+        .with_resources(resources)
+        .with_fleet(Arc::new(HostFleet(Arc::clone(&hosts))))
+        .with_options(Options { owner: owner(), ..Options::default() });
+    (engine, hosts)
+}
+
+/// `user@machine (pid N)`, for whoever finds a lock.
+pub fn owner() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{} (pid {})", machine.trim(), std::process::id())
+}
+
+/// The store that the user chose.
+pub fn store(global: &Global) -> Result<Box<dyn Store>, Error> {
+    let path = store_path(global)?;
+    Ok(Box::new(SqliteStore::open(&path)?))
+}
+
+fn store_path(global: &Global) -> Result<PathBuf, Error> {
+    if let Some(url) = &global.store {
+        return match url.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Ok(path.into()),
+            _ => Err(Error::refused(format!("`{url}` is no store"), "--store sqlite:PATH")),
+        };
+    }
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))
+        .ok_or_else(|| Error::refused("neither XDG_STATE_HOME nor HOME is set", "--store sqlite:PATH"))?;
+    Ok(state.join("flow/runs.db"))
+}
+
+/// The inventory that the user named, `inventory.ini` of this folder, or none.
+pub fn inventory(arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
+    let path = match &arg.inventory {
+        Some(path) => path.clone(),
+        None if Path::new("inventory.ini").is_file() => "inventory.ini".into(),
+        None => return Ok(None),
+    };
+    Ok(Some(inventory::load(&path)?))
+}
+
+/// The plan of a workflow as the user asks for it.
+pub fn plan(engine: &Engine, args: &WorkflowArgs, key: [u8; 32]) -> Result<Plan, Error> {
+    let bundle = files::load(&args.workflow, engine.registry())?;
+    let request = Request {
+        bundle,
+        inventory: inventory(&args.inventory)?.unwrap_or_default(),
+        inputs: Inputs(args.set.iter().cloned().collect()),
+        filter: Filter { limit: args.limit.clone(), tags: args.tags.iter().cloned().collect() },
+    };
+    Ok(Plan::new(request, engine.registry(), key)?)
+}
+
+/// The key for plans that are never stored.
+pub const NO_KEY: [u8; 32] = [0; 32];

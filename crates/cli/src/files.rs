@@ -1,0 +1,66 @@
+//! Where workflows come from: a file, or what the binary carries.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use flow_core::step::Registry;
+use flow_core::workflow::{Bundle, Code, Diagnostic, Diagnostics, Files, nearest};
+use include_dir::{Dir, include_dir};
+
+static SHIPPED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../workflows");
+
+/// The workflows that the binary carries, by file name.
+pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SHIPPED.files().filter_map(|file| {
+        let name = file.path().to_str()?;
+        name.ends_with(".toml").then_some((name, file.contents_utf8()?))
+    })
+}
+
+/// The workflow that the user named: a path as it is; a bare name among the shipped ones, unless
+/// there is a file of that name here.
+pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
+    let path = Path::new(name);
+    let bare = path.components().count() == 1;
+    if !bare || path.is_file() {
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let root = path.file_name().and_then(|name| name.to_str()).unwrap_or(name).to_owned();
+        return Bundle::load(&Folder(folder), &root, registry);
+    }
+    let with_ending = format!("{}.toml", name.trim_end_matches(".toml"));
+    if shipped().any(|(shipped, _)| shipped == with_ending) {
+        return Bundle::load(&Shipped, &with_ending, registry);
+    }
+    let names: Vec<&str> = shipped().map(|(name, _)| name).collect();
+    let wrong = Diagnostic::general(Code::FILE, format!("there is no file `{name}`, and no shipped workflow of that name"));
+    Err(match nearest(&with_ending, names.iter().copied()) {
+        Some(near) => wrong.help(format!("did you mean `{near}`?")),
+        None => wrong.help("`flow workflows` lists the shipped ones"),
+    }
+    .into())
+}
+
+struct Folder(PathBuf);
+
+impl Files for Folder {
+    fn read(&self, path: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.0.join(path))
+    }
+
+    fn display(&self, path: &str) -> String {
+        self.0.join(path).display().to_string()
+    }
+}
+
+struct Shipped;
+
+impl Files for Shipped {
+    fn read(&self, path: &str) -> io::Result<String> {
+        let file = SHIPPED.get_file(path).ok_or(io::ErrorKind::NotFound)?;
+        file.contents_utf8().map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn display(&self, path: &str) -> String {
+        format!("shipped:{path}")
+    }
+}

@@ -1,0 +1,53 @@
+//! What is said before a run: what the workflow is for, and what it would destroy.
+
+use std::collections::BTreeMap;
+
+use flow_core::plan::Plan;
+
+use super::tell;
+
+/// What the workflow is for.
+pub fn described(plan: &Plan) {
+    tell(&format!("{}: {}", console::style(&plan.workflow.name.value).for_stderr().bold(), plan.workflow.summary));
+    if let Some(text) = plan.description() {
+        for line in text.trim().lines() {
+            tell(&format!("  {line}"));
+        }
+    }
+}
+
+/// What the workflow is for, and its destructive steps with their hosts.
+pub fn destructive(plan: &Plan) {
+    described(plan);
+    let mut steps: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    let tasks = plan.tasks();
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in tasks.iter().filter(|task| task.destructive && !task.must_hold) {
+        let step = task.name.step();
+        let at = *seen.entry(step).or_insert_with(|| {
+            steps.push((step, task.help.unwrap_or(task.uses), Vec::new()));
+            steps.len() - 1
+        });
+        steps[at].2.extend(task.host);
+    }
+    tell(&format!("\n{}", console::style("Destructive steps:").for_stderr().yellow().bold()));
+    for (step, help, hosts) in steps {
+        let on = if hosts.is_empty() { String::new() } else { format!(" on {}", hosts.join(", ")) };
+        tell(&format!("  {}{on}", console::style(step).for_stderr().bold()));
+        tell(&format!("    {help}"));
+    }
+}
+
+/// Says that the file has changed since the run was started.
+pub fn moved_on(plan: &Plan) {
+    for (path, file) in &plan.definition.bundle.files {
+        let Ok(now) = std::fs::read_to_string(&file.display) else { continue };
+        if now != file.text {
+            tell(&format!(
+                "{} {} has changed since the run began; the run goes on with {path} as it was",
+                console::style("note:").for_stderr().cyan(),
+                file.display
+            ));
+        }
+    }
+}

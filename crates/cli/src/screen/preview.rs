@@ -1,0 +1,83 @@
+//! What a run would do.
+
+use flow_core::engine::{Finding, Preview};
+use serde_json::{Value, json};
+
+use super::{indented, line, tasks, tell};
+use crate::args::Format;
+
+/// Shows a preview on standard output.
+pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, format: Format) {
+    if format == Format::Json {
+        super::json(&as_json(workflow, preview, confirmation));
+        return;
+    }
+    let width = preview.tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
+    for task in &preview.tasks {
+        let name = &task.name;
+        let (mark, text) = match &task.finding {
+            Finding::Satisfied => ("ok", String::new()),
+            Finding::SatisfiedNow => ("ok now", "looked at again in its turn".to_owned()),
+            Finding::Pending(change) => ("change", change.summary.clone()),
+            Finding::Skipped(why) => ("skip", why.clone()),
+            Finding::KnownAfter(step) => ("later", format!("known after {step}")),
+            Finding::Refused(why) => ("refused", why.clone()),
+            Finding::Failed(error) => ("error", error.message.clone()),
+        };
+        let mark = console::style(format!("{mark:8}"));
+        let mark = match &task.finding {
+            Finding::Satisfied | Finding::SatisfiedNow => mark.green(),
+            Finding::Pending(_) => mark.yellow(),
+            Finding::Skipped(_) | Finding::KnownAfter(_) => mark.dim(),
+            Finding::Refused(_) | Finding::Failed(_) => mark.red(),
+        };
+        line(&format!("{mark} {:width$}  {text}", name.as_str()));
+        match &task.finding {
+            Finding::Pending(change) => indented(change.diff.as_deref().unwrap_or_default(), 11),
+            Finding::Failed(error) => {
+                indented(error.detail.as_deref().unwrap_or_default(), 11);
+                if let Some(hint) = &error.hint {
+                    indented(&format!("hint: {hint}"), 11);
+                }
+            }
+            _ => {}
+        }
+    }
+    let count = |pick: fn(&Finding) -> bool| preview.tasks.iter().filter(|task| pick(&task.finding)).count();
+    let changes = count(|finding| matches!(finding, Finding::Pending(_)));
+    let later = count(|finding| matches!(finding, Finding::KnownAfter(_)));
+    let wrong = count(|finding| matches!(finding, Finding::Refused(_) | Finding::Failed(_)));
+    let summary = if wrong > 0 {
+        format!("{} can't go ahead as things are", tasks(wrong))
+    } else if changes + later == 0 {
+        format!("nothing to do: all {} are as they should be", tasks(preview.tasks.len()))
+    } else if later == 0 {
+        format!("{} to change; nothing was changed yet", tasks(changes))
+    } else {
+        format!("{} to change, {later} known only later; nothing was changed yet", tasks(changes))
+    };
+    tell(&format!("\n{workflow}: {summary}"));
+    if let (Some(name), true) = (confirmation, changes + later > 0) {
+        tell(&format!("the run will ask for --confirm {name}"));
+    }
+}
+
+fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Value {
+    let tasks: Vec<Value> = preview
+        .tasks
+        .iter()
+        .map(|task| match &task.finding {
+            Finding::Satisfied => json!({ "task": task.name, "finding": "ok" }),
+            Finding::SatisfiedNow => json!({ "task": task.name, "finding": "ok_now" }),
+            Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
+            Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
+            Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
+            Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
+            Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
+        })
+        .collect();
+    json!({
+        "workflow": workflow, "changes": preview.has_changes(), "errors": preview.has_errors(),
+        "confirm": confirmation, "tasks": tasks,
+    })
+}

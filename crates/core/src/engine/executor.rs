@@ -1,0 +1,381 @@
+//! Runs one task: condition, arguments, check, guards, apply, verify; or, for an intent that was
+//! found without a result, settles what became of it. Decides nothing about other tasks.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::scheduler::Message;
+use super::{Fleet, Notice, SharedPlan};
+use crate::plan::{Mode, Outputs, Scope, Task};
+use crate::run::{NodeId, RunId, TaskName};
+use crate::step::{
+    Attempt, Change, Check, Context, ContextParts, Outcome, Output, Progress, Resolved, Resources, Step,
+    StepError,
+};
+use crate::workflow::expr;
+
+/// How long a task that lost its host tries to reach it again before its outcome is called unknown.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What every executor of a run shares.
+pub(super) struct Env {
+    pub(super) plan: SharedPlan,
+    pub(super) outputs: Arc<Outputs>,
+    pub(super) resources: Arc<Resources>,
+    pub(super) fleet: Option<Arc<dyn Fleet>>,
+    pub(super) run: RunId,
+    pub(super) started: Timestamp,
+    pub(super) epoch: u64,
+    /// Hosts that could not be met; their tasks fail with this.
+    pub(super) unreachable: HashMap<String, StepError>,
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) planning: bool,
+}
+
+/// How an executor's work on a task ended.
+#[derive(Debug)]
+pub(super) enum End {
+    Skipped(String),
+    Satisfied(Output),
+    Done(Output),
+    Failed(StepError),
+    Unknown(StepError),
+    /// Settled: the attempt had no effect.
+    NotDone,
+    /// The scheduler gave no leave to apply.
+    NotStarted,
+}
+
+/// A task as an executor sees it, ready to be checked.
+pub(super) struct Prepared {
+    pub(super) step: Box<dyn Step>,
+    pub(super) cx: Context,
+}
+
+/// What came of preparing a task.
+pub(super) enum Preparation {
+    Skip(String),
+    Go(Prepared),
+}
+
+/// Runs a task from its condition to its end. A panic of a step is that task's failure.
+pub(super) async fn run(
+    env: Arc<Env>,
+    node: NodeId,
+    attempt: u32,
+    delay: Duration,
+    scheduler: mpsc::UnboundedSender<Message>,
+) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let work = AssertUnwindSafe(env.attempt(node, attempt, &scheduler)).catch_unwind();
+    let end = work.await.unwrap_or_else(|panic| End::Failed(panicked(&*panic)));
+    let _ = scheduler.send(Message::Finished { node, attempt, end });
+}
+
+/// Settles an attempt that was found without a result.
+pub(super) async fn settle(
+    env: Arc<Env>,
+    node: NodeId,
+    attempt: u32,
+    change: Change,
+    scheduler: mpsc::UnboundedSender<Message>,
+) {
+    let work = AssertUnwindSafe(async {
+        match env.prepare(node, attempt) {
+            Ok(Preparation::Go(prepared)) => {
+                let lost =
+                    StepError::lost("the process that worked on it ended before its result was recorded");
+                env.settle(node, &prepared, &change, lost, true).await
+            }
+            Ok(Preparation::Skip(why)) => End::Unknown(StepError::failed(format!(
+                "it was begun, but its condition is false now: {why}"
+            ))),
+            Err(error) => End::Unknown(error),
+        }
+    })
+    .catch_unwind();
+    let end = work.await.unwrap_or_else(|panic| End::Unknown(panicked(&*panic)));
+    let _ = scheduler.send(Message::Finished { node, attempt, end });
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> StepError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    StepError::permanent(format!("the step broke: {text}"))
+        .with_hint("this is a defect of the step type; report it")
+}
+
+impl Env {
+    /// The task of a node. Joins are never given to an executor.
+    pub(super) fn task(&self, node: NodeId) -> Option<&Task> {
+        self.plan.node(node).task()
+    }
+
+    fn scope(&self, task: &Task) -> Scope {
+        Scope {
+            plan: Arc::clone(&self.plan),
+            frame: self.plan.steps[task.step].frame,
+            host: task.host.clone(),
+            outputs: Arc::clone(&self.outputs),
+            run: self.run.clone(),
+            started: self.started,
+        }
+    }
+
+    /// Evaluates the conditions, its own and those of the steps that lead to it, and its arguments.
+    pub(super) fn prepare(&self, node: NodeId, attempt: u32) -> Result<Preparation, StepError> {
+        let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
+        if let Some(error) = task.host.as_ref().and_then(|host| self.unreachable.get(&host.name)) {
+            return Err(error.clone());
+        }
+        let scope = self.scope(task);
+        if let Some(why) = self.false_condition(task, &scope)? {
+            return Ok(Preparation::Skip(why));
+        }
+        let def = &self.plan.steps[task.step].def;
+        let mut arguments = serde_json::Map::new();
+        for (name, argument) in &def.with.value {
+            let value = argument.render(&mut |text| scope.text(text)).map_err(|e| {
+                StepError::permanent(format!("the argument `{name}` can't be evaluated: {e}"))
+            })?;
+            arguments.insert(name.clone(), value);
+        }
+        let info = self
+            .plan
+            .registry
+            .get(&def.uses.value)
+            .ok_or_else(|| StepError::permanent(format!("there is no step type `{}`", def.uses.value)))?;
+        let step = info.make(arguments.into()).map_err(|e| {
+            StepError::permanent(format!("the arguments of `{}` are wrong: {e}", def.uses.value))
+        })?;
+        let cx = Context::new(ContextParts {
+            attempt: Attempt {
+                run: self.run.clone(),
+                task: task.name.clone(),
+                number: attempt,
+                epoch: self.epoch,
+            },
+            host: task.host.clone(),
+            resources: Arc::clone(&self.resources),
+            progress: Arc::new(Teller {
+                task: task.name.clone(),
+                notices: self.notices.clone(),
+                plan: Arc::clone(&self.plan),
+            }),
+            renderer: Arc::new(scope),
+            run_started: self.started,
+            planning: self.planning,
+        });
+        Ok(Preparation::Go(Prepared { step, cx }))
+    }
+
+    /// The first condition that is false, outermost first.
+    fn false_condition(&self, task: &Task, scope: &Scope) -> Result<Option<String>, StepError> {
+        let mut conditions = Vec::new();
+        let mut inner = Some((scope.clone(), self.plan.steps[task.step].def.clone()));
+        while let Some((scope, def)) = inner {
+            inner = scope.caller().and_then(|outer| {
+                let caller = self.plan.frames[scope.frame].caller.as_ref()?;
+                Some((outer, Arc::clone(&self.plan.steps[caller.step].def)))
+            });
+            conditions.push((scope, def));
+        }
+        for (scope, def) in conditions.iter().rev() {
+            let Some(condition) = &def.condition else { continue };
+            let value = scope
+                .expression(&condition.value)
+                .and_then(|value| expr::as_condition(&value))
+                .map_err(|e| StepError::permanent(format!("the condition `{}`: {e}", condition.value)))?;
+            if !value {
+                return Ok(Some(format!("{} is false", condition.value)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn attempt(&self, node: NodeId, attempt: u32, scheduler: &mpsc::UnboundedSender<Message>) -> End {
+        let prepared = match self.prepare(node, attempt) {
+            Ok(Preparation::Skip(why)) => return End::Skipped(why),
+            Ok(Preparation::Go(prepared)) => prepared,
+            Err(error) => return End::Failed(error),
+        };
+        let change = match prepared.step.check(&prepared.cx).await {
+            Ok(Check::Satisfied(output)) => return End::Satisfied(output),
+            Ok(Check::Pending(change)) => change,
+            Ok(Check::Deferred(why)) => return End::Failed(StepError::failed(why)),
+            Ok(Check::Refused(why)) => return End::Failed(StepError::permanent(why)),
+            Err(error) => return End::Failed(StepError { outcome: Outcome::Failed, ..error }),
+        };
+        if self.task(node).is_some_and(|task| task.mode == Mode::MustHold) {
+            return End::Failed(
+                StepError::permanent(format!(
+                    "it was filtered out, but is needed and isn't so yet: {}",
+                    change.summary
+                ))
+                .with_hint("widen --limit or --tags so that it is run too"),
+            );
+        }
+        if let Err(error) = self.check_guards(node).await {
+            return End::Failed(error);
+        }
+        let (leave, granted) = oneshot::channel();
+        let _ = scheduler.send(Message::Pending { node, attempt, change: change.clone(), leave });
+        if granted.await.is_err() {
+            return End::NotStarted;
+        }
+        self.apply(node, &prepared, &change).await
+    }
+
+    async fn apply(&self, node: NodeId, prepared: &Prepared, change: &Change) -> End {
+        let timeout = self.task(node).and_then(|task| self.plan.steps[task.step].def.timeout);
+        let work = prepared.step.apply(&prepared.cx, change);
+        let applied = match timeout {
+            None => work.await,
+            Some(limit) => match tokio::time::timeout(limit, work).await {
+                Ok(applied) => applied,
+                Err(_) => Err(StepError::lost(format!("it took longer than {} s", limit.as_secs_f64()))),
+            },
+        };
+        match applied {
+            Ok(output) => self.verify(node, prepared, change, output).await,
+            Err(error) if error.outcome == Outcome::Lost => {
+                self.settle(node, prepared, change, error, false).await
+            }
+            Err(error) => End::Failed(error),
+        }
+    }
+
+    /// After `apply` comes `check` again. Still pending is a failure.
+    async fn verify(&self, node: NodeId, prepared: &Prepared, change: &Change, output: Output) -> End {
+        if !prepared.step.verifiable() {
+            return End::Done(output);
+        }
+        match prepared.step.check(&prepared.cx).await {
+            Ok(Check::Satisfied(seen)) => End::Done(merge(seen, output)),
+            Ok(Check::Pending(still)) => {
+                let mut error = StepError::failed(format!("it did not take: {}", still.summary));
+                error.detail = still.diff;
+                End::Failed(error)
+            }
+            Ok(Check::Deferred(why) | Check::Refused(why)) => {
+                End::Failed(StepError::failed(format!("it did not take: {why}")))
+            }
+            Err(error) => self.settle(node, prepared, change, error, false).await,
+        }
+    }
+
+    /// What became of an attempt whose answer was lost. Asks the host until it answers, up to
+    /// [`SETTLE_PATIENCE`]; an attempt that is still alive is waited for.
+    async fn settle(
+        &self,
+        node: NodeId,
+        prepared: &Prepared,
+        change: &Change,
+        lost: StepError,
+        after_crash: bool,
+    ) -> End {
+        let mut deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let answer = match self.alive(node, prepared).await {
+                Ok(true) => Ok(Resolved::Running),
+                Ok(false) => prepared.step.resolve(&prepared.cx, change).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(Resolved::Done(output)) => return End::Done(output),
+                // Within this process it counts as a failed attempt; after a crash it is simply made again.
+                Ok(Resolved::NotDone) if after_crash => return End::NotDone,
+                Ok(Resolved::NotDone) => return End::Failed(StepError { outcome: Outcome::Failed, ..lost }),
+                Ok(Resolved::Unknown(why)) => {
+                    return End::Unknown(StepError { detail: Some(lost.message), ..StepError::failed(why) });
+                }
+                Ok(Resolved::Running) => {
+                    prepared
+                        .cx
+                        .progress("an earlier attempt is still at work on the host; waiting for its end");
+                    deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+                }
+                Err(error) if error.permanent || tokio::time::Instant::now() > deadline => {
+                    return End::Unknown(StepError { detail: Some(lost.message), ..error });
+                }
+                Err(error) => prepared.cx.progress(format!("asking what became of it: {error}")),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn alive(&self, node: NodeId, prepared: &Prepared) -> Result<bool, StepError> {
+        match (&self.fleet, self.task(node).and_then(|task| task.host.as_ref())) {
+            (Some(fleet), Some(host)) => fleet.alive(host, prepared.cx.attempt()).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Checks the guards again: on this task's host where they have one there, else wherever they ran.
+    async fn check_guards(&self, node: NodeId) -> Result<(), StepError> {
+        let Some(task) = self.task(node) else { return Ok(()) };
+        let step = &self.plan.steps[task.step];
+        for guard in &step.def.guards {
+            let Some(&index) = self.plan.frames[step.frame].steps.get(&guard.value) else { continue };
+            let nodes = &self.plan.steps[index].tasks;
+            let of_task = |n: &&petgraph::graph::NodeIndex| self.plan.graph[**n].task();
+            let here = nodes.iter().find(|n| of_task(n).is_some_and(|guard| guard.host == task.host));
+            let checked: Vec<_> = match here {
+                Some(one) if task.host.is_some() => vec![*one],
+                _ => nodes.clone(),
+            };
+            let checks = checked.iter().map(|guard| self.check_guard(guard.index() as NodeId));
+            futures_util::future::try_join_all(checks).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_guard(&self, guard: NodeId) -> Result<(), StepError> {
+        let Some(task) = self.task(guard) else { return Ok(()) };
+        let gone = |why: String| {
+            StepError::permanent(format!("{} no longer holds: {why}", task.name))
+                .with_hint("nothing was changed by this task; see what changed on the host, then resume")
+        };
+        match self.prepare(guard, 1)? {
+            Preparation::Skip(_) => Ok(()),
+            Preparation::Go(prepared) => match prepared.step.check(&prepared.cx).await? {
+                Check::Satisfied(_) => Ok(()),
+                Check::Pending(change) => Err(gone(change.summary)),
+                Check::Deferred(why) | Check::Refused(why) => Err(gone(why)),
+            },
+        }
+    }
+}
+
+/// What the check saw, overlaid by what `apply` said.
+fn merge(mut seen: Output, said: Output) -> Output {
+    seen.0.extend(said.0);
+    seen
+}
+
+/// Tells what a task waits for, with secrets masked.
+struct Teller {
+    task: TaskName,
+    notices: mpsc::UnboundedSender<Notice>,
+    plan: SharedPlan,
+}
+
+impl Progress for Teller {
+    fn say(&self, text: &str) {
+        let text = self.plan.redactor.text(text).into_owned();
+        let _ = self.notices.send(Notice::Progress { task: self.task.clone(), text });
+    }
+}

@@ -1,0 +1,224 @@
+//! Moves a run forward. The scheduler, a thread of its own, owns the run's state and the store; the
+//! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
+
+mod executor;
+mod fleet;
+mod preview;
+mod scheduler;
+mod session;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::plan::{Definition, Plan};
+use crate::run::{Illegal, Outcome, Record, RunId, RunState, TaskName};
+use crate::step::{Registry, Resources, StepError};
+use crate::store::StoreError;
+use crate::workflow::Diagnostics;
+
+pub use fleet::{Fleet, Holder};
+pub use preview::{Finding, Preview, PreviewTask};
+pub use scheduler::Stop;
+pub use session::Session;
+
+/// Starts and resumes runs with one set of step types and resources.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) fleet: Option<Arc<dyn Fleet>>,
+    pub(crate) options: Options,
+}
+
+/// How an engine works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many tasks are at work at once, over all hosts. 64 by default.
+    pub concurrency: usize,
+    /// Who works on the run, for people: `user@machine (pid N)`.
+    pub owner: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { concurrency: 64, owner: format!("pid {}", std::process::id()) }
+    }
+}
+
+impl Engine {
+    /// An engine with these step types.
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            registry: Arc::new(registry),
+            resources: Arc::default(),
+            fleet: None,
+            options: Options::default(),
+        }
+    }
+
+    /// Gives steps their resources: hosts, clients.
+    #[must_use]
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        self.resources = Arc::new(resources);
+        self
+    }
+
+    /// Sets how hosts are met and locked. Without it, nothing is locked.
+    #[must_use]
+    pub fn with_fleet(mut self, fleet: Arc<dyn Fleet>) -> Self {
+        self.fleet = Some(fleet);
+        self
+    }
+
+    /// Sets how it works.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The step types.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+}
+
+/// What is told of a run while it goes on.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A fact, already durable.
+    Event(Record),
+    /// An attempt at a task began: it is being checked.
+    Started {
+        /// The task.
+        task: TaskName,
+        /// 1 for the first.
+        attempt: u32,
+    },
+    /// What a task is waiting for. Not stored.
+    Progress {
+        /// The task.
+        task: TaskName,
+        /// A short line.
+        text: String,
+    },
+    /// Something worth knowing that is no fact of the run: a lock that is kept, an editing of the
+    /// workflow since.
+    Note(String),
+}
+
+/// A run under way in this process.
+pub struct RunHandle {
+    /// Its id.
+    pub id: RunId,
+    /// What happens. Ends when the work has ended.
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub(crate) control: scheduler::Control,
+    pub(crate) work: tokio::task::JoinHandle<Result<Report, EngineError>>,
+}
+
+impl RunHandle {
+    /// Asks to stop. [`Stop::Gently`] lets what runs finish; [`Stop::AtOnce`] leaves it.
+    pub fn stop(&self, how: Stop) {
+        self.control.stop(how);
+    }
+
+    /// A handle to stop the run from elsewhere, such as a signal handler.
+    pub fn stopper(&self) -> impl Fn(Stop) + Send + Sync + Clone + 'static {
+        let control = self.control.clone();
+        move |how| control.stop(how)
+    }
+
+    /// Waits for the end of the work.
+    pub async fn wait(self) -> Result<Report, EngineError> {
+        drop(self.notices);
+        match self.work.await {
+            Ok(result) => result,
+            Err(e) => Err(EngineError::Broken(e.to_string())),
+        }
+    }
+}
+
+/// How the work of this process on a run ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The run.
+    pub run: RunId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where every task stands.
+    pub state: RunState,
+    /// What failed or is unknown, in the order of the plan.
+    pub failures: Vec<(TaskName, StepError)>,
+    /// Hosts whose lock this run keeps, since it must be gone on with.
+    pub locks_kept: Vec<String>,
+}
+
+/// Why the engine did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The workflow, the inventory or the params are wrong.
+    #[error("{0}")]
+    Refused(Diagnostics),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored events make no sense.
+    #[error("run {run} can't be gone on with: event {seq}: {source}")]
+    History {
+        /// The run.
+        run: RunId,
+        /// The event's number.
+        seq: u64,
+        /// What is wrong with it.
+        source: Illegal,
+    },
+    /// The pinned definition can't be read.
+    #[error("run {run} can't be gone on with: its definition can't be read: {message}")]
+    Definition {
+        /// The run.
+        run: RunId,
+        /// What is wrong.
+        message: String,
+    },
+    /// A destructive workflow wasn't confirmed.
+    #[error("this run has destructive steps and was not confirmed")]
+    Unconfirmed {
+        /// The name that must be given.
+        name: String,
+    },
+    /// The run has ended for good.
+    #[error("run {run} has ended: {outcome:?}")]
+    Ended {
+        /// The run.
+        run: RunId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Before anything was changed, a host was found locked, unreachable or another machine.
+    #[error("{error}")]
+    Host {
+        /// The run, recorded as refused.
+        run: RunId,
+        /// Why, with the next action.
+        error: StepError,
+    },
+    /// A defect of the engine itself.
+    #[error("the engine broke: {0}; the run can be resumed")]
+    Broken(String),
+}
+
+impl From<Diagnostics> for EngineError {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Refused(diagnostics)
+    }
+}
+
+/// Reads a pinned definition.
+pub fn read_definition(run: &RunId, text: &str) -> Result<Definition, EngineError> {
+    serde_json::from_str(text)
+        .map_err(|e| EngineError::Definition { run: run.clone(), message: e.to_string() })
+}
+
+pub(crate) type SharedPlan = Arc<Plan>;

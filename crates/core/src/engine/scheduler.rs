@@ -1,0 +1,307 @@
+//! The scheduler: one thread that alone owns a run's state and its store. It takes messages, turns
+//! them into events, makes all that came together durable in one commit, and only then lets go on
+//! what depends on them: intent before effect, result before dependents.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::executor::{self, End, Env};
+use super::{EngineError, Notice};
+use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
+use crate::step::{Change, Output, StepError};
+use crate::store::{Store, StoreError};
+
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How a run is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Start nothing new, let what runs finish.
+    Gently,
+    /// Leave what runs as it is; a resume finds out what became of it.
+    AtOnce,
+}
+
+/// What the scheduler is told.
+pub(super) enum Message {
+    /// A check said pending. `leave` is answered once the intent is durable, or dropped.
+    Pending { node: NodeId, attempt: u32, change: Change, leave: oneshot::Sender<()> },
+    /// An executor's work ended.
+    Finished { node: NodeId, attempt: u32, end: End },
+    /// The operator asked to stop.
+    Stop,
+}
+
+/// Asks a scheduler to stop.
+#[derive(Clone)]
+pub(crate) struct Control {
+    level: Arc<AtomicU8>,
+    inbox: mpsc::UnboundedSender<Message>,
+}
+
+impl Control {
+    pub(super) fn new(inbox: mpsc::UnboundedSender<Message>) -> Self {
+        Self { level: Arc::default(), inbox }
+    }
+
+    pub(super) fn stop(&self, how: Stop) {
+        self.level.fetch_max(how as u8 + 1, Ordering::SeqCst);
+        let _ = self.inbox.send(Message::Stop);
+    }
+
+    fn asked(&self) -> Option<Stop> {
+        match self.level.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Stop::Gently),
+            _ => Some(Stop::AtOnce),
+        }
+    }
+}
+
+/// Appends events and keeps the state that follows from them.
+pub(super) struct Journal {
+    pub(super) store: Box<dyn Store>,
+    pub(super) state: RunState,
+    pub(super) seq: u64,
+    pub(super) env_notices: mpsc::UnboundedSender<Notice>,
+    pub(super) redactor: Arc<crate::step::Redactor>,
+    pub(super) run: crate::run::RunId,
+}
+
+impl Journal {
+    /// Makes events durable in one commit and tells of them. `ready` gets what they make ready.
+    pub(super) fn commit(&mut self, events: Vec<Event>, ready: &mut Vec<NodeId>) -> Result<(), EngineError> {
+        let mut records = Vec::with_capacity(events.len());
+        for event in events {
+            let event = self.masked(event);
+            self.seq += 1;
+            self.state.apply(&event, ready).map_err(|source| EngineError::History {
+                run: self.run.clone(),
+                seq: self.seq,
+                source,
+            })?;
+            records.push(Record { seq: self.seq, at: Timestamp::now(), event });
+        }
+        self.store.append(&self.run, &records)?;
+        for record in records {
+            let _ = self.env_notices.send(Notice::Event(record));
+        }
+        Ok(())
+    }
+
+    /// The event with every secret masked: nothing else is ever stored or shown.
+    fn masked(&self, event: Event) -> Event {
+        if self.redactor.is_empty() {
+            return event;
+        }
+        let Ok(mut value) = serde_json::to_value(&event) else { return event };
+        self.redactor.value(&mut value);
+        serde_json::from_value(value).unwrap_or(event)
+    }
+}
+
+/// How the scheduler's work ended.
+pub(super) struct Ended {
+    pub(super) journal: Journal,
+    pub(super) outcome: Outcome,
+    pub(super) errors: HashMap<NodeId, StepError>,
+    /// The store failed; what ran was let finish, but its results could not be recorded.
+    pub(super) store_error: Option<StoreError>,
+}
+
+pub(super) struct Scheduler {
+    pub(super) journal: Journal,
+    pub(super) env: Arc<Env>,
+    pub(super) runtime: Handle,
+    pub(super) concurrency: usize,
+    pub(super) control: Control,
+    pub(super) sender: mpsc::UnboundedSender<Message>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(super) ready: VecDeque<NodeId>,
+    pub(super) delays: HashMap<NodeId, Duration>,
+    /// Intents found without a result, to be settled first.
+    pub(super) unsettled: Vec<(NodeId, Change)>,
+    pub(super) working: HashMap<NodeId, AbortHandle>,
+    pub(super) errors: HashMap<NodeId, StepError>,
+    pub(super) stop_told: Option<Stop>,
+}
+
+/// What is to be done once a batch of events is durable.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Event>,
+    leaves: Vec<oneshot::Sender<()>>,
+    outputs: Vec<(NodeId, Output)>,
+}
+
+impl Scheduler {
+    /// Works until nothing more can be done or the operator stops it.
+    pub(super) fn work(mut self) -> Result<Ended, EngineError> {
+        for (node, change) in std::mem::take(&mut self.unsettled) {
+            self.settle(node, change);
+        }
+        let mut store_error = None;
+        loop {
+            if store_error.is_none() {
+                self.start_ready();
+            }
+            if self.working.is_empty() {
+                break;
+            }
+            let Some(first) = self.inbox.blocking_recv() else { break };
+            let mut batch = Batch::default();
+            self.take(first, &mut batch, store_error.is_some());
+            while let Ok(next) = self.inbox.try_recv() {
+                self.take(next, &mut batch, store_error.is_some());
+            }
+            self.note_stop(&mut batch);
+            match self.finish(batch) {
+                Err(EngineError::Store(error)) if store_error.is_none() => store_error = Some(error),
+                Err(EngineError::Store(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+            if self.control.asked() == Some(Stop::AtOnce) {
+                for work in self.working.values() {
+                    work.abort();
+                }
+                break;
+            }
+        }
+        let outcome = self.outcome();
+        Ok(Ended { journal: self.journal, outcome, errors: self.errors, store_error })
+    }
+
+    fn outcome(&self) -> Outcome {
+        let state = &self.journal.state;
+        if state.all_passed() {
+            Outcome::Succeeded
+        } else if state.in_state(TaskState::Unknown).next().is_some() {
+            Outcome::Undecided
+        } else if self.control.asked().is_some() {
+            Outcome::Interrupted
+        } else {
+            Outcome::Failed
+        }
+    }
+
+    fn start_ready(&mut self) {
+        while self.control.asked().is_none() && self.working.len() < self.concurrency {
+            let Some(node) = self.ready.pop_front() else { break };
+            let attempt = self.journal.state.attempt(node) + 1;
+            let delay = self.delays.remove(&node).unwrap_or_default();
+            let work = executor::run(Arc::clone(&self.env), node, attempt, delay, self.sender.clone());
+            self.working.insert(node, self.runtime.spawn(work).abort_handle());
+            if let Some(task) = self.env.task(node) {
+                let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
+            }
+        }
+    }
+
+    fn settle(&mut self, node: NodeId, change: Change) {
+        let attempt = self.journal.state.attempt(node);
+        let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
+        self.working.insert(node, self.runtime.spawn(work).abort_handle());
+    }
+
+    fn name(&self, node: NodeId) -> TaskName {
+        self.env.task(node).map_or_else(|| TaskName::from_text(""), |task| task.name.clone())
+    }
+
+    fn take(&mut self, message: Message, batch: &mut Batch, store_broken: bool) {
+        match message {
+            Message::Stop => {}
+            Message::Pending { node, attempt, change, leave } => {
+                // After a stop, or where the intent can't be recorded, `leave` is dropped: no effect
+                // without a durable intent.
+                if self.control.asked().is_none() && !store_broken {
+                    batch.events.push(Event::TaskIntended { task: self.name(node), attempt, change });
+                    batch.leaves.push(leave);
+                }
+            }
+            Message::Finished { node, attempt, end } => {
+                self.working.remove(&node);
+                self.take_end(node, attempt, end, batch);
+            }
+        }
+    }
+
+    fn take_end(&mut self, node: NodeId, attempt: u32, end: End, batch: &mut Batch) {
+        let task = self.name(node);
+        match end {
+            End::NotStarted => {}
+            End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
+            End::Satisfied(output) => {
+                batch.outputs.push((node, output.clone()));
+                batch.events.push(Event::TaskSatisfied { task, output });
+            }
+            End::Done(output) => {
+                batch.outputs.push((node, output.clone()));
+                batch.events.push(Event::TaskDone { task, attempt, output });
+            }
+            End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
+            End::Unknown(error) => {
+                self.errors.insert(node, error.clone());
+                batch.events.push(Event::TaskUnknown { task, attempt, error });
+            }
+            End::Failed(error) => {
+                let backoff = self.backoff(node, attempt, &error);
+                match backoff {
+                    Some(backoff) => {
+                        self.delays.insert(node, backoff);
+                    }
+                    None => {
+                        self.errors.insert(node, error.clone());
+                    }
+                }
+                let retry_in_ms = backoff.map(|backoff| backoff.as_millis() as u64);
+                batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
+            }
+        }
+    }
+
+    /// The wait before the next attempt; none where there is none.
+    fn backoff(&self, node: NodeId, attempt: u32, error: &StepError) -> Option<Duration> {
+        let task = self.env.task(node)?;
+        let retry = self.env.plan.steps[task.step].def.retry;
+        // Attempts of earlier processes count too: a run that is resumed again and again gets one each.
+        if error.permanent || attempt > retry.retries || self.control.asked().is_some() {
+            return None;
+        }
+        let factor = 1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
+        Some(retry.backoff.saturating_mul(factor).min(LONGEST_BACKOFF))
+    }
+
+    fn note_stop(&mut self, batch: &mut Batch) {
+        let asked = self.control.asked();
+        if asked > self.stop_told {
+            self.stop_told = asked;
+            batch.events.push(Event::RunInterrupted { at_once: asked == Some(Stop::AtOnce) });
+        }
+    }
+
+    /// Makes the batch durable, then lets go on what waited for it.
+    fn finish(&mut self, batch: Batch) -> Result<(), EngineError> {
+        if !batch.events.is_empty() {
+            let mut ready = Vec::new();
+            self.journal.commit(batch.events, &mut ready)?;
+            // Outputs are set as they were stored, masked, so that a resumed run sees the same.
+            for (node, mut output) in batch.outputs {
+                output.0.values_mut().for_each(|value| self.journal.redactor.value(value));
+                self.env.outputs.set(node, output);
+            }
+            self.ready.extend(ready);
+        }
+        for leave in batch.leaves {
+            let _ = leave.send(());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,368 @@
+//! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
+//! hosts, hands over to the scheduler, gives the locks back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::executor::Env;
+use super::scheduler::{Control, Journal, Scheduler, Stop};
+use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
+use crate::inventory::{Host, Inventory};
+use crate::plan::{Outputs, Plan};
+use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
+use crate::step::{Change, StepError};
+use crate::store::{Claim, NewRun, Store};
+
+/// A run that is claimed by this process and not at work yet.
+pub struct Session {
+    engine: Engine,
+    plan: Arc<Plan>,
+    journal: Journal,
+    claim: Box<dyn Claim>,
+    outputs: Outputs,
+    started: Timestamp,
+    /// The last change of each task.
+    changes: HashMap<NodeId, Change>,
+    ready: Vec<NodeId>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    fresh: bool,
+}
+
+impl Engine {
+    /// Starts a run: creates it in the store and sets to work. Needs a tokio runtime.
+    ///
+    /// A plan with destructive steps wants `confirmed` to be [`Plan::confirmation`]'s name.
+    pub fn start(
+        &self,
+        plan: Plan,
+        mut store: Box<dyn Store>,
+        confirmed: Option<&str>,
+    ) -> Result<RunHandle, EngineError> {
+        if let Some(name) = plan.confirmation()?
+            && confirmed != Some(name.as_str())
+        {
+            return Err(EngineError::Unconfirmed { name });
+        }
+        let started = Timestamp::now();
+        let id = RunId::new(started.as_second(), rand::random());
+        let claim = store.claim(&id, &self.options.owner)?;
+        let definition = serde_json::to_string(&plan.definition)
+            .map_err(|e| EngineError::Broken(format!("the plan can't be written: {e}")))?;
+        store.create(&NewRun {
+            id: id.clone(),
+            workflow: plan.workflow.name.value.clone(),
+            started,
+            definition,
+        })?;
+        let (sender, notices) = mpsc::unbounded_channel();
+        let mut ready = Vec::new();
+        let state = RunState::new(Arc::clone(plan.shape()), &mut ready);
+        let outputs = Outputs::new(plan.shape().len());
+        let redactor = Arc::clone(&plan.redactor);
+        let mut session = Session {
+            engine: self.clone(),
+            plan: Arc::new(plan),
+            journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
+            claim,
+            outputs,
+            started,
+            changes: HashMap::new(),
+            ready,
+            notices,
+            fresh: true,
+        };
+        let begin = Event::RunStarted { owner: self.options.owner.clone(), epoch: 1 };
+        session.journal.commit(vec![begin], &mut Vec::new())?;
+        Ok(session.work())
+    }
+
+    /// Takes up a run that was interrupted, failed or killed. `inventory` is the one of now, from
+    /// which secrets are read again; the rest is as it was pinned.
+    pub fn open(
+        &self,
+        store: Box<dyn Store>,
+        run: &RunId,
+        inventory: Option<&Inventory>,
+    ) -> Result<Session, EngineError> {
+        let claim = store.claim(run, &self.options.owner)?;
+        let definition = read_definition(run, &store.definition(run)?)?;
+        let plan = Plan::pinned(definition, inventory, &self.registry, store.fingerprint_key()?)?;
+        let records = store.events(run)?;
+        let (sender, notices) = mpsc::unbounded_channel();
+        let mut ready = Vec::new();
+        let mut state = RunState::new(Arc::clone(plan.shape()), &mut ready);
+        let outputs = Outputs::new(plan.shape().len());
+        let mut changes = HashMap::new();
+        for Record { seq, event, .. } in &records {
+            state.apply(event, &mut Vec::new()).map_err(|source| EngineError::History {
+                run: run.clone(),
+                seq: *seq,
+                source,
+            })?;
+            let node = event.task().and_then(|task| plan.shape().node(task));
+            match (event, node) {
+                (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
+                    outputs.set(node, output.clone());
+                }
+                (Event::TaskIntended { change, .. }, Some(node)) => {
+                    changes.insert(node, change.clone());
+                }
+                _ => {}
+            }
+        }
+        let started = records.first().map_or_else(Timestamp::now, |first| first.at);
+        let redactor = Arc::clone(&plan.redactor);
+        Ok(Session {
+            engine: self.clone(),
+            plan: Arc::new(plan),
+            journal: Journal {
+                store,
+                state,
+                seq: records.len() as u64,
+                env_notices: sender,
+                redactor,
+                run: run.clone(),
+            },
+            claim,
+            outputs,
+            started,
+            changes,
+            ready: Vec::new(),
+            notices,
+            fresh: false,
+        })
+    }
+}
+
+impl Session {
+    /// The plan as it was pinned.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &RunState {
+        &self.journal.state
+    }
+
+    /// Goes on with the run. One that has ended well is refused.
+    pub fn resume(mut self) -> Result<RunHandle, EngineError> {
+        if let RunStatus::Ended(outcome @ (Outcome::Succeeded | Outcome::Undone)) =
+            self.journal.state.status()
+        {
+            return Err(EngineError::Ended { run: self.journal.run.clone(), outcome });
+        }
+        let epoch = self.journal.state.epoch() + 1;
+        let owner = self.engine.options.owner.clone();
+        let begin = match self.journal.state.status() {
+            // Killed between the creation of the run and its first event.
+            RunStatus::New => Event::RunStarted { owner, epoch },
+            _ => Event::RunResumed { owner, epoch },
+        };
+        self.journal.commit(vec![begin], &mut Vec::new())?;
+        self.ready = self.journal.state.in_state(TaskState::Ready).collect();
+        Ok(self.work())
+    }
+
+    fn work(mut self) -> RunHandle {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let control = Control::new(sender.clone());
+        let (_, empty) = mpsc::unbounded_channel();
+        let notices = std::mem::replace(&mut self.notices, empty);
+        let id = self.journal.run.clone();
+        let work = tokio::spawn(self.run_to_end(control.clone(), sender, inbox));
+        RunHandle { id, notices, control, work }
+    }
+
+    async fn run_to_end(
+        mut self,
+        control: Control,
+        sender: mpsc::UnboundedSender<super::scheduler::Message>,
+        inbox: mpsc::UnboundedReceiver<super::scheduler::Message>,
+    ) -> Result<Report, EngineError> {
+        let hosts = self.plan.hosts();
+        let holder = Holder {
+            run: self.journal.run.clone(),
+            workflow: self.plan.workflow.name.value.clone(),
+            owner: self.engine.options.owner.clone(),
+            epoch: self.journal.state.epoch(),
+            since: self.started,
+        };
+        let fleet = self.engine.fleet.clone();
+        let unreachable = match &fleet {
+            None => HashMap::new(),
+            Some(fleet) => match self.take_hosts(&**fleet, &hosts, &holder).await {
+                Ok(unreachable) => unreachable,
+                Err(error) => {
+                    let outcome = if self.fresh { Outcome::Refused } else { Outcome::Failed };
+                    self.journal.commit(vec![Event::RunEnded { outcome }], &mut Vec::new())?;
+                    fleet.close().await;
+                    let run = self.journal.run.clone();
+                    return Err(match error {
+                        Taking::Host(error) => EngineError::Host { run, error },
+                        Taking::Engine(error) => error,
+                    });
+                }
+            },
+        };
+        let Self { engine, plan, journal, claim, outputs, started, changes, ready, .. } = self;
+        let state = &journal.state;
+        let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
+        let unsettled: Vec<(NodeId, Change)> =
+            unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
+        let notices = journal.env_notices.clone();
+        let env = Arc::new(Env {
+            plan: Arc::clone(&plan),
+            outputs: Arc::new(outputs),
+            resources: Arc::clone(&engine.resources),
+            fleet: fleet.clone(),
+            run: journal.run.clone(),
+            started,
+            epoch: holder.epoch,
+            unreachable,
+            notices: notices.clone(),
+            planning: false,
+        });
+        let scheduler = Scheduler {
+            journal,
+            env,
+            runtime: tokio::runtime::Handle::current(),
+            concurrency: engine.options.concurrency.max(1),
+            control,
+            sender,
+            inbox,
+            ready: ready.into(),
+            delays: HashMap::new(),
+            unsettled,
+            working: HashMap::new(),
+            errors: HashMap::new(),
+            stop_told: None::<Stop>,
+        };
+        let ended = tokio::task::spawn_blocking(move || scheduler.work())
+            .await
+            .map_err(|e| EngineError::Broken(e.to_string()))??;
+        let mut journal = ended.journal;
+        let locks_kept = match &fleet {
+            Some(fleet) => {
+                give_back(&**fleet, &plan, &hosts, &holder, &journal.state, ended.outcome, &notices).await
+            }
+            None => Vec::new(),
+        };
+        if let Some(error) = ended.store_error {
+            return Err(error.into());
+        }
+        journal.commit(vec![Event::RunEnded { outcome: ended.outcome }], &mut Vec::new())?;
+        let mut failures: Vec<(NodeId, StepError)> = ended.errors.into_iter().collect();
+        failures.retain(|(node, _)| !journal.state.task(*node).passes());
+        failures.sort_by_key(|(node, _)| *node);
+        drop(claim);
+        Ok(Report {
+            run: journal.run.clone(),
+            outcome: ended.outcome,
+            failures: failures
+                .into_iter()
+                .filter_map(|(node, error)| Some((plan.shape().name(node)?.clone(), error)))
+                .collect(),
+            state: journal.state,
+            locks_kept,
+        })
+    }
+
+    /// Meets all hosts at once, compares them with those met before, and locks them in order.
+    /// Gives the hosts that can't be reached: their tasks will fail.
+    async fn take_hosts(
+        &mut self,
+        fleet: &dyn Fleet,
+        hosts: &[Arc<Host>],
+        holder: &Holder,
+    ) -> Result<HashMap<String, StepError>, Taking> {
+        let met = futures_util::future::join_all(hosts.iter().map(|host| fleet.meet(host))).await;
+        let mut unreachable = HashMap::new();
+        let mut events = Vec::new();
+        let mut here = Vec::new();
+        for (host, identity) in hosts.iter().zip(met) {
+            match identity {
+                Ok(identity) => {
+                    self.refuse_other_machine(&host.name, &identity)?;
+                    if !self.journal.state.hosts().contains_key(&host.name) {
+                        events.push(Event::HostMet { host: host.name.clone(), identity });
+                    }
+                    here.push(host);
+                }
+                // A workflow that is only right as a whole is not begun where a host is missing.
+                Err(error) if self.plan.workflow.whole => return Err(Taking::Host(error)),
+                Err(error) => {
+                    unreachable.insert(host.name.clone(), error);
+                }
+            }
+        }
+        self.journal.commit(events, &mut Vec::new()).map_err(Taking::Engine)?;
+        let mut locked: Vec<&Arc<Host>> = Vec::new();
+        for host in here {
+            if let Err(error) = fleet.lock(host, holder).await {
+                if self.fresh {
+                    let back = locked.iter().map(|host| fleet.unlock(host, holder));
+                    futures_util::future::join_all(back).await;
+                }
+                return Err(Taking::Host(error));
+            }
+            locked.push(host);
+        }
+        Ok(unreachable)
+    }
+
+    fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), Taking> {
+        match self.journal.state.hosts().get(host) {
+            Some(then) if then != now => Err(Taking::Host(
+                StepError::permanent(format!(
+                    "{host} is another machine than when the run began (machine-id {} then, {} now)",
+                    then.machine_id, now.machine_id
+                ))
+                .with_hint("what was recorded for it is void; start a new run"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Taking {
+    Host(StepError),
+    Engine(EngineError),
+}
+
+/// Gives the locks back, unless the run must be gone on with before anyone else works on the hosts.
+async fn give_back(
+    fleet: &dyn Fleet,
+    plan: &Plan,
+    hosts: &[Arc<Host>],
+    holder: &Holder,
+    state: &RunState,
+    outcome: Outcome,
+    notices: &mpsc::UnboundedSender<Notice>,
+) -> Vec<String> {
+    let begun = [TaskState::Done, TaskState::Intended, TaskState::Unknown, TaskState::Failed];
+    let half_done = outcome != Outcome::Succeeded
+        && plan.workflow.whole
+        && begun
+            .iter()
+            .any(|s| state.in_state(*s).any(|node| state.attempt(node) > 0 && *s != TaskState::Failed));
+    let unsettled =
+        [TaskState::Intended, TaskState::Unknown].iter().any(|s| state.in_state(*s).next().is_some());
+    let mut kept = Vec::new();
+    if half_done || unsettled {
+        kept.extend(hosts.iter().map(|host| host.name.clone()));
+    } else {
+        let back = futures_util::future::join_all(hosts.iter().map(|host| fleet.unlock(host, holder))).await;
+        for (host, result) in hosts.iter().zip(back) {
+            if let Err(error) = result {
+                let _ = notices.send(Notice::Note(format!("the lock on {} is kept: {error}", host.name)));
+                kept.push(host.name.clone());
+            }
+        }
+    }
+    fleet.close().await;
+    kept
+}

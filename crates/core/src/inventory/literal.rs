@@ -1,0 +1,427 @@
+//! Values of INI inventories: Python literals, or else text, as Ansible types them
+//! (`ast.literal_eval`, Python 3).
+
+use serde_json::{Map, Number, Value};
+
+/// Lists and dicts in each other deeper than this are text.
+const MAX_DEPTH: usize = 64;
+
+/// The value that a text stands for: a Python literal, or the text itself.
+pub(super) fn read(text: &str) -> Value {
+    let mut parser = Parser { rest: text.trim_start_matches([' ', '\t']) };
+    parser.whole().unwrap_or_else(|| Value::from(text))
+}
+
+struct Parser<'t> {
+    rest: &'t str,
+}
+
+impl<'t> Parser<'t> {
+    /// A literal and nothing after it but a comment. `1, 2` is a tuple, which becomes a list.
+    fn whole(&mut self) -> Option<Value> {
+        let first = self.value(0)?;
+        self.skip();
+        let value = if self.rest.starts_with(',') {
+            let mut items = vec![first];
+            while self.eat(",") {
+                self.skip();
+                if self.rest.is_empty() || self.rest.starts_with('#') {
+                    break;
+                }
+                items.push(self.value(0)?);
+                self.skip();
+            }
+            Value::Array(items)
+        } else {
+            first
+        };
+        (self.rest.is_empty() || self.rest.starts_with('#')).then_some(value)
+    }
+
+    fn skip(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t']);
+    }
+
+    fn eat(&mut self, sign: &str) -> bool {
+        match self.rest.strip_prefix(sign) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        self.skip();
+        match self.rest.chars().next()? {
+            '[' => self.items(depth, "[", "]").map(|(items, _)| Value::Array(items)),
+            '(' => self.items(depth, "(", ")").and_then(|(mut items, comma)| match items.len() {
+                // Parentheses around one value are only parentheses.
+                1 if !comma => items.pop(),
+                _ => Some(Value::Array(items)),
+            }),
+            '{' => self.braces(depth),
+            '+' | '-' | '.' | '0'..='9' => self.number(),
+            _ => self.string().or_else(|| self.word()),
+        }
+    }
+
+    /// The items between two signs, and whether a comma came.
+    fn items(&mut self, depth: usize, open: &str, close: &str) -> Option<(Vec<Value>, bool)> {
+        self.eat(open).then_some(())?;
+        let mut items = Vec::new();
+        let mut comma = false;
+        loop {
+            self.skip();
+            if self.eat(close) {
+                return Some((items, comma));
+            }
+            items.push(self.value(depth + 1)?);
+            self.skip();
+            if self.eat(",") {
+                comma = true;
+            } else {
+                return self.eat(close).then_some((items, comma));
+            }
+        }
+    }
+
+    /// A dict, or a set, which becomes a list.
+    fn braces(&mut self, depth: usize) -> Option<Value> {
+        let start = self.rest;
+        self.eat("{");
+        self.skip();
+        if self.eat("}") {
+            return Some(Value::Object(Map::new()));
+        }
+        self.value(depth + 1)?;
+        self.skip();
+        let dict = self.rest.starts_with(':');
+        self.rest = start;
+        if !dict {
+            let (items, _) = self.items(depth, "{", "}")?;
+            let mut once: Vec<Value> = Vec::new();
+            items.into_iter().for_each(|item| {
+                if !once.contains(&item) {
+                    once.push(item);
+                }
+            });
+            return Some(Value::Array(once));
+        }
+        self.eat("{");
+        let mut fields = Map::new();
+        loop {
+            self.skip();
+            if self.eat("}") {
+                return Some(Value::Object(fields));
+            }
+            let key = key_text(&self.value(depth + 1)?)?;
+            self.skip();
+            self.eat(":").then_some(())?;
+            fields.insert(key, self.value(depth + 1)?);
+            self.skip();
+            if !self.eat(",") {
+                return self.eat("}").then_some(Value::Object(fields));
+            }
+        }
+    }
+
+    fn word(&mut self) -> Option<Value> {
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        let value = match word {
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            "None" => Value::Null,
+            _ => return None,
+        };
+        self.rest = rest;
+        Some(value)
+    }
+
+    fn number(&mut self) -> Option<Value> {
+        let negative = match self.rest.chars().next()? {
+            '-' => true,
+            '+' => false,
+            _ => return self.unsigned(false),
+        };
+        self.rest = &self.rest[1..];
+        self.skip();
+        self.unsigned(negative)
+    }
+
+    fn unsigned(&mut self, negative: bool) -> Option<Value> {
+        let mut end = 0;
+        let bytes = self.rest.as_bytes();
+        while let Some(byte) = bytes.get(end) {
+            let exponent_sign = matches!(byte, b'+' | b'-')
+                && matches!(bytes.get(end.wrapping_sub(1)), Some(b'e' | b'E'))
+                && !self.rest.starts_with("0x")
+                && !self.rest.starts_with("0X");
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_') || exponent_sign {
+                end += 1;
+            } else {
+                break;
+            }
+        }
+        let (token, rest) = self.rest.split_at(end);
+        let value = integer(token, negative).or_else(|| float(token, negative))?;
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// A string, with what stands next to it joined, as Python does.
+    fn string(&mut self) -> Option<Value> {
+        let mut text = self.one_string()?;
+        loop {
+            let before = self.rest;
+            self.skip();
+            match self.one_string() {
+                Some(more) => text.push_str(&more),
+                None => {
+                    self.rest = before;
+                    return Some(Value::String(text));
+                }
+            }
+        }
+    }
+
+    fn one_string(&mut self) -> Option<String> {
+        let quote_at = self.rest.find(['\'', '"'])?;
+        let prefix = self.rest[..quote_at].to_ascii_lowercase();
+        let (raw, bytes) = match prefix.as_str() {
+            "" | "u" => (false, false),
+            "r" => (true, false),
+            "b" => (false, true),
+            "rb" | "br" => (true, true),
+            _ => return None,
+        };
+        let body = &self.rest[quote_at..];
+        let single = &body[..1];
+        let triple = single.repeat(3);
+        let quote = if body.starts_with(&triple) { triple.as_str() } else { single };
+        let (text, rest) = string_body(&body[quote.len()..], quote, raw, bytes)?;
+        self.rest = rest;
+        Some(text)
+    }
+}
+
+/// The text up to the closing quote, and what follows that.
+fn string_body<'t>(body: &'t str, quote: &str, raw: bool, bytes: bool) -> Option<(String, &'t str)> {
+    let mut text = String::new();
+    let mut rest = body;
+    loop {
+        if let Some(after) = rest.strip_prefix(quote) {
+            return Some((text, after));
+        }
+        let c = rest.chars().next()?;
+        rest = &rest[c.len_utf8()..];
+        if c != '\\' {
+            if bytes && !c.is_ascii() {
+                return None;
+            }
+            text.push(c);
+            continue;
+        }
+        let escaped = rest.chars().next()?;
+        if raw {
+            text.push('\\');
+            text.push(escaped);
+            rest = &rest[escaped.len_utf8()..];
+        } else {
+            rest = escape(rest, escaped, &mut text)?;
+        }
+    }
+}
+
+/// Reads one escape after its backslash. Unknown ones stay as they are.
+fn escape<'t>(rest: &'t str, escaped: char, text: &mut String) -> Option<&'t str> {
+    let simple = match escaped {
+        'n' => Some('\n'),
+        't' => Some('\t'),
+        'r' => Some('\r'),
+        '\\' | '\'' | '"' => Some(escaped),
+        'a' => Some('\u{7}'),
+        'b' => Some('\u{8}'),
+        'f' => Some('\u{c}'),
+        'v' => Some('\u{b}'),
+        _ => None,
+    };
+    if let Some(simple) = simple {
+        text.push(simple);
+        return Some(&rest[1..]);
+    }
+    let (digits, skip) = match escaped {
+        'x' => (rest.get(1..3)?, 3),
+        'u' => (rest.get(1..5)?, 5),
+        'U' => (rest.get(1..9)?, 9),
+        '0'..='7' => {
+            let length = rest.bytes().take(3).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
+            let code = u32::from_str_radix(&rest[..length], 8).ok()?;
+            text.push(char::from_u32(code)?);
+            return Some(&rest[length..]);
+        }
+        'N' => return None,
+        _ => {
+            text.push('\\');
+            return Some(rest);
+        }
+    };
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    text.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
+    Some(&rest[skip..])
+}
+
+/// Digits with Python's underscores: single ones, between digits.
+fn digits(text: &str, good: impl Fn(char) -> bool) -> Option<String> {
+    let groups: Vec<&str> = text.split('_').collect();
+    let all_good = groups.iter().all(|group| !group.is_empty() && group.chars().all(&good));
+    all_good.then(|| groups.concat())
+}
+
+fn integer(token: &str, negative: bool) -> Option<Value> {
+    let lower = token.to_ascii_lowercase();
+    let (radix, body) = match lower.get(..2) {
+        Some("0x") => (16, lower[2..].trim_start_matches('_')),
+        Some("0o") => (8, lower[2..].trim_start_matches('_')),
+        Some("0b") => (2, lower[2..].trim_start_matches('_')),
+        _ => (10, lower.as_str()),
+    };
+    let body = digits(body, |c| c.is_digit(radix))?;
+    if radix == 10 && body.len() > 1 && body.starts_with('0') && body.bytes().any(|byte| byte != b'0') {
+        return None; // Python refuses 010, so it is text.
+    }
+    let number = i128::from_str_radix(&body, radix).ok()?;
+    let number = if negative { -number } else { number };
+    i64::try_from(number).map(Value::from).or_else(|_| u64::try_from(number).map(Value::from)).ok()
+}
+
+fn float(token: &str, negative: bool) -> Option<Value> {
+    let lower = token.to_ascii_lowercase();
+    if !lower.contains(['.', 'e']) {
+        return None;
+    }
+    let (mantissa, exponent) = lower.split_once('e').map_or((lower.as_str(), None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let part =
+        |text: &str| if text.is_empty() { Some(String::new()) } else { digits(text, |c| c.is_ascii_digit()) };
+    let exponent = match exponent {
+        Some(text) => {
+            let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+            digits(unsigned, |c| c.is_ascii_digit())?;
+            text.replace('_', "")
+        }
+        None => "0".to_owned(),
+    };
+    let number: f64 = format!("0{}.{}0e{exponent}", part(whole)?, part(fraction)?).parse().ok()?;
+    Number::from_f64(if negative { -number } else { number }).map(Value::Number)
+}
+
+/// A dict's key as JSON has it.
+fn key_text(key: &Value) -> Option<String> {
+    Some(match key {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        Value::Null => "null".to_owned(),
+        Value::Array(_) | Value::Object(_) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::read;
+
+    #[test]
+    fn python_literals_are_typed() {
+        for (text, value) in [
+            ("5432", json!(5432)),
+            ("-1", json!(-1)),
+            ("- 1", json!(-1)),
+            ("0x10", json!(16)),
+            ("1_000", json!(1000)),
+            ("00", json!(0)),
+            ("1.50", json!(1.5)),
+            (".5", json!(0.5)),
+            ("1e3", json!(1000.0)),
+            ("True", json!(true)),
+            ("False", json!(false)),
+            ("None", json!(null)),
+            ("'quoted'", json!("quoted")),
+            (r#""a\tb\x41\101""#, json!("a\tbAA")),
+            ("r'a\\tb'", json!("a\\tb")),
+            ("'a' 'b'", json!("ab")),
+            ("['a', 1, [True]]", json!(["a", 1, [true]])),
+            ("(1, 2)", json!([1, 2])),
+            ("(1)", json!(1)),
+            ("(1,)", json!([1])),
+            ("1, 2", json!([1, 2])),
+            ("{'a': {'b': [1]}}", json!({"a": {"b": [1]}})),
+            ("{1, 1}", json!([1])),
+            ("{}", json!({})),
+            ("7  # seven", json!(7)),
+        ] {
+            assert_eq!(read(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_text() {
+        for text in [
+            "yes",
+            "true",
+            "on",
+            "null",
+            "010",
+            "1.2.3.4",
+            "5h",
+            "1__0",
+            "0x",
+            "'open",
+            "[1, 2",
+            "a b",
+            "{'a'}x",
+            "1 + 2",
+            "--1",
+            "1+2j",
+            "/var/lib",
+            "",
+            "{{ x }}",
+            "[a]",
+            "'a' b",
+            "99999999999999999999999",
+        ] {
+            assert_eq!(read(text), json!(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_text_and_not_an_end_of_the_stack() {
+        let deep = "[".repeat(100_000);
+        assert_eq!(read(&deep), json!(deep));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_some_value(text in "\\PC*") {
+            read(&text);
+        }
+
+        #[test]
+        fn a_list_of_integers_comes_back(numbers in proptest::collection::vec(any::<i64>(), 0..8)) {
+            prop_assert_eq!(read(&format!("{numbers:?}")), json!(numbers));
+        }
+    }
+}

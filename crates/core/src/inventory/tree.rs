@@ -1,0 +1,295 @@
+//! YAML text to a tree in which everything keeps its place, typed as Ansible types it (PyYAML's
+//! `SafeLoader`, YAML 1.1: `yes` and `off` are booleans, `010` is 8, dates stay text here).
+
+mod scalar;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, Tag};
+
+use crate::workflow::{Code, Diagnostic, Source, Span};
+
+/// Nesting deeper than this is refused.
+const MAX_DEPTH: usize = 64;
+/// The most values that a file may have, those that aliases repeat counted again.
+const MAX_NODES: usize = 500_000;
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) span: Span,
+    pub(super) kind: NodeKind,
+}
+
+/// What a value is.
+#[derive(Debug, Clone)]
+pub(super) enum NodeKind {
+    Scalar(Value),
+    List(Vec<Node>),
+    /// Keys, each with its place and its value.
+    Table(Vec<(String, Span, Node)>),
+}
+
+impl Node {
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.kind, NodeKind::Scalar(Value::Null))
+    }
+
+    /// The value without its places.
+    pub(super) fn to_value(&self) -> Value {
+        match &self.kind {
+            NodeKind::Scalar(value) => value.clone(),
+            NodeKind::List(items) => Value::Array(items.iter().map(Self::to_value).collect()),
+            NodeKind::Table(fields) => Value::Object(to_map(fields)),
+        }
+    }
+
+    /// What it is, in words.
+    pub(super) fn describe(&self) -> &'static str {
+        match &self.kind {
+            NodeKind::Scalar(Value::Null) => "empty",
+            NodeKind::Scalar(Value::Bool(_)) => "a boolean",
+            NodeKind::Scalar(Value::Number(_)) => "a number",
+            NodeKind::Scalar(_) => "text",
+            NodeKind::List(_) => "a list",
+            NodeKind::Table(_) => "a table",
+        }
+    }
+}
+
+/// The fields of a table without their places.
+pub(super) fn to_map(fields: &[(String, Span, Node)]) -> Map<String, Value> {
+    fields.iter().map(|(name, _, field)| (name.clone(), field.to_value())).collect()
+}
+
+/// Reads the one document of a file. None where it is empty.
+///
+/// # Errors
+/// Text that isn't YAML, keys that are there twice, tags that flow doesn't know, `!vault`, several
+/// documents, and files too large or too deep.
+pub(super) fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
+    let mut reader =
+        Reader { source, events: Parser::new_from_str(&source.text), anchors: HashMap::new(), nodes: 0 };
+    reader.document()
+}
+
+struct Reader<'s, E> {
+    source: &'s Arc<Source>,
+    events: E,
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+}
+
+type Read<'s> = Result<(Event<'s>, Span), Diagnostic>;
+
+impl<'s, E> Reader<'s, E>
+where
+    E: Iterator<Item = Result<(Event<'s>, YamlSpan), serde_saphyr::granit_parser::ScanError>>,
+{
+    fn document(&mut self) -> Result<Option<Node>, Diagnostic> {
+        let mut node = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(..) if node.is_some() => {
+                    return Err(self
+                        .at(span, "a second document in one file")
+                        .help("only one is read; split the file"));
+                }
+                Event::DocumentStart(..) => {
+                    let first = self.next()?;
+                    node = Some(self.node(first, 0)?);
+                }
+                _ => return Ok(node.filter(|node| !node.is_null())),
+            }
+        }
+    }
+
+    /// The next event that isn't a comment.
+    fn next(&mut self) -> Read<'s> {
+        loop {
+            match self.events.next() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok((event, span))) => return Ok((event, self.place(&span))),
+                Some(Err(error)) => {
+                    let at = error.marker().byte_offset().unwrap_or_default().min(self.source.text.len());
+                    return Err(self.at(at..at, format!("not YAML: {}", error.info())));
+                }
+                None => return Ok((Event::StreamEnd, self.source.text.len()..self.source.text.len())),
+            }
+        }
+    }
+
+    fn place(&self, span: &YamlSpan) -> Span {
+        let range = span.byte_range().unwrap_or_default();
+        let text = self.source.text.get(range.clone()).unwrap_or_default();
+        range.start..range.start + text.trim_end().len()
+    }
+
+    fn at(&self, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::at(Code::INVENTORY, self.source, span, message)
+    }
+
+    fn node(&mut self, (event, span): (Event<'s>, Span), depth: usize) -> Result<Node, Diagnostic> {
+        if depth > MAX_DEPTH {
+            return Err(self.at(span, "nested too deep").help(format!("{MAX_DEPTH} levels are the limit")));
+        }
+        let before = self.nodes;
+        self.count(1, &span)?;
+        let (anchor, node) = match event {
+            Event::Alias(anchor) => {
+                let Some((node, size)) = self.anchors.get(&anchor).cloned() else {
+                    return Err(self.at(span, "this alias stands inside what it repeats"));
+                };
+                self.count(size, &span)?;
+                return Ok(Node { span, ..node });
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let kind = NodeKind::Scalar(self.scalar(&text, style, tag.as_deref(), &span)?);
+                (anchor, Node { span, kind })
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.plain_tag(tag.as_deref(), &span)?;
+                (anchor, self.list(span.start, depth)?)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.plain_tag(tag.as_deref(), &span)?;
+                (anchor, self.table(span.start, depth)?)
+            }
+            _ => return Err(self.at(span, "not YAML: a value is missing here")),
+        };
+        if anchor > 0 {
+            self.anchors.insert(anchor, (node.clone(), self.nodes - before));
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, more: usize, span: &Span) -> Result<(), Diagnostic> {
+        self.nodes += more;
+        if self.nodes > MAX_NODES {
+            return Err(self.at(span.clone(), format!("more than {MAX_NODES} values in one file")));
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, start: usize, depth: usize) -> Result<Node, Diagnostic> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, span) => {
+                    let end = items.last().map_or(span.end, |last: &Node| last.span.end.max(span.end));
+                    return Ok(Node { span: start..end, kind: NodeKind::List(items) });
+                }
+                event => items.push(self.node(event, depth + 1)?),
+            }
+        }
+    }
+
+    fn table(&mut self, start: usize, depth: usize) -> Result<Node, Diagnostic> {
+        let mut fields: Vec<(String, Span, Node)> = Vec::new();
+        let mut places: HashMap<String, Span> = HashMap::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, key_span) = self.next()?;
+            let key = match event {
+                Event::MappingEnd => {
+                    let end =
+                        fields.last().map_or(key_span.end, |(_, _, last)| last.span.end.max(key_span.end));
+                    let kind = NodeKind::Table(merge(fields, merged));
+                    return Ok(Node { span: start..end, kind });
+                }
+                Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<" => {
+                    let value = self.next()?;
+                    let value = self.node(value, depth + 1)?;
+                    self.merge_source(value, &mut merged)?;
+                    continue;
+                }
+                Event::Scalar(text, ..) => text.into_owned(),
+                _ => return Err(self.at(key_span, "a key must be text")),
+            };
+            if let Some(first) = places.insert(key.clone(), key_span.clone()) {
+                let twice = self.at(key_span, format!("`{key}` is there twice")).label("again");
+                return Err(twice.also(first, "first here"));
+            }
+            let value = self.next()?;
+            let value = self.node(value, depth + 1)?;
+            fields.push((key, key_span, value));
+        }
+    }
+
+    /// What `<<` names: a table, or a list of them.
+    fn merge_source(&self, value: Node, merged: &mut Vec<(String, Span, Node)>) -> Result<(), Diagnostic> {
+        match value.kind {
+            NodeKind::Table(fields) => merged.extend(fields),
+            NodeKind::List(items) => {
+                items.into_iter().try_for_each(|item| self.merge_source(item, merged))?
+            }
+            NodeKind::Scalar(_) => return Err(self.at(value.span, "`<<` takes a table")),
+        }
+        Ok(())
+    }
+
+    fn scalar(
+        &self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        span: &Span,
+    ) -> Result<Value, Diagnostic> {
+        let Some(tag) = tag else {
+            return Ok(if style == ScalarStyle::Plain { scalar::typed(text) } else { Value::from(text) });
+        };
+        let wrong = |kind: &str| self.at(span.clone(), format!("`{text}` is not {kind}"));
+        match tag.core_suffix() {
+            Some("str") => return Ok(Value::from(text)),
+            Some("int") => {
+                return Some(scalar::typed(text)).filter(Value::is_i64).ok_or_else(|| wrong("an integer"));
+            }
+            Some("bool") => {
+                return Some(scalar::typed(text)).filter(Value::is_boolean).ok_or_else(|| wrong("a boolean"));
+            }
+            Some("float") => {
+                let number = Some(scalar::typed(text)).and_then(|value| value.as_f64());
+                return number.map(Value::from).ok_or_else(|| wrong("a number"));
+            }
+            Some("null") => return Ok(Value::Null),
+            _ => {}
+        }
+        match (tag.handle(), tag.suffix()) {
+            ("!" | "", "unsafe" | "") | ("", "!") => Ok(Value::from(text)),
+            ("!", "vault" | "vault-encrypted") => Err(self
+                .at(span.clone(), "a value encrypted with ansible-vault")
+                .label("can't be read")
+                .help("vaults are not read; take it out and give it as a secret: env:NAME or file:PATH")),
+            _ => self.plain_tag(Some(tag), span).map(|()| Value::from(text)),
+        }
+    }
+
+    /// Refuses tags that would give a value a meaning that flow doesn't know.
+    fn plain_tag(&self, tag: Option<&Tag>, span: &Span) -> Result<(), Diagnostic> {
+        match tag {
+            Some(tag) if !matches!(tag.core_suffix(), Some("seq" | "map")) => {
+                let message = format!("the tag `{}` is not understood", tag.original());
+                Err(self.at(span.clone(), message).help("`!unsafe` and YAML's own tags are"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A table's own fields, and those merged into it that it doesn't have itself; earlier sources win.
+fn merge(own: Vec<(String, Span, Node)>, merged: Vec<(String, Span, Node)>) -> Vec<(String, Span, Node)> {
+    let mut fields: Vec<(String, Span, Node)> = Vec::new();
+    for field in own.into_iter().chain(merged) {
+        if !fields.iter().any(|(name, ..)| *name == field.0) {
+            fields.push(field);
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! What a run pins when it is started: every text, host and value it depends on. Secrets are not in
+//! it: only where each came from and a keyed fingerprint, so that a resume can read it again and
+//! refuse a different one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use hmac::{Hmac, Mac};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::Sha256;
+
+use crate::inventory::{Host, Inventory};
+use crate::step::{Redactor, Secret};
+use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
+
+/// The key in a pinned variable that stands for a secret.
+const SECRET_MARK: &str = "$flow_secret";
+
+/// What is pinned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// The workflow and all files it is made of.
+    pub bundle: Bundle,
+    /// Hosts, groups and variables; secret variables replaced by their fingerprint.
+    pub inventory: Inventory,
+    /// The root workflow's params.
+    pub params: IndexMap<String, PinnedParam>,
+    /// `--limit` and `--tags`.
+    pub filter: Filter,
+    /// The version of each step type that is used.
+    pub step_types: BTreeMap<String, u32>,
+    /// The version of flow that started the run.
+    pub flow: String,
+}
+
+/// A param's value, or where its secret comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinnedParam {
+    /// Not a secret.
+    Value(Value),
+    /// A secret.
+    Secret {
+        /// Where it is read.
+        source: SecretSource,
+        /// HMAC-SHA-256 under the store's key, hexadecimal.
+        fingerprint: String,
+    },
+}
+
+/// Where a secret is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    /// An environment variable.
+    Env(String),
+    /// A file; its last line end is dropped.
+    File(PathBuf),
+    /// The param's default, an expression over the inventory.
+    Default,
+}
+
+impl SecretSource {
+    /// Reads `env:NAME` or `file:PATH`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix("env:") {
+            return Some(Self::Env(name.to_owned()));
+        }
+        text.strip_prefix("file:").map(|path| Self::File(path.into()))
+    }
+
+    /// The secret, where it doesn't come from the inventory.
+    pub(super) fn read(&self) -> Result<Option<Secret>, String> {
+        match self {
+            Self::Env(name) => match std::env::var(name) {
+                Ok(text) => Ok(Some(Secret::new(text))),
+                Err(_) => Err(format!("the environment variable {name} is not set")),
+            },
+            Self::File(path) => match fs::read_to_string(path) {
+                Ok(text) => Ok(Some(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))),
+                Err(e) => Err(format!("{} can't be read: {e}", path.display())),
+            },
+            Self::Default => Ok(None),
+        }
+    }
+}
+
+/// `--limit` and `--tags`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Filter {
+    /// An Ansible pattern: only tasks on these hosts.
+    pub limit: Option<String>,
+    /// Only steps with one of these tags.
+    pub tags: BTreeSet<String>,
+}
+
+impl Filter {
+    /// True where everything is to be run.
+    pub fn is_empty(&self) -> bool {
+        self.limit.is_none() && self.tags.is_empty()
+    }
+}
+
+/// Fingerprints secrets under a key that never leaves the operator's machine.
+#[derive(Clone)]
+pub struct Fingerprinter([u8; 32]);
+
+impl Fingerprinter {
+    /// With the store's key.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The fingerprint of a secret, hexadecimal.
+    pub fn of(&self, secret: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(secret.as_bytes());
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Whether a variable of that name is taken for a secret wherever it stands.
+pub(super) fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passwd", "passphrase", "secret", "token", "_pass"].iter().any(|word| name.contains(word))
+        && !name.ends_with("_file")
+        && !name.ends_with("_path")
+}
+
+/// The inventory with every secret variable replaced by its fingerprint.
+///
+/// Secret is what has a secret's name, and what holds one of `known` (the secret params' values).
+pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fingerprinter) -> Inventory {
+    let hosts = inventory
+        .hosts
+        .iter()
+        .map(|(name, host)| {
+            let vars = host
+                .vars
+                .iter()
+                .map(|(var, value)| {
+                    let holds_known = {
+                        let mut masked = value.clone();
+                        known.value(&mut masked);
+                        masked != *value
+                    };
+                    let value = if holds_known || (names_a_secret(var) && !value.is_null()) {
+                        json!({ SECRET_MARK: print.of(&value.to_string()) })
+                    } else {
+                        value.clone()
+                    };
+                    (var.clone(), value)
+                })
+                .collect::<Map<_, _>>();
+            (name.clone(), Host { name: host.name.clone(), vars }.into())
+        })
+        .collect();
+    Inventory { hosts, ..inventory.clone() }
+}
+
+/// The pinned inventory with its secret variables taken from `current`, where they must be the same.
+pub(super) fn unmask_inventory(
+    pinned: &Inventory,
+    current: Option<&Inventory>,
+    print: &Fingerprinter,
+) -> Result<Inventory, Diagnostics> {
+    let mut wrong = Diagnostics::default();
+    let mut hosts = IndexMap::new();
+    for (name, host) in &pinned.hosts {
+        let mut vars = host.vars.clone();
+        for (var, value) in &mut vars {
+            let Some(fingerprint) = value.get(SECRET_MARK).and_then(Value::as_str) else { continue };
+            let now = current.and_then(|inventory| inventory.host(name)).and_then(|host| host.vars.get(var));
+            match now {
+                Some(now) if print.of(&now.to_string()) == fingerprint => *value = now.clone(),
+                Some(_) => wrong.push(
+                    Diagnostic::general(
+                        Code::PARAM,
+                        format!("`{var}` of {name} has changed since the run began"),
+                    )
+                    .help("set it back to what it was, or start a new run"),
+                ),
+                None => wrong.push(
+                    Diagnostic::general(
+                        Code::PARAM,
+                        format!("`{var}` of {name} is secret and must be read again"),
+                    )
+                    .help("give the inventory that the run was started with: -i INVENTORY"),
+                ),
+            }
+        }
+        hosts.insert(name.clone(), Host { name: name.clone(), vars }.into());
+    }
+    wrong.into_result(Inventory { hosts, ..pinned.clone() })
+}
+
+/// All secrets among an inventory's variables.
+pub(super) fn secrets_of(inventory: &Inventory) -> BTreeSet<String> {
+    let mut secrets = BTreeSet::new();
+    for host in inventory.hosts.values() {
+        for (name, value) in &host.vars {
+            if names_a_secret(name)
+                && let Value::String(_) | Value::Number(_) = value
+            {
+                secrets.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            }
+        }
+    }
+    secrets
+}

@@ -1,0 +1,252 @@
+//! Workflow x inventory x params, expanded to the DAG of tasks and checked, before anything is
+//! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
+
+mod definition;
+mod expand;
+mod filter;
+mod graph;
+mod params;
+mod scope;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde_json::Value;
+
+use crate::inventory::{Host, Inventory};
+use crate::run::{Shape, TaskName};
+use crate::step::{Redactor, Registry};
+use crate::workflow::expr::Evaluator;
+use crate::workflow::{Argument, Bundle, Diagnostics, StepDef, Workflow};
+
+pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
+pub use graph::{to_dot, to_mermaid};
+pub use params::Inputs;
+pub use scope::{Outputs, Scope};
+
+/// A plan: what a run of it would do, task by task.
+pub struct Plan {
+    /// What is pinned.
+    pub definition: Definition,
+    /// The root workflow.
+    pub workflow: Arc<Workflow>,
+    /// Hosts, groups and variables, secrets included.
+    pub inventory: Arc<Inventory>,
+    /// The root workflow's params, secrets included.
+    pub(crate) params: Arc<IndexMap<String, Value>>,
+    /// Masks every secret of this plan.
+    pub redactor: Arc<Redactor>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) evaluator: Arc<Evaluator>,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) steps: Vec<Step>,
+    /// The DAG. Edges go from what comes before to what comes after.
+    pub(crate) graph: DiGraph<Node, ()>,
+    pub(crate) shape: Arc<Shape>,
+}
+
+/// One use of a workflow: the root, or a step that uses a workflow (on one host, where it has hosts).
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) workflow: Arc<Workflow>,
+    /// The step that uses it; none for the root.
+    pub(crate) caller: Option<Caller>,
+    /// The step of each name.
+    pub(crate) steps: IndexMap<String, usize>,
+}
+
+/// Where a frame is used.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) frame: usize,
+    /// The step that uses the workflow.
+    pub(crate) step: usize,
+    pub(crate) host: Option<Arc<Host>>,
+    /// Its params as the caller gives them; evaluated in the caller's frame.
+    pub(crate) params: IndexMap<String, Argument>,
+}
+
+/// A step in one frame.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) frame: usize,
+    /// With the names of the steps that lead to it: `restart/healthy`.
+    pub(crate) path: String,
+    pub(crate) def: Arc<StepDef>,
+    /// Its own tags and those of the steps that lead to it.
+    pub(crate) tags: BTreeSet<String>,
+    /// Its tasks; empty for a step that uses a workflow.
+    pub(crate) tasks: Vec<NodeIndex>,
+    /// For a step that uses a workflow: its frames, with their host.
+    pub(crate) frames: Vec<(Option<String>, usize)>,
+    /// What must have passed for what needs this step.
+    pub(crate) exit: NodeIndex,
+}
+
+/// A node of the DAG.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// A step on a host.
+    Task(Task),
+    /// A barrier.
+    Join,
+}
+
+/// A step on a host, or at the operator's place.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) name: TaskName,
+    pub(crate) step: usize,
+    pub(crate) host: Option<Arc<Host>>,
+    pub(crate) mode: Mode,
+}
+
+/// What is done with a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is checked and applied.
+    Run,
+    /// It was filtered out, but something needs it: it is checked, and must be satisfied.
+    MustHold,
+}
+
+/// What a plan is made of.
+pub struct Request {
+    /// The workflow with its files.
+    pub bundle: Bundle,
+    /// Hosts, groups and variables.
+    pub inventory: Inventory,
+    /// `--set`.
+    pub inputs: Inputs,
+    /// `--limit` and `--tags`.
+    pub filter: Filter,
+}
+
+/// What is shown of a task before a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskInfo<'p> {
+    /// `stop-patroni@patroni2`
+    pub name: &'p TaskName,
+    /// Its step type.
+    pub uses: &'p str,
+    /// The author's words on it.
+    pub help: Option<&'p str>,
+    /// Its host.
+    pub host: Option<&'p str>,
+    /// Wants `--confirm`.
+    pub destructive: bool,
+    /// Has an undo.
+    pub undoable: bool,
+    /// Filtered out; only checked.
+    pub must_hold: bool,
+}
+
+impl Plan {
+    /// Expands and checks. Everything that is wrong comes at once.
+    pub fn new(request: Request, registry: &Arc<Registry>, key: [u8; 32]) -> Result<Self, Diagnostics> {
+        expand::plan(request, registry, &Fingerprinter::new(key))
+    }
+
+    /// The plan of a run that was started before. `inventory` is the one of now: secrets are read
+    /// from it again, and must be the same.
+    pub fn pinned(
+        definition: Definition,
+        inventory: Option<&Inventory>,
+        registry: &Arc<Registry>,
+        key: [u8; 32],
+    ) -> Result<Self, Diagnostics> {
+        expand::pinned(definition, inventory, registry, &Fingerprinter::new(key))
+    }
+
+    /// How many tasks it has.
+    pub fn len(&self) -> usize {
+        self.shape.tasks()
+    }
+
+    /// True where there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The DAG as a run's state sees it.
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
+    /// The tasks in an order in which each comes after what it needs.
+    pub fn tasks(&self) -> Vec<TaskInfo<'_>> {
+        self.order().into_iter().filter_map(|node| self.info(node)).collect()
+    }
+
+    /// One task by name.
+    pub fn task(&self, name: &TaskName) -> Option<TaskInfo<'_>> {
+        self.info(NodeIndex::new(self.shape.node(name)? as usize))
+    }
+
+    /// The hosts that tasks run on, sorted.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        let mut hosts: Vec<Arc<Host>> =
+            self.graph.node_weights().filter_map(|node| node.task()?.host.clone()).collect();
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        hosts.dedup_by(|a, b| a.name == b.name);
+        hosts
+    }
+
+    /// The name that must be typed before the destructive steps run; none where there are none.
+    pub fn confirmation(&self) -> Result<Option<String>, Diagnostics> {
+        params::confirmation(self)
+    }
+
+    /// The workflow's description, with its params filled in.
+    pub fn description(&self) -> Option<String> {
+        params::description(self)
+    }
+
+    pub(crate) fn node(&self, node: u32) -> &Node {
+        &self.graph[NodeIndex::new(node as usize)]
+    }
+
+    pub(crate) fn order(&self) -> Vec<NodeIndex> {
+        // Kahn's order with the smallest number first: a step's hosts stay together and in order.
+        let mut missing: Vec<u32> = (0..self.shape.len() as u32).map(|n| self.shape.incoming(n)).collect();
+        let mut ready: BTreeSet<u32> =
+            (0..self.shape.len() as u32).filter(|&n| self.shape.incoming(n) == 0).collect();
+        let mut order = Vec::with_capacity(missing.len());
+        while let Some(node) = ready.pop_first() {
+            order.push(NodeIndex::new(node as usize));
+            for &after in self.shape.after(node) {
+                missing[after as usize] -= 1;
+                if missing[after as usize] == 0 {
+                    ready.insert(after);
+                }
+            }
+        }
+        order
+    }
+
+    fn info(&self, node: NodeIndex) -> Option<TaskInfo<'_>> {
+        let task = self.graph[node].task()?;
+        let step = &self.steps[task.step];
+        let info = self.registry.get(&step.def.uses.value);
+        Some(TaskInfo {
+            name: &task.name,
+            uses: &step.def.uses.value,
+            help: step.def.help.as_deref(),
+            host: task.host.as_deref().map(|host| host.name.as_str()),
+            destructive: info.is_some_and(|info| info.destructive),
+            undoable: info.is_some_and(|info| info.undoable),
+            must_hold: task.mode == Mode::MustHold,
+        })
+    }
+}
+
+impl Node {
+    pub(crate) fn task(&self) -> Option<&Task> {
+        match self {
+            Self::Task(task) => Some(task),
+            Self::Join => None,
+        }
+    }
+}

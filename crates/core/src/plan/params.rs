@@ -1,0 +1,385 @@
+//! The root workflow's params: from `--set`, from defaults, typed; secrets read and fingerprinted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use minijinja::Value as Jinja;
+use serde_json::Value;
+
+use super::definition::{PinnedParam, names_a_secret, secrets_of};
+use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
+use crate::inventory::Inventory;
+use crate::step::{Redactor, Secret};
+use crate::workflow::expr::{Evaluator, ExprError};
+use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
+
+/// What the user gave: `--set name=value`.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs(pub BTreeMap<String, String>);
+
+/// The params of the root workflow.
+pub(super) struct Params {
+    pub(super) values: IndexMap<String, Value>,
+    pub(super) pinned: IndexMap<String, PinnedParam>,
+    secrets: BTreeSet<String>,
+}
+
+impl Params {
+    /// From what the user gave and from defaults.
+    pub(super) fn given(
+        workflow: &Workflow,
+        inventory: &Arc<Inventory>,
+        inputs: &Inputs,
+        evaluator: &Evaluator,
+        print: &Fingerprinter,
+    ) -> Result<Self, Diagnostics> {
+        let mut params = Self { values: IndexMap::new(), pinned: IndexMap::new(), secrets: BTreeSet::new() };
+        let mut wrong = Diagnostics::default();
+        for name in inputs.0.keys().filter(|name| !workflow.params.contains_key(*name)) {
+            wrong.push(unknown_param(workflow, name));
+        }
+        for (name, param) in &workflow.params {
+            let value = match inputs.0.get(name) {
+                Some(text) => params.from_text(name, param, text, print),
+                None => params.from_default(workflow, name, param, inventory, evaluator, print),
+            };
+            match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
+                Ok(value) => {
+                    if param.kind != ParamKind::Secret {
+                        params.pinned.insert(name.clone(), PinnedParam::Value(value.clone()));
+                    }
+                    params.values.insert(name.clone(), value);
+                }
+                Err(one) => wrong.push(one),
+            }
+        }
+        wrong.into_result(params)
+    }
+
+    /// From what a run pinned; secrets are read again and must be the same.
+    pub(super) fn again(
+        workflow: &Workflow,
+        inventory: &Arc<Inventory>,
+        pinned: &IndexMap<String, PinnedParam>,
+        evaluator: &Evaluator,
+        print: &Fingerprinter,
+    ) -> Result<Self, Diagnostics> {
+        let mut params = Self { values: IndexMap::new(), pinned: pinned.clone(), secrets: BTreeSet::new() };
+        let mut wrong = Diagnostics::default();
+        for (name, pinned) in pinned {
+            let value = match pinned {
+                PinnedParam::Value(value) => Ok(value.clone()),
+                PinnedParam::Secret { source, fingerprint } => {
+                    params.secret_again(workflow, name, source, inventory, evaluator).and_then(|secret| {
+                        if print.of(secret.reveal()) == *fingerprint {
+                            params.secrets.insert(secret.reveal().to_owned());
+                            return Ok(Value::from(secret.reveal()));
+                        }
+                        Err(Diagnostic::general(
+                            Code::PARAM,
+                            format!("the secret `{name}` is another one than when the run began"),
+                        )
+                        .help("set it back to what it was, or start a new run"))
+                    })
+                }
+            };
+            match value {
+                Ok(value) => {
+                    params.values.insert(name.clone(), value);
+                }
+                Err(one) => wrong.push(one),
+            }
+        }
+        wrong.into_result(params)
+    }
+
+    fn secret_again(
+        &self,
+        workflow: &Workflow,
+        name: &str,
+        source: &SecretSource,
+        inventory: &Arc<Inventory>,
+        evaluator: &Evaluator,
+    ) -> Result<Secret, Diagnostic> {
+        let unreadable =
+            |message: String| Diagnostic::general(Code::PARAM, format!("the secret `{name}`: {message}"));
+        if let Some(secret) = source.read().map_err(unreadable)? {
+            return Ok(secret);
+        }
+        let default = workflow.params.get(name).and_then(|param| param.default.as_ref());
+        let default = default.ok_or_else(|| unreadable("its default is gone".to_owned()))?;
+        let context = static_context(inventory, &self.values);
+        let value =
+            default.render(&mut |text| evaluator.text(text, &context)).map_err(|e| unreadable(e.message))?;
+        Ok(Secret::new(value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+    }
+
+    fn from_text(
+        &mut self,
+        name: &str,
+        param: &Param,
+        text: &str,
+        print: &Fingerprinter,
+    ) -> Result<Value, Diagnostic> {
+        let wrong = |message: String| Diagnostic::general(Code::PARAM, format!("--set {name}: {message}"));
+        let not = |what: &str| wrong(format!("`{text}` is not {what}"));
+        match param.kind {
+            ParamKind::String => Ok(Value::from(text)),
+            ParamKind::Integer => text.parse::<i64>().map(Value::from).map_err(|_| not("an integer")),
+            ParamKind::Number => {
+                let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+                number.map(Value::from).ok_or_else(|| not("a number"))
+            }
+            ParamKind::Boolean => match text {
+                "true" | "yes" => Ok(Value::from(true)),
+                "false" | "no" => Ok(Value::from(false)),
+                _ => Err(not("true or false")),
+            },
+            ParamKind::List => {
+                Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect())
+            }
+            ParamKind::Secret => {
+                let source = SecretSource::parse(text).ok_or_else(|| {
+                    wrong("a secret is not given on the command line, where others can read it".to_owned())
+                        .help(format!("--set {name}=env:VARIABLE or --set {name}=file:PATH"))
+                })?;
+                let secret = source.read().map_err(wrong)?.unwrap_or_else(|| Secret::new(""));
+                self.keep_secret(name, source, secret.reveal(), print)
+            }
+        }
+    }
+
+    fn from_default(
+        &mut self,
+        workflow: &Workflow,
+        name: &str,
+        param: &Param,
+        inventory: &Arc<Inventory>,
+        evaluator: &Evaluator,
+        print: &Fingerprinter,
+    ) -> Result<Value, Diagnostic> {
+        let at = |span: std::ops::Range<usize>, message: String| {
+            Diagnostic::at(Code::PARAM, &workflow.source, span, message)
+        };
+        let Some(default) = &param.default else {
+            let how = if param.kind == ParamKind::Secret { "env:VARIABLE" } else { "VALUE" };
+            return Err(at(param.span.clone(), format!("the param `{name}` must be given"))
+                .label(if param.help.is_empty() { "no default".to_owned() } else { param.help.clone() })
+                .help(format!("--set {name}={how}")));
+        };
+        let context = static_context(inventory, &self.values);
+        let value = default.render(&mut |text| evaluator.text(text, &context)).map_err(|e| {
+            at(default.span.clone(), format!("the default of `{name}` can't be evaluated: {}", e.message))
+                .help(format!("set what it refers to in the inventory, or give --set {name}=..."))
+        })?;
+        if param.kind == ParamKind::Secret {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            return self.keep_secret(name, SecretSource::Default, &text, print);
+        }
+        let right = match param.kind {
+            ParamKind::String if value.is_number() => return Ok(Value::from(value.to_string())),
+            ParamKind::String | ParamKind::Secret => value.is_string(),
+            ParamKind::Integer => value.is_i64() || value.is_u64(),
+            ParamKind::Number => value.is_number(),
+            ParamKind::Boolean => value.is_boolean(),
+            ParamKind::List => value.is_array(),
+        };
+        if right {
+            return Ok(value);
+        }
+        Err(at(
+            default.span.clone(),
+            format!("the default of `{name}` is {value}, not a {}", param.kind.as_str()),
+        ))
+    }
+
+    fn keep_secret(
+        &mut self,
+        name: &str,
+        source: SecretSource,
+        text: &str,
+        print: &Fingerprinter,
+    ) -> Result<Value, Diagnostic> {
+        if text.is_empty() {
+            return Err(Diagnostic::general(Code::PARAM, format!("the secret `{name}` is empty")));
+        }
+        self.secrets.insert(text.to_owned());
+        let fingerprint = print.of(text);
+        self.pinned.insert(name.to_owned(), PinnedParam::Secret { source, fingerprint });
+        Ok(Value::from(text))
+    }
+
+    /// Refuses secrets that can't be masked: a word that stands in the workflow or in a plain
+    /// variable would be masked there too, and what is recorded would make no sense any more.
+    pub(super) fn refuse_unmaskable<'t>(
+        &self,
+        workflow: &Workflow,
+        texts: impl Iterator<Item = &'t str>,
+        inventory: &Inventory,
+    ) -> Result<(), Diagnostics> {
+        let mut wrong = Diagnostics::default();
+        let plain = plain_text(texts, inventory);
+        for (name, value) in &self.values {
+            let secret = workflow.params.get(name).is_some_and(|param| param.kind == ParamKind::Secret);
+            if let (true, Some(text)) = (secret, value.as_str())
+                && (text.chars().count() < 6 || plain.contains(text))
+            {
+                wrong.push(
+                    Diagnostic::general(Code::PARAM, format!("the secret `{name}` is too easy to guess"))
+                        .help("take at least 6 characters, and no word that stands in the workflow or the inventory"),
+                );
+            }
+        }
+        wrong.into_result(())
+    }
+
+    /// Masks the secret params.
+    pub(super) fn redactor_of_params(&self) -> Redactor {
+        Redactor::new(self.secrets.iter().map(String::as_str))
+    }
+
+    /// Masks the secret params and the inventory's secrets, as far as these can be told from plain
+    /// words.
+    pub(super) fn redactor(&self, inventory: &Inventory, bundle: &Bundle) -> Redactor {
+        let plain = plain_text(bundle.files.values().map(|file| file.text.as_str()), inventory);
+        let variables = secrets_of(inventory);
+        let maskable =
+            variables.iter().filter(|text| text.chars().count() >= 6 && !plain.contains(text.as_str()));
+        Redactor::new(self.secrets.iter().chain(maskable).map(String::as_str))
+    }
+}
+
+/// Everything readable: the documents, names of hosts and groups, variables that are no secrets.
+fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -> String {
+    let mut plain: String = texts.collect::<Vec<_>>().join("\n");
+    let names = inventory.groups.keys().chain(inventory.hosts.keys());
+    for name in names {
+        plain.push('\n');
+        plain.push_str(name);
+    }
+    for (name, value) in inventory.hosts.values().flat_map(|host| &host.vars) {
+        plain.push('\n');
+        plain.push_str(name);
+        if !names_a_secret(name) {
+            plain.push('\n');
+            plain.push_str(&value.to_string());
+        }
+    }
+    plain
+}
+
+fn unknown_param(workflow: &Workflow, name: &str) -> Diagnostic {
+    let known: Vec<&str> = workflow.params.keys().map(String::as_str).collect();
+    let wrong = Diagnostic::general(Code::PARAM, format!("`{}` has no param `{name}`", workflow.name.value));
+    match nearest(name, known.iter().copied()) {
+        Some(near) => wrong.help(format!("did you mean `{near}`?")),
+        None if known.is_empty() => wrong.help("it has no params"),
+        None => wrong.help(format!("its params are: {}", known.join(", "))),
+    }
+}
+
+fn refuse_other_choices(
+    workflow: &Workflow,
+    name: &str,
+    param: &Param,
+    value: Value,
+) -> Result<Value, Diagnostic> {
+    if param.choices.is_empty() || param.choices.iter().any(|choice| choice.value == value) {
+        return Ok(value);
+    }
+    let choices: Vec<String> = param
+        .choices
+        .iter()
+        .map(|choice| choice.value.as_str().map_or_else(|| choice.value.to_string(), str::to_owned))
+        .collect();
+    Err(Diagnostic::at(
+        Code::PARAM,
+        &workflow.source,
+        param.span.clone(),
+        format!("`{name}` can't be {value}"),
+    )
+    .label(if param.help.is_empty() { name.to_owned() } else { param.help.clone() })
+    .help(format!("one of: {}", choices.join(", "))))
+}
+
+/// What defaults, `hosts` and `confirm` see: params and the inventory.
+fn static_context(inventory: &Arc<Inventory>, params: &IndexMap<String, Value>) -> Jinja {
+    let mut context = BTreeMap::from([("params", scope::to_jinja(params))]);
+    for name in ["groups", "hostvars", "group_var"] {
+        if let Some(value) = scope::inventory_name(inventory, name) {
+            context.insert(name, value);
+        }
+    }
+    Jinja::from(context)
+}
+
+/// A frame's params as far as they are known before a run. One that needs an output is left out.
+fn static_params(
+    evaluator: &Evaluator,
+    inventory: &Arc<Inventory>,
+    root: &Params,
+    frames: &[Frame],
+    frame: usize,
+) -> IndexMap<String, Value> {
+    let Some(caller) = &frames[frame].caller else { return root.values.clone() };
+    let outer = static_params(evaluator, inventory, root, frames, caller.frame);
+    let outer = static_context(inventory, &outer);
+    let mut values = IndexMap::new();
+    for (name, param) in &frames[frame].workflow.params {
+        let value = match (caller.params.get(name), &param.default) {
+            (Some(given), _) => given.render(&mut |text| evaluator.text(text, &outer)),
+            (None, Some(default)) => {
+                let inner = static_context(inventory, &values);
+                default.render(&mut |text| evaluator.text(text, &inner))
+            }
+            (None, None) => continue,
+        };
+        if let Ok(value) = value {
+            values.insert(name.clone(), value);
+        }
+    }
+    values
+}
+
+/// The pattern of a step's `hosts`.
+pub(super) fn host_pattern(
+    evaluator: &Evaluator,
+    inventory: &Arc<Inventory>,
+    root: &Params,
+    frames: &[Frame],
+    frame: usize,
+    text: &str,
+) -> Result<String, ExprError> {
+    if !crate::workflow::expr::is_template(text) {
+        return Ok(text.to_owned());
+    }
+    let params = static_params(evaluator, inventory, root, frames, frame);
+    let value = evaluator.text(text, &static_context(inventory, &params))?;
+    Ok(match value {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+        Value::String(pattern) => pattern,
+        other => other.to_string(),
+    })
+}
+
+/// The root workflow's `description`, its templates rendered.
+pub(super) fn description(plan: &Plan) -> Option<String> {
+    let text = plan.workflow.description.as_deref()?;
+    let context = static_context(&plan.inventory, &plan.params);
+    let rendered = plan.evaluator.template(text, &context).unwrap_or_else(|_| text.to_owned());
+    Some(plan.redactor.text(&rendered).into_owned())
+}
+
+/// The root workflow's `confirm`.
+pub(super) fn confirmation(plan: &Plan) -> Result<Option<String>, Diagnostics> {
+    if !plan.tasks().iter().any(|task| task.destructive && !task.must_hold) {
+        return Ok(None);
+    }
+    let Some(confirm) = &plan.workflow.confirm else { return Ok(Some(plan.workflow.name.value.clone())) };
+    let context = static_context(&plan.inventory, &plan.params);
+    let value = plan.evaluator.text(&confirm.value, &context).map_err(|e| {
+        Diagnostic::at(Code::EXPRESSION, &plan.workflow.source, confirm.span.clone(), e.message)
+    })?;
+    Ok(Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+}

@@ -1,0 +1,293 @@
+//! What expressions see: `params`, `steps`, `host`, `vars`, `groups`, `hostvars`, `run` and the
+//! function `group_var`. Everything is looked up when it is asked for, so that a task of a large plan
+//! costs what it uses and no more.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use minijinja::value::{Enumerator, Object, ObjectExt, Serde, Value as Jinja};
+use minijinja::{Error, ErrorKind};
+use serde_json::Value;
+
+use super::Plan;
+use crate::inventory::{Host, Inventory};
+use crate::run::RunId;
+use crate::step::{Output, Renderer, StepError};
+use crate::workflow::expr::ExprError;
+
+/// A value as expressions see it.
+pub(super) fn to_jinja(value: impl serde::Serialize) -> Jinja {
+    Jinja::from(Serde(value))
+}
+
+/// The outputs of tasks: each is set once, by the scheduler, before anything that needs it starts.
+pub struct Outputs(Vec<OnceLock<Output>>);
+
+impl Outputs {
+    /// No outputs yet, for a plan of so many nodes.
+    pub fn new(nodes: usize) -> Self {
+        Self((0..nodes).map(|_| OnceLock::new()).collect())
+    }
+
+    /// Sets a task's output. A second one is ignored.
+    pub(crate) fn set(&self, node: u32, output: Output) {
+        let _ = self.0[node as usize].set(output);
+    }
+
+    pub(crate) fn is_unset(&self, node: usize) -> bool {
+        self.get(node).is_none()
+    }
+
+    fn get(&self, node: usize) -> Option<&Output> {
+        self.0.get(node)?.get()
+    }
+}
+
+/// A frame and a host, and how to look names up there.
+#[derive(Clone)]
+pub struct Scope {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) frame: usize,
+    pub(crate) host: Option<Arc<Host>>,
+    pub(crate) outputs: Arc<Outputs>,
+    pub(crate) run: RunId,
+    pub(crate) started: jiff::Timestamp,
+}
+
+impl Scope {
+    /// The value of a text of the document.
+    pub(crate) fn text(&self, text: &str) -> Result<Value, ExprError> {
+        self.plan.evaluator.text(text, &self.root())
+    }
+
+    /// The value of a bare expression.
+    pub(crate) fn expression(&self, text: &str) -> Result<Value, ExprError> {
+        self.plan.evaluator.expression(text, &self.root())
+    }
+
+    fn root(&self) -> Jinja {
+        Jinja::from_object(Root(self.clone()))
+    }
+
+    /// The scope of the step that uses this frame's workflow.
+    pub(crate) fn caller(&self) -> Option<Self> {
+        let caller = self.plan.frames[self.frame].caller.as_ref()?;
+        Some(Self { frame: caller.frame, host: caller.host.clone(), ..self.clone() })
+    }
+
+    fn param(&self, name: &str) -> Result<Option<Value>, ExprError> {
+        let frame = &self.plan.frames[self.frame];
+        let Some(caller) = &frame.caller else { return Ok(self.plan.params.get(name).cloned()) };
+        if let Some(argument) = caller.params.get(name) {
+            let Some(scope) = self.caller() else { return Ok(None) };
+            return argument.render(&mut |text| scope.text(text)).map(Some);
+        }
+        match frame.workflow.params.get(name).and_then(|param| param.default.as_ref()) {
+            Some(default) => default.render(&mut |text| self.text(text)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// `steps.NAME`: the fields of this host's output, and `hosts` with those of all.
+    fn step(&self, name: &str) -> Option<Jinja> {
+        let frame = &self.plan.frames[self.frame];
+        let index = frame.steps.get(name).or_else(|| {
+            // `steps.stop_replicas` finds `stop-replicas`, which an expression can't name.
+            let same = |id: &&String| id.replace('-', "_") == name;
+            frame.steps.keys().find(same).and_then(|id| frame.steps.get(id))
+        })?;
+        Some(Jinja::from_object(StepOutputs { scope: self.clone(), step: *index }))
+    }
+}
+
+impl Renderer for Scope {
+    fn render(&self, text: &str) -> Result<String, StepError> {
+        self.plan
+            .evaluator
+            .template(text, &self.root())
+            .map_err(|e| StepError::permanent(format!("the template can't be rendered: {e}")))
+    }
+
+    fn file(&self, name: &str) -> Result<String, StepError> {
+        let files = &self.plan.definition.bundle.files;
+        let file = files
+            .get(name)
+            .ok_or_else(|| StepError::permanent(format!("the workflow has no file `{name}` pinned")))?;
+        Ok(file.text.clone())
+    }
+}
+
+/// The names at the top.
+struct Root(Scope);
+
+impl Object for Root {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let scope = &self.0;
+        Some(match key.as_str()? {
+            "params" => Jinja::from_object(Params(scope.clone())),
+            "steps" => Jinja::from_object(Steps(scope.clone())),
+            "host" => {
+                let host = scope.host.as_ref()?;
+                to_jinja(serde_json::json!({ "name": host.name, "address": host.address() }))
+            }
+            "vars" => to_jinja(&scope.host.as_ref()?.vars),
+            "run" => to_jinja(serde_json::json!({
+                "id": scope.run.as_str(),
+                "started": scope.started.to_string(),
+            })),
+            name => return inventory_name(&scope.plan.inventory, name),
+        })
+    }
+}
+
+/// The names that an inventory alone gives.
+pub(super) fn inventory_name(inventory: &Arc<Inventory>, name: &str) -> Option<Jinja> {
+    Some(match name {
+        "groups" => to_jinja(&inventory.groups),
+        "hostvars" => Jinja::from_object(HostVars(Arc::clone(inventory))),
+        "group_var" => {
+            let inventory = Arc::clone(inventory);
+            Jinja::from_function(move |group: &str, name: &str| group_var(&inventory, group, name))
+        }
+        _ => return None,
+    })
+}
+
+/// The value that a variable has on every host of a group; undefined where it is set on none.
+fn group_var(inventory: &Inventory, group: &str, name: &str) -> Result<Jinja, Error> {
+    let fail = |message: String| Error::new(ErrorKind::InvalidOperation, message);
+    let hosts =
+        inventory.groups.get(group).ok_or_else(|| fail(format!("the inventory has no group `{group}`")))?;
+    let mut found: Option<(&str, &Value)> = None;
+    for host in hosts.iter().filter_map(|host| inventory.host(host)) {
+        let Some(value) = host.vars.get(name) else { continue };
+        match found {
+            Some((other, known)) if known != value => {
+                return Err(fail(format!("`{name}` differs between {other} and {} of `{group}`", host.name)));
+            }
+            _ => found = Some((&host.name, value)),
+        }
+    }
+    Ok(found.map_or(Jinja::UNDEFINED, |(_, value)| to_jinja(value)))
+}
+
+struct Params(Scope);
+
+impl Object for Params {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        match self.0.param(key.as_str()?) {
+            Ok(value) => value.map(to_jinja),
+            Err(e) => Some(Jinja::from(Error::new(ErrorKind::InvalidOperation, e.message))),
+        }
+    }
+}
+
+struct Steps(Scope);
+
+impl Object for Steps {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        self.0.step(key.as_str()?)
+    }
+}
+
+/// `steps.NAME`.
+struct StepOutputs {
+    scope: Scope,
+    step: usize,
+}
+
+impl StepOutputs {
+    /// The output on a host, or the only one there is at the operator's place.
+    fn on(&self, host: Option<&str>) -> Option<Jinja> {
+        let plan = &self.scope.plan;
+        let step = &plan.steps[self.step];
+        if let Some((_, frame)) = step.frames.iter().find(|(of, _)| of.as_deref() == host) {
+            let host = host.and_then(|name| plan.inventory.host(name)).cloned();
+            return Some(Jinja::from_object(WorkflowOutputs(Scope {
+                frame: *frame,
+                host,
+                ..self.scope.clone()
+            })));
+        }
+        let of_host = |node: &&petgraph::graph::NodeIndex| {
+            plan.graph[**node]
+                .task()
+                .is_some_and(|task| task.host.as_deref().map(|h| h.name.as_str()) == host)
+        };
+        let node = step.tasks.iter().find(of_host)?;
+        self.scope.outputs.get(node.index()).map(|output| to_jinja(&output.0))
+    }
+
+    fn hosts(&self) -> Vec<String> {
+        let plan = &self.scope.plan;
+        let step = &plan.steps[self.step];
+        let of_tasks =
+            step.tasks.iter().filter_map(|node| Some(plan.graph[*node].task()?.host.as_ref()?.name.clone()));
+        of_tasks.chain(step.frames.iter().filter_map(|(host, _)| host.clone())).collect()
+    }
+}
+
+impl Object for StepOutputs {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let key = key.as_str()?;
+        if key == "hosts" {
+            return Some(Jinja::from_object(ByHost(Arc::clone(self))));
+        }
+        let here = self.scope.host.as_deref().map(|host| host.name.as_str());
+        let output = self.on(here).or_else(|| self.on(None))?;
+        output.get_attr(key).ok().filter(|value| !value.is_undefined())
+    }
+}
+
+/// `steps.NAME.hosts`: only the hosts that have an output.
+struct ByHost(Arc<StepOutputs>);
+
+impl Object for ByHost {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        self.0.on(Some(key.as_str()?))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let hosts = self.0.hosts().into_iter().filter(|host| self.0.on(Some(host)).is_some());
+        Enumerator::Values(hosts.map(Jinja::from).collect())
+    }
+}
+
+/// The declared outputs of a workflow used as a step.
+struct WorkflowOutputs(Scope);
+
+impl Object for WorkflowOutputs {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let scope = &self.0;
+        let workflow = &scope.plan.frames[scope.frame].workflow;
+        let argument = workflow.outputs.get(key.as_str()?)?;
+        match argument.render(&mut |text| scope.text(text)) {
+            Ok(value) => Some(to_jinja(value)),
+            Err(e) => Some(Jinja::from(Error::new(ErrorKind::InvalidOperation, e.message))),
+        }
+    }
+}
+
+struct HostVars(Arc<Inventory>);
+
+impl Object for HostVars {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        self.0.host(key.as_str()?).map(|host| to_jinja(&host.vars))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        self.mapped_enumerator(|this| Box::new(this.0.hosts.keys().map(|name| Jinja::from(name.as_str()))))
+    }
+}
+
+macro_rules! debug_as_name {
+    ($($type:ident),*) => {
+        $(impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                // Values may be secret, so an error message gets a name only.
+                f.write_str(stringify!($type))
+            }
+        })*
+    };
+}
+debug_as_name!(Root, Params, Steps, StepOutputs, ByHost, WorkflowOutputs, HostVars);

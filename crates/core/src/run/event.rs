@@ -1,0 +1,198 @@
+//! The facts of a run, as they are stored. Appended, never changed; a format to be careful with.
+//!
+//! Tasks are named, never numbered. A reader that meets an event kind it doesn't know stops and
+//! says that the store was written by a newer version.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::TaskName;
+use crate::step::{Change, Output, StepError};
+
+/// An event with its place in the run and the wall-clock time, which is for people only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// 1 for the first event of a run, without gaps. This orders events, not the time.
+    pub seq: u64,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Who a host is. Pinned when it is first met; a resume that meets another refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `/etc/machine-id`
+    pub machine_id: String,
+    /// The fingerprint of its SSH key; empty where it isn't reached over SSH.
+    pub key_fingerprint: String,
+}
+
+/// How a process's work on a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every task is done, satisfied or skipped.
+    Succeeded,
+    /// A task failed. The run can be resumed.
+    Failed,
+    /// The operator stopped it. The run can be resumed.
+    Interrupted,
+    /// What became of a task can't be told; the operator must say. The run can be resumed.
+    Undecided,
+    /// It was refused before anything was changed: a host is locked, or isn't the one it was.
+    Refused,
+    /// Everything that was applied was taken back.
+    Undone,
+}
+
+/// Who settled what became of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settler {
+    /// The step's own `resolve`.
+    Step,
+    /// A person, by name.
+    Operator(String),
+}
+
+/// One fact of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run began.
+    RunStarted {
+        /// `user@machine (pid N)`
+        owner: String,
+        /// 1.
+        epoch: u64,
+    },
+    /// A later process took the run up. Tasks that had failed are ready again.
+    RunResumed {
+        /// `user@machine (pid N)`
+        owner: String,
+        /// One more than the last.
+        epoch: u64,
+    },
+    /// A host was met for the first time.
+    HostMet {
+        /// The inventory's name.
+        host: String,
+        /// Who it is.
+        identity: Identity,
+    },
+    /// The task's condition is false.
+    TaskSkipped {
+        /// The task.
+        task: TaskName,
+        /// The condition.
+        why: String,
+    },
+    /// `check` found it as it should be. Nothing was changed.
+    TaskSatisfied {
+        /// The task.
+        task: TaskName,
+        /// What it leaves to later tasks.
+        output: Output,
+    },
+    /// `apply` is about to be called.
+    TaskIntended {
+        /// The task.
+        task: TaskName,
+        /// 1 for the first attempt.
+        attempt: u32,
+        /// What is about to be changed.
+        change: Change,
+    },
+    /// The effect is there.
+    TaskDone {
+        /// The task.
+        task: TaskName,
+        /// The attempt that did it.
+        attempt: u32,
+        /// What it leaves to later tasks.
+        output: Output,
+    },
+    /// It ended without the effect.
+    TaskFailed {
+        /// The task.
+        task: TaskName,
+        /// The attempt that failed.
+        attempt: u32,
+        /// Why.
+        error: StepError,
+        /// It will be tried again after so many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
+    },
+    /// Nobody knows whether the effect is there.
+    TaskUnknown {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// What is known.
+        error: StepError,
+    },
+    /// It was settled that the attempt had no effect; the task is ready again.
+    TaskNotDone {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// Who says so.
+        by: Settler,
+    },
+    /// `undo` is about to be called.
+    UndoIntended {
+        /// The task.
+        task: TaskName,
+    },
+    /// It was taken back.
+    TaskUndone {
+        /// The task.
+        task: TaskName,
+    },
+    /// It could not be taken back.
+    UndoFailed {
+        /// The task.
+        task: TaskName,
+        /// Why.
+        error: StepError,
+    },
+    /// The operator asked to stop.
+    RunInterrupted {
+        /// False: what runs may finish. True: what runs is stopped.
+        at_once: bool,
+    },
+    /// This process's work on the run ended.
+    RunEnded {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+impl Event {
+    /// The task it is about.
+    pub fn task(&self) -> Option<&TaskName> {
+        match self {
+            Self::TaskSkipped { task, .. }
+            | Self::TaskSatisfied { task, .. }
+            | Self::TaskIntended { task, .. }
+            | Self::TaskDone { task, .. }
+            | Self::TaskFailed { task, .. }
+            | Self::TaskUnknown { task, .. }
+            | Self::TaskNotDone { task, .. }
+            | Self::UndoIntended { task }
+            | Self::TaskUndone { task }
+            | Self::UndoFailed { task, .. } => Some(task),
+            Self::RunStarted { .. }
+            | Self::RunResumed { .. }
+            | Self::HostMet { .. }
+            | Self::RunInterrupted { .. }
+            | Self::RunEnded { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The DAG as the state machine sees it: numbered nodes, successors, and how many each waits for.
+
+use std::collections::HashMap;
+
+use super::TaskName;
+
+/// A node's number. Lives only in memory; what is stored are names.
+pub type NodeId = u32;
+
+/// An immutable DAG of tasks and joins. A join is a barrier: it has no name and no events, and is
+/// passed as soon as all before it are.
+#[derive(Debug)]
+pub struct Shape {
+    names: Vec<Option<TaskName>>,
+    by_name: HashMap<TaskName, NodeId>,
+    /// Successors of node `n` are `targets[offsets[n]..offsets[n + 1]]`.
+    offsets: Vec<u32>,
+    targets: Vec<NodeId>,
+    incoming: Vec<u32>,
+    tasks: usize,
+}
+
+impl Shape {
+    /// A DAG of `nodes` (a name for a task, none for a join) and `edges` from before to after.
+    ///
+    /// The caller has made sure that names are unique and that there is no cycle.
+    pub fn new(nodes: Vec<Option<TaskName>>, edges: &[(NodeId, NodeId)]) -> Self {
+        let count = nodes.len();
+        let mut offsets = vec![0u32; count + 1];
+        let mut incoming = vec![0u32; count];
+        for &(from, to) in edges {
+            offsets[from as usize + 1] += 1;
+            incoming[to as usize] += 1;
+        }
+        for n in 0..count {
+            offsets[n + 1] += offsets[n];
+        }
+        let mut next = offsets.clone();
+        let mut targets = vec![0; edges.len()];
+        for &(from, to) in edges {
+            targets[next[from as usize] as usize] = to;
+            next[from as usize] += 1;
+        }
+        let by_name: HashMap<_, _> =
+            nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
+        let tasks = by_name.len();
+        Self { names: nodes, by_name, offsets, targets, incoming, tasks }
+    }
+
+    /// Nodes, joins included.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// True where there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Tasks.
+    pub fn tasks(&self) -> usize {
+        self.tasks
+    }
+
+    /// A task's name; none for a join.
+    pub fn name(&self, node: NodeId) -> Option<&TaskName> {
+        self.names[node as usize].as_ref()
+    }
+
+    /// The node of a task.
+    pub fn node(&self, name: &TaskName) -> Option<NodeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// What waits for a node.
+    pub fn after(&self, node: NodeId) -> &[NodeId] {
+        let node = node as usize;
+        &self.targets[self.offsets[node] as usize..self.offsets[node + 1] as usize]
+    }
+
+    /// How many nodes a node waits for.
+    pub fn incoming(&self, node: NodeId) -> u32 {
+        self.incoming[node as usize]
+    }
+}

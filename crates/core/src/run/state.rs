@@ -1,0 +1,306 @@
+//! Where a run stands: a fold over its events. An event that the state does not allow is an error,
+//! also when it is read back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Event, Identity, NodeId, Outcome, Shape, TaskName};
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskState {
+    /// Something before it isn't done.
+    Waiting,
+    /// Everything before it is done.
+    Ready,
+    /// Its condition was false. Satisfies what needs it.
+    Skipped,
+    /// It was found as it should be.
+    Satisfied,
+    /// `apply` was about to be called; there is no result yet.
+    Intended,
+    /// It was applied.
+    Done,
+    /// It failed.
+    Failed,
+    /// Nobody knows whether it was applied.
+    Unknown,
+    /// `undo` was about to be called; there is no result yet.
+    Undoing,
+    /// It was taken back.
+    Undone,
+    /// It could not be taken back.
+    UndoFailed,
+}
+
+impl TaskState {
+    /// What needs this task may go on.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Skipped | Self::Satisfied | Self::Done)
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunStatus {
+    /// No event yet.
+    New,
+    /// A process works on it, or was killed while it did.
+    Open,
+    /// The last process that worked on it ended so.
+    Ended(Outcome),
+}
+
+/// An event that the state does not allow.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Illegal {
+    /// The plan has no task of that name.
+    #[error("the plan has no task `{0}`")]
+    NoTask(TaskName),
+    /// The task isn't in a state in which this can happen.
+    #[error("task `{task}` is {state:?} (attempt {attempt}), so {event} can't follow")]
+    Task {
+        /// The task.
+        task: TaskName,
+        /// Where it stands.
+        state: TaskState,
+        /// Its last attempt.
+        attempt: u32,
+        /// What was to happen.
+        event: &'static str,
+    },
+    /// The run isn't in a state in which this can happen.
+    #[error("the run is {status:?}, so {event} can't follow")]
+    Run {
+        /// Where it stands.
+        status: RunStatus,
+        /// What was to happen.
+        event: &'static str,
+    },
+    /// Two machines under one name.
+    #[error("host `{0}` was met before as another machine")]
+    OtherMachine(String),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    state: TaskState,
+    attempt: u32,
+    missing: u32,
+}
+
+/// The state of a run.
+#[derive(Debug, Clone)]
+pub struct RunState {
+    shape: Arc<Shape>,
+    cells: Vec<Cell>,
+    status: RunStatus,
+    epoch: u64,
+    hosts: BTreeMap<String, Identity>,
+    passed: usize,
+}
+
+impl RunState {
+    /// A run of which nothing has happened yet. `ready` gets the nodes that wait for nothing.
+    pub fn new(shape: Arc<Shape>, ready: &mut Vec<NodeId>) -> Self {
+        let cells = (0..shape.len() as NodeId)
+            .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n) })
+            .collect();
+        let mut state =
+            Self { shape, cells, status: RunStatus::New, epoch: 0, hosts: BTreeMap::new(), passed: 0 };
+        let roots: Vec<NodeId> =
+            (0..state.cells.len() as NodeId).filter(|&n| state.shape.incoming(n) == 0).collect();
+        for node in roots {
+            state.arrive(node, ready);
+        }
+        state
+    }
+
+    /// The state after all these events.
+    pub fn replay<'a>(
+        shape: Arc<Shape>,
+        events: impl IntoIterator<Item = &'a Event>,
+    ) -> Result<Self, Illegal> {
+        let mut ready = Vec::new();
+        let mut state = Self::new(shape, &mut ready);
+        for event in events {
+            ready.clear();
+            state.apply(event, &mut ready)?;
+        }
+        Ok(state)
+    }
+
+    /// The DAG.
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
+    /// Where a node stands. A join is `Waiting` or `Done`.
+    pub fn task(&self, node: NodeId) -> TaskState {
+        self.cells[node as usize].state
+    }
+
+    /// The number of a task's last attempt; 0 for none.
+    pub fn attempt(&self, node: NodeId) -> u32 {
+        self.cells[node as usize].attempt
+    }
+
+    /// Where the run stands.
+    pub fn status(&self) -> RunStatus {
+        self.status
+    }
+
+    /// How many processes have worked on it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The machines met so far.
+    pub fn hosts(&self) -> &BTreeMap<String, Identity> {
+        &self.hosts
+    }
+
+    /// True where every task is done, satisfied or skipped.
+    pub fn all_passed(&self) -> bool {
+        self.passed == self.shape.tasks()
+    }
+
+    /// The nodes in that state.
+    pub fn in_state(&self, state: TaskState) -> impl Iterator<Item = NodeId> + '_ {
+        let named = |n: &NodeId| self.shape.name(*n).is_some();
+        (0..self.cells.len() as NodeId).filter(named).filter(move |&n| self.task(n) == state)
+    }
+
+    /// Takes in one event. `ready` gets the tasks that it makes ready. On an error nothing changes.
+    pub fn apply(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+        match event {
+            Event::RunStarted { epoch, .. } => {
+                self.expect_run(self.status == RunStatus::New && *epoch == 1, "the start of the run")?;
+                self.status = RunStatus::Open;
+                self.epoch = *epoch;
+            }
+            Event::RunResumed { epoch, .. } => {
+                let ended_well = matches!(
+                    self.status,
+                    RunStatus::New | RunStatus::Ended(Outcome::Succeeded | Outcome::Undone)
+                );
+                self.expect_run(!ended_well && *epoch == self.epoch + 1, "a resume")?;
+                self.status = RunStatus::Open;
+                self.epoch = *epoch;
+                let failed: Vec<NodeId> = self.in_state(TaskState::Failed).collect();
+                for node in failed {
+                    self.cells[node as usize].state = TaskState::Ready;
+                    ready.push(node);
+                }
+            }
+            Event::HostMet { host, identity } => {
+                self.expect_run(self.status == RunStatus::Open, "meeting a host")?;
+                if self.hosts.get(host).is_some_and(|known| known != identity) {
+                    return Err(Illegal::OtherMachine(host.clone()));
+                }
+                self.hosts.insert(host.clone(), identity.clone());
+            }
+            Event::RunInterrupted { .. } => {
+                self.expect_run(self.status == RunStatus::Open, "an interruption")?;
+            }
+            Event::RunEnded { outcome } => {
+                let allowed =
+                    self.status == RunStatus::Open && (*outcome != Outcome::Succeeded || self.all_passed());
+                self.expect_run(allowed, "the end of the run")?;
+                self.status = RunStatus::Ended(*outcome);
+            }
+            _ => self.apply_task(event, ready)?,
+        }
+        Ok(())
+    }
+
+    fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+        use TaskState::{
+            Done, Failed, Intended, Ready, Satisfied, Skipped, UndoFailed, Undoing, Undone, Unknown,
+        };
+        self.expect_run(self.status == RunStatus::Open, "work on a task")?;
+        let Some(task) = event.task() else { return Ok(()) };
+        let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
+        let Cell { state, attempt: last, .. } = self.cells[node as usize];
+        // What happens, whether it may, the state after it, and its attempt.
+        let (what, allowed, next, attempt) = match event {
+            Event::TaskSkipped { .. } => ("skipping it", state == Ready, Skipped, last),
+            Event::TaskSatisfied { .. } => ("finding it satisfied", state == Ready, Satisfied, last),
+            Event::TaskIntended { attempt, .. } => {
+                ("an intent", state == Ready && *attempt == last + 1, Intended, *attempt)
+            }
+            Event::TaskDone { attempt, .. } => {
+                ("its result", matches!(state, Intended | Unknown) && *attempt == last, Done, last)
+            }
+            Event::TaskFailed { attempt, retry_in_ms, .. } => {
+                let of_intent = matches!(state, Intended | Unknown) && *attempt == last;
+                let of_check = state == Ready && *attempt == last + 1;
+                let next = if retry_in_ms.is_some() { Ready } else { Failed };
+                ("its failure", of_intent || of_check, next, *attempt)
+            }
+            Event::TaskUnknown { attempt, .. } => {
+                ("losing sight of it", matches!(state, Intended | Unknown) && *attempt == last, Unknown, last)
+            }
+            Event::TaskNotDone { attempt, .. } => {
+                ("settling it", matches!(state, Intended | Unknown) && *attempt == last, Ready, last)
+            }
+            Event::UndoIntended { .. } => {
+                ("an undo", matches!(state, Done | Undoing | UndoFailed), Undoing, last)
+            }
+            Event::TaskUndone { .. } => ("the undo's result", state == Undoing, Undone, last),
+            Event::UndoFailed { .. } => ("the undo's failure", state == Undoing, UndoFailed, last),
+            _ => return Ok(()),
+        };
+        if !allowed {
+            return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: what });
+        }
+        let cell = &mut self.cells[node as usize];
+        cell.state = next;
+        cell.attempt = attempt;
+        match next {
+            Ready => ready.push(node),
+            _ if next.passes() => self.pass(node, ready),
+            // What was taken back no longer counts; nothing is ever started after an undo.
+            Undoing if state == Done => self.passed -= 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expect_run(&self, allowed: bool, event: &'static str) -> Result<(), Illegal> {
+        if allowed { Ok(()) } else { Err(Illegal::Run { status: self.status, event }) }
+    }
+
+    /// A node has passed: whoever waits for it waits for one less.
+    fn pass(&mut self, node: NodeId, ready: &mut Vec<NodeId>) {
+        let shape = Arc::clone(&self.shape);
+        let mut passed = vec![node];
+        while let Some(node) = passed.pop() {
+            self.passed += usize::from(shape.name(node).is_some());
+            for &after in shape.after(node) {
+                let cell = &mut self.cells[after as usize];
+                cell.missing -= 1;
+                if cell.missing == 0 {
+                    if shape.name(after).is_some() {
+                        cell.state = TaskState::Ready;
+                        ready.push(after);
+                    } else {
+                        cell.state = TaskState::Done;
+                        passed.push(after);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node that waits for nothing.
+    fn arrive(&mut self, node: NodeId, ready: &mut Vec<NodeId>) {
+        if self.shape.name(node).is_some() {
+            self.cells[node as usize].state = TaskState::Ready;
+            ready.push(node);
+        } else {
+            self.cells[node as usize].state = TaskState::Done;
+            self.pass(node, ready);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The store in one SQLite file: `journal_mode=WAL`, `synchronous=FULL` (every commit is synced; in
+//! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Claim, NewRun, RunRow, Store, StoreError};
+use crate::run::{Event, Record, RunId};
+
+/// Grows with every change of the tables or of an event's form.
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE runs (
+        id         TEXT PRIMARY KEY,
+        workflow   TEXT NOT NULL,
+        started    TEXT NOT NULL,
+        definition TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        run  TEXT NOT NULL REFERENCES runs (id),
+        seq  INTEGER NOT NULL,
+        at   TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (run, seq)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// A store in one file.
+pub struct SqliteStore {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl SqliteStore {
+    /// Opens a store, and makes it where there is none.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let io = |problem: &'static str| {
+            move |source: std::io::Error| StoreError::Io {
+                path: path.to_owned(),
+                problem,
+                source: source.into(),
+            }
+        };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("can't be made"))?;
+        }
+        // Made by hand first, so that it is never readable by others, not even for a moment.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
+            .map_err(io("can't be opened"))?;
+        let connection = Connection::open(path).map_err(|e| sql_error(path, "can't be opened", e))?;
+        let mut store = Self { connection, path: path.to_owned() };
+        store.prepare().map_err(|e| match e {
+            Prepare::Sql(e) => sql_error(path, "can't be opened", e),
+            Prepare::Newer(found) => StoreError::Newer { path: path.to_owned(), found, known: FORMAT },
+        })?;
+        Ok(store)
+    }
+
+    fn prepare(&mut self) -> Result<(), Prepare> {
+        self.connection.busy_timeout(Duration::from_secs(10))?;
+        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+        match version(&self.connection)? {
+            FORMAT => Ok(()),
+            0 => {
+                // Exclusive: of two processes that open a new store at once, one makes the tables.
+                let tx =
+                    self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
+                if version(&tx)? == 0 {
+                    tx.execute_batch(TABLES)?;
+                    tx.pragma_update(None, "user_version", FORMAT)?;
+                }
+                tx.commit()?;
+                Ok(())
+            }
+            newer => Err(Prepare::Newer(newer)),
+        }
+    }
+
+    fn error(&self, problem: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
+        move |e| sql_error(&self.path, problem, e)
+    }
+
+    fn damaged(&self, what: String) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), what }
+    }
+
+    fn read_events(&self, run: &RunId, tail: &str, limit: i64) -> Result<Vec<Record>, StoreError> {
+        let sql = format!("SELECT seq, at, body FROM events WHERE run = ?1 ORDER BY seq {tail} LIMIT ?2");
+        let mut statement = self.connection.prepare_cached(&sql).map_err(self.error("can't be read"))?;
+        let rows = statement
+            .query_map(params![run.as_str(), limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            })
+            .map_err(self.error("can't be read"))?;
+        let mut records = Vec::new();
+        for row in rows {
+            let (seq, at, body) = row.map_err(self.error("can't be read"))?;
+            let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
+            records.push(Record {
+                seq: u64::try_from(seq).map_err(|e| wrong(&e))?,
+                at: at.parse::<Timestamp>().map_err(|e| wrong(&e))?,
+                event: serde_json::from_str::<Event>(&body).map_err(|e| wrong(&e))?,
+            });
+        }
+        Ok(records)
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(suffix);
+        self.path.with_file_name(name)
+    }
+}
+
+enum Prepare {
+    Sql(rusqlite::Error),
+    Newer(i64),
+}
+
+impl From<rusqlite::Error> for Prepare {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl Store for SqliteStore {
+    fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT INTO runs (id, workflow, started, definition) VALUES (?1, ?2, ?3, ?4)",
+                params![run.id.as_str(), run.workflow, run.started.to_string(), run.definition],
+            )
+            .map_err(self.error("can't be written"))?;
+        Ok(())
+    }
+
+    fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        let error = |e: rusqlite::Error| {
+            if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
+                // The number is taken: another process has appended meanwhile, this one has lost the run.
+                return StoreError::Busy { run: run.clone(), owner: "it has appended events".to_owned() };
+            }
+            sql_error(&path, "can't be written", e)
+        };
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(error)?;
+        {
+            let mut insert = tx
+                .prepare_cached("INSERT INTO events (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")
+                .map_err(error)?;
+            for record in records {
+                let body = serde_json::to_string(&record.event).map_err(|e| StoreError::Damaged {
+                    path: path.clone(),
+                    what: format!("event {} can't be written: {e}", record.seq),
+                })?;
+                insert
+                    .execute(params![run.as_str(), record.seq.cast_signed(), record.at.to_string(), body])
+                    .map_err(error)?;
+            }
+        }
+        tx.commit().map_err(error)
+    }
+
+    fn definition(&self, run: &RunId) -> Result<String, StoreError> {
+        self.connection
+            .query_row("SELECT definition FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
+            .optional()
+            .map_err(self.error("can't be read"))?
+            .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
+    }
+
+    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
+        let records = self.read_events(run, "ASC", -1)?;
+        for (expected, record) in (1..).zip(&records) {
+            if record.seq != expected {
+                return Err(self.damaged(format!("run {run} has no event {expected}")));
+            }
+        }
+        Ok(records)
+    }
+
+    fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
+        self.read_events(run, "DESC", i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
+        self.select_runs("")
+    }
+
+    fn find(&self, prefix: &str) -> Result<RunRow, StoreError> {
+        let mut found = self.select_runs(prefix)?;
+        if let Some(exact) = found.iter().position(|row| row.id.as_str() == prefix) {
+            return Ok(found.swap_remove(exact));
+        }
+        match found.len() {
+            0 => Err(StoreError::NoRun(format!("no run's id begins with `{prefix}`"))),
+            1 => Ok(found.swap_remove(0)),
+            _ => {
+                let ids: Vec<&str> = found.iter().take(5).map(|row| row.id.as_str()).collect();
+                Err(StoreError::NoRun(format!(
+                    "{} runs begin with `{prefix}`: {}",
+                    found.len(),
+                    ids.join(", ")
+                )))
+            }
+        }
+    }
+
+    fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
+        let folder = self.beside(".locks");
+        let path = folder.join(run.as_str());
+        let io = |problem: &'static str| {
+            let path = path.clone();
+            move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io("can't be made"))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io("can't be opened"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                file.read_to_string(&mut owner).map_err(io("can't be read"))?;
+                return Err(StoreError::Busy { run: run.clone(), owner: owner.trim().to_owned() });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("can't be locked")(e)),
+        }
+        // Who holds it is a courtesy to others: a full disk must not keep a run from going on.
+        let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
+        Ok(Box::new(FileClaim(file)))
+    }
+
+    fn fingerprint_key(&self) -> Result<[u8; 32], StoreError> {
+        let path = self.beside(".key");
+        let io = |problem: &'static str| {
+            let path = path.clone();
+            move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
+        };
+        if !path.exists() {
+            // Written beside and linked into place: of two processes one wins, and both read the same.
+            let fresh = self.beside(&format!(".key.{}", std::process::id()));
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&fresh)
+                .map_err(io("can't be made"))?;
+            file.write_all(&rand::random::<[u8; 32]>())
+                .and_then(|()| file.sync_all())
+                .map_err(io("can't be written"))?;
+            let linked = fs::hard_link(&fresh, &path);
+            let _ = fs::remove_file(&fresh);
+            match linked {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(io("can't be made")(e));
+                }
+                _ => {}
+            }
+        }
+        let bytes = fs::read(&path).map_err(io("can't be read"))?;
+        bytes
+            .try_into()
+            .map_err(|_| StoreError::Damaged { path, what: "the key isn't 32 bytes long".to_owned() })
+    }
+}
+
+impl SqliteStore {
+    fn select_runs(&self, prefix: &str) -> Result<Vec<RunRow>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT id, workflow, started FROM runs WHERE substr(id, 1, length(?1)) = ?1
+                 ORDER BY started DESC, id",
+            )
+            .map_err(self.error("can't be read"))?;
+        let rows = statement
+            .query_map([prefix], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            })
+            .map_err(self.error("can't be read"))?;
+        rows.map(|row| {
+            let (id, workflow, started) = row.map_err(self.error("can't be read"))?;
+            let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
+            Ok(RunRow { id: RunId::from_text(&id), workflow, started })
+        })
+        .collect()
+    }
+}
+
+/// An advisory lock on a file beside the store; the kernel drops it with the process. The file stays:
+/// removing it would let two processes hold locks on two files of one name.
+struct FileClaim(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Claim for FileClaim {}
+
+fn sql_error(path: &Path, problem: &'static str, error: rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }
+        _ => StoreError::Io { path: path.to_owned(), problem, source: error.into() },
+    }
+}

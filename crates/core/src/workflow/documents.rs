@@ -1,0 +1,202 @@
+//! A workflow together with those it includes: finding their files, reading and checking them all.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::parse::parse_lenient;
+use super::{
+    Argument, ArgumentKind, Bundle, BundledFile, Code, Diagnostic, Diagnostics, Files, Source, StepDef,
+    Workflow, expr,
+};
+use crate::step::Registry;
+
+/// The step type that runs another workflow.
+pub(super) const INCLUDE: &str = "workflow";
+
+/// The workflows of a bundle, read and checked.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// The one that is run.
+    pub root: Arc<Workflow>,
+    /// All of them, the root too, by their path in the bundle.
+    pub files: BTreeMap<String, Arc<Workflow>>,
+}
+
+impl Documents {
+    /// Reads and checks every workflow of a bundle. All that is wrong is told at once.
+    ///
+    /// # Errors
+    /// Whatever can be refused without an inventory: see `docs/workflow-language.md`.
+    pub fn load(bundle: &Bundle, registry: &Registry) -> Result<Self, Diagnostics> {
+        let mut diagnostics = Diagnostics::default();
+        let mut files = BTreeMap::new();
+        let mut pending = vec![bundle.root.clone()];
+        while let Some(path) = pending.pop() {
+            let Entry::Vacant(entry) = files.entry(path) else { continue };
+            let Some(source) = bundle.source(entry.key()) else {
+                // The root; an included file that isn't there is told where it is named.
+                if *entry.key() == bundle.root {
+                    let message = format!("the bundle has no file `{}`", bundle.root);
+                    diagnostics.push(Diagnostic::general(Code::FILE, message));
+                }
+                continue;
+            };
+            let (workflow, found) = parse_lenient(&source);
+            diagnostics.0.extend(found.0);
+            let Some(workflow) = workflow else { continue };
+            pending.extend(included(&workflow).map(|(file, _)| file.to_owned()));
+            entry.insert(Arc::new(workflow));
+        }
+        let _ = registry;
+        match files.get(&bundle.root) {
+            Some(root) => {
+                let root = Arc::clone(root);
+                diagnostics.into_result(Self { root, files })
+            }
+            None => Err(diagnostics),
+        }
+    }
+
+    /// The workflow that a step includes, where it includes one.
+    pub fn included(&self, step: &StepDef) -> Option<&Arc<Workflow>> {
+        self.files.get(included_file(step)?.0)
+    }
+}
+
+/// The file that a step includes, and the argument that names it.
+pub(super) fn included_file(step: &StepDef) -> Option<(&str, &Argument)> {
+    (step.uses.value == INCLUDE).then_some(())?;
+    literal_text(step.with.value.get("file")?)
+}
+
+fn included(workflow: &Workflow) -> impl Iterator<Item = (&str, &Argument)> {
+    workflow.steps.values().filter_map(included_file)
+}
+
+fn literal_text(argument: &Argument) -> Option<(&str, &Argument)> {
+    match &argument.kind {
+        ArgumentKind::Text(text) if !expr::is_template(text) => Some((text, argument)),
+        _ => None,
+    }
+}
+
+impl Bundle {
+    /// Reads a workflow, those it includes, and the files that their steps name.
+    ///
+    /// `root` and all paths are relative to the root workflow's folder, the names of included files
+    /// too. What is named by a template isn't known yet and isn't read.
+    ///
+    /// # Errors
+    /// A file that can't be read, or lies outside the folder. A workflow with errors of its own is
+    /// taken as far as it can be read; [`Documents::load`] tells them.
+    pub fn load(files: &dyn Files, root: &str, registry: &Registry) -> Result<Self, Diagnostics> {
+        let mut loader = Loader {
+            files,
+            bundle: Self { root: root.to_owned(), files: BTreeMap::new() },
+            diagnostics: Diagnostics::default(),
+        };
+        match files.read(root) {
+            Ok(text) => {
+                let file = BundledFile { display: files.display(root), text };
+                loader.bundle.files.insert(root.to_owned(), file);
+            }
+            Err(error) => {
+                let message = format!("`{}` can't be read: {}", files.display(root), reason(&error));
+                return Err(Diagnostic::general(Code::FILE, message).into());
+            }
+        }
+        let mut pending = vec![root.to_owned()];
+        let mut at = 0;
+        while let Some(path) = pending.get(at).cloned() {
+            at += 1;
+            let Some(source) = loader.bundle.source(&path) else { continue };
+            let (Some(workflow), _) = parse_lenient(&source) else { continue };
+            for step in workflow.steps.values() {
+                loader.step(&source, step, registry);
+                if let Some((file, _)) = included_file(step)
+                    && !pending.iter().any(|known| known == file)
+                {
+                    pending.push(file.to_owned());
+                }
+            }
+        }
+        let Loader { bundle, diagnostics, .. } = loader;
+        diagnostics.into_result(bundle)
+    }
+}
+
+struct Loader<'f> {
+    files: &'f dyn Files,
+    bundle: Bundle,
+    diagnostics: Diagnostics,
+}
+
+impl Loader<'_> {
+    fn step(&mut self, source: &Arc<Source>, step: &StepDef, registry: &Registry) {
+        let names: &[&str] = match registry.get(&step.uses.value) {
+            Some(info) => info.files,
+            None if step.uses.value == INCLUDE => &["file"],
+            None => &[],
+        };
+        for name in names {
+            if let Some((path, argument)) = step.with.value.get(*name).and_then(literal_text) {
+                self.file(source, path, argument);
+            }
+        }
+    }
+
+    fn file(&mut self, source: &Arc<Source>, path: &str, argument: &Argument) {
+        if self.bundle.files.contains_key(path) {
+            return;
+        }
+        if let Err((message, help)) = within_folder(path) {
+            let refused = Diagnostic::at(Code::FILE, source, argument.span.clone(), message).help(help);
+            self.diagnostics.push(refused);
+            return;
+        }
+        match self.files.read(path) {
+            Ok(text) => {
+                let file = BundledFile { display: self.files.display(path), text };
+                self.bundle.files.insert(path.to_owned(), file);
+            }
+            Err(error) => {
+                let message = format!("`{}` can't be read: {}", self.files.display(path), reason(&error));
+                let unread = Diagnostic::at(Code::FILE, source, argument.span.clone(), message)
+                    .help("paths are relative to the folder of the workflow that is run");
+                self.diagnostics.push(unread);
+            }
+        }
+    }
+}
+
+/// Refuses a path that isn't one of a file below the folder, written plainly.
+fn within_folder(path: &str) -> Result<(), (String, String)> {
+    let plain = "a path below the workflow's folder, such as `templates/patroni.yml`".to_owned();
+    if path.is_empty() {
+        return Err(("the file's name is empty".to_owned(), plain));
+    }
+    if path.starts_with('/') {
+        return Err((format!("`{path}` is an absolute path"), plain));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err((format!("`{path}` leads out of the workflow's folder"), plain));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let shortest = parts.join("/");
+    if shortest != path {
+        return Err((format!("`{path}` is not written plainly"), format!("write: `{shortest}`")));
+    }
+    Ok(())
+}
+
+/// Why a file can't be read, without the number of the error.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,64 @@
+//! From TOML to a [`Workflow`]: every key of the language, its type and its range. Whether names
+//! mean anything is for `check`.
+
+mod fields;
+mod params;
+mod steps;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::{Code, Diagnostic, Diagnostics, Source, Spanned, Workflow, toml};
+use fields::Reader;
+
+/// The keys of the top table.
+const KEYS: &[&str] = &["name", "summary", "description", "whole", "confirm", "params", "steps", "outputs"];
+
+/// Reads a workflow. All that is wrong is told at once.
+///
+/// # Errors
+/// Text that isn't TOML, unknown keys, missing ones, wrong types, values outside their range.
+pub fn parse(source: &Arc<Source>) -> Result<Workflow, Diagnostics> {
+    let (workflow, diagnostics) = parse_lenient(source);
+    match workflow {
+        Some(workflow) => diagnostics.into_result(workflow),
+        None => Err(diagnostics),
+    }
+}
+
+/// Reads a workflow and keeps what could be read beside what is wrong, so that the rest can be
+/// checked too. No workflow where the text isn't TOML or lacks what nothing can be said without.
+pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnostics) {
+    if source.text.trim().is_empty() {
+        let empty = Diagnostic::general(Code::MISSING_KEY, format!("`{}` is empty", source.name))
+            .help("a workflow needs `name`, `summary` and at least one `[steps.NAME]`");
+        return (None, empty.into());
+    }
+    let (fields, diagnostics) = toml::read(source);
+    let Some(fields) = fields else { return (None, diagnostics) };
+    let mut reader = Reader::new(source, diagnostics);
+
+    reader.unknown_keys(&fields, KEYS, "a workflow");
+    let name = reader.required_text(&fields, "name", 0..0, "name = \"restart-patroni\"");
+    let summary = reader.required_text(&fields, "summary", 0..0, "summary = \"one line for lists\"");
+    if let Some(name) = &name {
+        reader.workflow_name(name);
+    }
+    if let Some(summary) = &summary {
+        reader.one_line("summary", summary);
+    }
+    let workflow = Workflow {
+        source: Arc::clone(source),
+        name: name.unwrap_or_else(|| Spanned::new(String::new(), 0..0)),
+        summary: summary.map(|summary| summary.value).unwrap_or_default(),
+        description: reader.text(&fields, "description").map(|text| text.value),
+        whole: reader.boolean(&fields, "whole").unwrap_or_default(),
+        confirm: reader.expression(&fields, "confirm"),
+        params: reader.params(&fields),
+        steps: reader.steps(&fields),
+        outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),
+    };
+    reader.output_names(&workflow.outputs);
+    (Some(workflow), reader.diagnostics)
+}

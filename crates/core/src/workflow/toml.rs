@@ -1,0 +1,209 @@
+//! TOML text to a tree of values in which everything keeps its place. Knows nothing of workflows.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::{Number, Value};
+use toml::Spanned;
+use toml::de::{DeArray, DeString, DeTable, DeValue};
+
+use super::{Argument, ArgumentKind, Code, Diagnostic, Diagnostics, Source, Span};
+
+/// A document larger than this is refused unread: bytes.
+const MAX_LEN: usize = 1 << 20;
+/// Tables and lists in each other deeper than this are refused.
+const MAX_DEPTH: usize = 64;
+/// Further syntax errors than these are only counted.
+const MAX_ERRORS: usize = 10;
+/// Errors in longer lines are told without showing the line: bytes.
+const MAX_SHOWN_LINE: usize = 1000;
+
+/// The fields of a table, in the order of the text.
+pub(super) type Fields = IndexMap<String, Argument>;
+
+/// Reads a document. A key that is there twice is an error, and the first one counts.
+///
+/// Where the text isn't TOML there is no table; else there may be errors beside it.
+pub(super) fn read(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
+    let text = &source.text;
+    if text.len() > MAX_LEN {
+        let message = format!(
+            "`{}` is too large for a workflow: {} bytes, {MAX_LEN} are the limit",
+            source.name,
+            text.len()
+        );
+        return (None, Diagnostic::general(Code::SYNTAX, message).into());
+    }
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let (duplicates, syntax): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| error.message() == "duplicate key");
+    if !syntax.is_empty() {
+        return (None, syntax_errors(source, &syntax));
+    }
+    let mut diagnostics = Diagnostics::default();
+    for error in duplicates.iter().take(MAX_ERRORS) {
+        diagnostics.push(duplicate(source, error.span().unwrap_or_default()));
+    }
+    let mut reader = Reader { source, diagnostics };
+    let fields = reader.table(table.into_inner(), 0);
+    (Some(fields), reader.diagnostics)
+}
+
+fn syntax_errors(source: &Arc<Source>, errors: &[&toml::de::Error]) -> Diagnostics {
+    let mut diagnostics = Diagnostics::default();
+    let mut last_line = None;
+    let mut told = 0;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        // A broken line makes the parser stumble several times; its first word is the useful one.
+        let line = source.text.as_bytes()[..span.start.min(source.text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        if last_line == Some(line) {
+            continue;
+        }
+        last_line = Some(line);
+        diagnostics.push(syntax(source, span, error.message()));
+        told += 1;
+        if told == MAX_ERRORS {
+            break;
+        }
+    }
+    diagnostics
+}
+
+fn syntax(source: &Arc<Source>, span: Span, what: &str) -> Diagnostic {
+    let text = source.text.as_bytes();
+    let at = span.start.min(text.len());
+    let start = text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let end = text[at..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |newline| at + newline);
+    if end - start > MAX_SHOWN_LINE {
+        let line = text[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let message = format!("`{}` is not TOML: line {line}, byte {}: {what}", source.name, at - start + 1);
+        return Diagnostic::general(Code::SYNTAX, message);
+    }
+    Diagnostic::at(Code::SYNTAX, source, at..span.end.clamp(at, end.max(at)), format!("not TOML: {what}"))
+}
+
+/// A key that is there twice, with both places.
+///
+/// The parser tells only the second. So that one is given a name of its own and the text is read
+/// again: the first is then its neighbour.
+fn duplicate(source: &Arc<Source>, span: Span) -> Diagnostic {
+    const STAND_IN: &str = "\"\\u0001\"";
+    let written = source.text.get(span.clone()).unwrap_or_default();
+    let text = format!(
+        "{}{STAND_IN}{}",
+        source.text.get(..span.start).unwrap_or_default(),
+        source.text.get(span.end..).unwrap_or_default()
+    );
+    let name = key_text(written);
+    let (table, _) = DeTable::parse_recoverable(&text);
+    let first = find_neighbour(table.get_ref(), span.start, &name);
+    let found =
+        Diagnostic::at(Code::UNKNOWN_KEY, source, span, format!("`{name}` is there twice")).label("again");
+    match first {
+        Some(first) => found.also(first, "first here"),
+        None => found,
+    }
+}
+
+/// A key without its quotes.
+fn key_text(written: &str) -> String {
+    let quoted = |quote| written.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    quoted('"').or_else(|| quoted('\'')).unwrap_or(written).to_owned()
+}
+
+/// Where the key `name` stands in the table that has a key beginning at `at`.
+fn find_neighbour(table: &DeTable<'_>, at: usize, name: &str) -> Option<Span> {
+    if table.keys().any(|key| key.span().start == at) {
+        return table.keys().find(|key| key.get_ref() == name).map(Spanned::span);
+    }
+    table.values().find_map(|value| find_in_value(value.get_ref(), at, name))
+}
+
+fn find_in_value(value: &DeValue<'_>, at: usize, name: &str) -> Option<Span> {
+    match value {
+        DeValue::Table(table) => find_neighbour(table, at, name),
+        DeValue::Array(items) => items.iter().find_map(|item| find_in_value(item.get_ref(), at, name)),
+        _ => None,
+    }
+}
+
+struct Reader<'s> {
+    source: &'s Arc<Source>,
+    diagnostics: Diagnostics,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, table: DeTable<'_>, depth: usize) -> Fields {
+        let mut entries: Vec<(Spanned<DeString<'_>>, Spanned<DeValue<'_>>)> = table.into_iter().collect();
+        // The parser sorts by name; people expect their own order.
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut fields = Fields::with_capacity(entries.len());
+        for (key, value) in entries {
+            let place = key.span();
+            if let Some(mut field) = self.value(value, depth) {
+                field.key = Some(place);
+                fields.insert(key.into_inner().into_owned(), field);
+            }
+        }
+        fields
+    }
+
+    fn list(&mut self, items: DeArray<'_>, depth: usize) -> Vec<Argument> {
+        items.into_iter().filter_map(|item| self.value(item, depth)).collect()
+    }
+
+    /// None where the value is refused, and told.
+    fn value(&mut self, value: Spanned<DeValue<'_>>, depth: usize) -> Option<Argument> {
+        let span = value.span();
+        if depth >= MAX_DEPTH {
+            self.refuse(span, "nested too deep".to_owned(), format!("{MAX_DEPTH} levels are the limit"));
+            return None;
+        }
+        let kind = match value.into_inner() {
+            DeValue::String(text) => ArgumentKind::Text(text.into_owned()),
+            DeValue::Boolean(value) => ArgumentKind::Plain(value.into()),
+            DeValue::Integer(integer) => {
+                let Ok(number) = i64::from_str_radix(integer.as_str(), integer.radix()) else {
+                    self.refuse(
+                        span,
+                        "this integer is too large".to_owned(),
+                        format!("from {} to {}", i64::MIN, i64::MAX),
+                    );
+                    return None;
+                };
+                ArgumentKind::Plain(number.into())
+            }
+            DeValue::Float(float) => {
+                let number = float.as_str().parse::<f64>().ok().and_then(Number::from_f64);
+                let Some(number) = number else {
+                    self.refuse(
+                        span,
+                        "not a finite number".to_owned(),
+                        "write a number such as 1.5".to_owned(),
+                    );
+                    return None;
+                };
+                ArgumentKind::Plain(Value::Number(number))
+            }
+            DeValue::Datetime(_) => {
+                self.refuse(
+                    span,
+                    "a date is not a value of workflows".to_owned(),
+                    "write it in quotes, as text".to_owned(),
+                );
+                return None;
+            }
+            DeValue::Array(items) => ArgumentKind::List(self.list(items, depth + 1)),
+            DeValue::Table(table) => ArgumentKind::Table(self.table(table, depth + 1)),
+        };
+        Some(Argument { span, key: None, kind })
+    }
+
+    fn refuse(&mut self, span: Span, message: String, help: String) {
+        self.diagnostics.push(Diagnostic::at(Code::TYPE, self.source, span, message).help(help));
+    }
+}

@@ -1,0 +1,238 @@
+//! A world in memory for engine tests: step types that count what they do and can be told to fail.
+
+#![expect(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use flow_core::engine::{Engine, Report, RunHandle};
+use flow_core::inventory::{Host, Inventory};
+use flow_core::plan::{Filter, Inputs, Plan, Request};
+use flow_core::run::{Event, RunId};
+use flow_core::step::{
+    Change, Check, Context, Output, Registry, Resolved, Resources, Step, StepError, StepType,
+};
+use flow_core::store::{SqliteStore, Store};
+use flow_core::workflow::Bundle;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// What is established, and how often each thing was done.
+#[derive(Default)]
+pub struct World {
+    pub there: Mutex<BTreeMap<String, String>>,
+    pub effects: Mutex<BTreeMap<String, u32>>,
+    /// What the next applies of a thing do instead.
+    pub faults: Mutex<BTreeMap<String, Vec<Fault>>>,
+    pub order: Mutex<Vec<String>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Fault {
+    Fail,
+    LoseAnswer,
+    LoseRequest,
+    Panic,
+    Hang,
+    NoEffect,
+}
+
+impl World {
+    pub fn fault(&self, thing: &str, faults: &[Fault]) {
+        self.faults.lock().unwrap().insert(thing.to_owned(), faults.to_vec());
+    }
+
+    pub fn count(&self, thing: &str) -> u32 {
+        self.effects.lock().unwrap().get(thing).copied().unwrap_or(0)
+    }
+
+    pub fn total(&self) -> u32 {
+        self.effects.lock().unwrap().values().sum()
+    }
+
+    fn next_fault(&self, thing: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let list = faults.get_mut(thing)?;
+        (!list.is_empty()).then(|| list.remove(0))
+    }
+
+    fn establish(&self, thing: &str, value: &str) {
+        self.there.lock().unwrap().insert(thing.to_owned(), value.to_owned());
+        *self.effects.lock().unwrap().entry(thing.to_owned()).or_default() += 1;
+        self.order.lock().unwrap().push(thing.to_owned());
+    }
+}
+
+/// Establishes a thing.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Make {
+    /// Its name; on a host, `NAME@HOST`.
+    pub thing: String,
+    /// Its value.
+    #[serde(default)]
+    pub value: String,
+}
+
+impl Make {
+    fn key(&self, cx: &Context) -> String {
+        match cx.inventory_host() {
+            Some(host) => format!("{}@{}", self.thing, host.name),
+            None => self.thing.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl Step for Make {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let world = cx.resource::<Arc<World>>()?;
+        let there = world.there.lock().unwrap().get(&self.key(cx)).cloned();
+        Ok(match there {
+            Some(value) if value == self.value => Check::Satisfied(Output::empty().with("value", value)),
+            other => Check::Pending(Change::new(format!("{other:?} -> {}", self.value))),
+        })
+    }
+
+    async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        let world = cx.resource::<Arc<World>>()?;
+        let key = self.key(cx);
+        match world.next_fault(&key) {
+            Some(Fault::Fail) => return Err(StepError::failed("told to fail")),
+            Some(Fault::LoseRequest) => return Err(StepError::lost("told to lose the request")),
+            Some(Fault::LoseAnswer) => {
+                world.establish(&key, &self.value);
+                return Err(StepError::lost("told to lose the answer"));
+            }
+            Some(Fault::Panic) => panic!("told to panic"),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::NoEffect) => return Ok(Output::empty()),
+            None => {}
+        }
+        world.establish(&key, &self.value);
+        Ok(Output::empty().with("made", true))
+    }
+}
+
+impl StepType for Make {
+    const NAME: &'static str = "make";
+}
+
+/// A bare command: nothing can be looked at, so nothing is known after a crash.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bare {
+    /// What is counted.
+    pub thing: String,
+}
+
+#[async_trait]
+impl Step for Bare {
+    async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
+        Ok(Check::Pending(Change::new("a command is run")))
+    }
+
+    async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        let world = cx.resource::<Arc<World>>()?;
+        match world.next_fault(&self.thing) {
+            Some(Fault::LoseAnswer) => Err(StepError::lost("told to lose the answer")),
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => {
+                world.establish(&self.thing, "");
+                Ok(Output::empty())
+            }
+        }
+    }
+
+    fn verifiable(&self) -> bool {
+        false
+    }
+
+    async fn resolve(&self, _cx: &Context, _change: &Change) -> Result<Resolved, StepError> {
+        Ok(Resolved::Unknown("a bare command leaves nothing to look at".to_owned()))
+    }
+}
+
+impl StepType for Bare {
+    const NAME: &'static str = "bare";
+}
+
+/// The same as `make`, but destructive.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Wipe(Make);
+
+#[async_trait]
+impl Step for Wipe {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        self.0.check(cx).await
+    }
+
+    async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
+        self.0.apply(cx, change).await
+    }
+}
+
+impl StepType for Wipe {
+    const NAME: &'static str = "wipe";
+    const DESTRUCTIVE: bool = true;
+}
+
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.add::<Make>().add::<Bare>().add::<Wipe>();
+    registry
+}
+
+pub fn engine(world: &Arc<World>) -> Engine {
+    let mut resources = Resources::default();
+    resources.insert(Arc::clone(world));
+    Engine::new(registry()).with_resources(resources)
+}
+
+pub fn inventory(hosts: &[&str]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for name in hosts {
+        let host = Host { name: (*name).to_owned(), vars: serde_json::Map::new() };
+        inventory.hosts.insert((*name).to_owned(), host.into());
+    }
+    let all: Vec<String> = hosts.iter().map(|name| (*name).to_owned()).collect();
+    inventory.groups.insert("all".to_owned(), all.clone());
+    inventory.groups.insert("nodes".to_owned(), all);
+    inventory
+}
+
+pub fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Request {
+    let inputs = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Request {
+        bundle: Bundle::single("test.toml", text),
+        inventory: inventory(hosts),
+        inputs: Inputs(inputs),
+        filter: Filter::default(),
+    }
+}
+
+pub fn plan(engine: &Engine, text: &str, hosts: &[&str]) -> Plan {
+    Plan::new(request(text, hosts, &[]), engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn store(folder: &Path) -> Box<dyn Store> {
+    Box::new(SqliteStore::open(&folder.join("runs.db")).unwrap())
+}
+
+/// Lets a run go to its end.
+pub async fn finish(mut handle: RunHandle) -> (Report, Vec<Event>) {
+    let mut events = Vec::new();
+    while let Some(notice) = handle.notices.recv().await {
+        if let flow_core::engine::Notice::Event(record) = notice {
+            events.push(record.event);
+        }
+    }
+    (handle.wait().await.unwrap(), events)
+}
+
+pub fn resume(engine: &Engine, folder: &Path, run: &RunId) -> RunHandle {
+    engine.open(store(folder), run, None).unwrap().resume().unwrap()
+}

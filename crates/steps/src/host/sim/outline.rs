@@ -1,0 +1,72 @@
+//! What two worlds are compared by: what a person would call their state, without numbers that only
+//! say in which order things happened.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::files::NodeKind;
+use super::state::{HostState, WorldState};
+use super::units;
+
+impl WorldState {
+    /// The end state, a line for each file, unit, package, process and key, in order.
+    ///
+    /// Without inodes, process ids, invocations, revisions, leases, locks, attempts and logs: a run
+    /// that was interrupted may differ in them from one that was not.
+    pub fn outline(&self) -> String {
+        let mut text = String::new();
+        for (name, host) in &self.hosts {
+            for line in host.outline() {
+                // Writing to a string can't fail.
+                let _ = writeln!(text, "{name} {line}");
+            }
+        }
+        for (key, stored) in &self.etcd.keys {
+            let lease = if stored.lease == 0 { "" } else { " (leased)" };
+            let _ = writeln!(text, "etcd {key}{lease} = {}", stored.value);
+        }
+        text
+    }
+
+    /// How often each change was made: `HOST KIND TEXT` to its count.
+    pub fn effect_counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for effect in &self.effects {
+            *counts.entry(format!("{} {} {}", effect.host, effect.kind, effect.text)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl HostState {
+    fn outline(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (path, node) in self.files.nodes() {
+            let what = match &node.kind {
+                NodeKind::Directory => "directory".to_owned(),
+                NodeKind::Symlink(target) => format!("-> {target}"),
+                NodeKind::File(_) if path.ends_with("/postmaster.pid") => "file".to_owned(),
+                NodeKind::File(bytes) => format!("file {:?}", String::from_utf8_lossy(bytes)),
+            };
+            lines.push(format!("{path} {}:{} {:o} {what}", node.owner, node.group, node.mode));
+        }
+        for name in self.units.keys() {
+            let unit = units::show(self, name);
+            lines.push(format!("unit {name} {} {} {} {}", unit.load, unit.active, unit.sub, unit.file_state));
+        }
+        lines.extend(self.packages.iter().map(|(name, version)| format!("package {name} {version}")));
+        let mut processes: Vec<_> = self
+            .processes
+            .values()
+            .map(|process| format!("process {} {}", process.user, process.command))
+            .collect();
+        processes.sort();
+        lines.extend(processes);
+        lines.extend(
+            self.postgres
+                .iter()
+                .map(|postgres| format!("postgres {:?} {}", postgres.role, postgres.data_dir)),
+        );
+        lines
+    }
+}
