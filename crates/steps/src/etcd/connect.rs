@@ -71,7 +71,7 @@ pub(super) fn validate_endpoints(endpoints: &[String]) -> Result<(), String> {
     if endpoints.is_empty() {
         return Err("`endpoints` is empty".to_owned());
     }
-    endpoints.iter().try_for_each(|text| self::endpoint(text).map(|_| ()))
+    endpoints.iter().try_for_each(|text| endpoint(text).map(|_| ()))
 }
 
 #[cfg(test)]
