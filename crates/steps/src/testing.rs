@@ -20,6 +20,18 @@ pub(crate) struct Lab {
     _directory: tempfile::TempDir,
 }
 
+pub(crate) const HOSTS: [(&str, &str); 3] =
+    [("patroni1", "198.18.0.11"), ("patroni2", "198.18.0.12"), ("patroni3", "198.18.0.13")];
+/// The data directory on bookworm.
+pub(crate) const DATA: &str = "/var/lib/postgresql/15/main";
+pub(crate) const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+const PATRONI: &str = "scope: demo\nnamespace: /service/\nname: HOST\nrestapi:\n  listen: ADDRESS:8008\n  \
+    connect_address: ADDRESS:8008\netcd3:\n  hosts: [198.18.0.11:2379, 198.18.0.12:2379, 198.18.0.13:2379]\n\
+    bootstrap:\n  dcs:\n    ttl: 30\n    loop_wait: 10\npostgresql:\n  listen: ADDRESS:5432\n  \
+    connect_address: ADDRESS:5432\n  data_dir: /var/lib/postgresql/VERSION/main\n  \
+    bin_dir: /usr/lib/postgresql/VERSION/bin\n";
+
 /// The run of all tests.
 const RUN: &str = "0123456789ab";
 
@@ -45,6 +57,64 @@ impl Lab {
             lab.world.host(host).lock(&claim).await.unwrap();
         }
         lab
+    }
+
+    /// A healthy cluster of three, made by this library's own steps.
+    pub(crate) async fn deployed() -> Self {
+        Self::deployed_on(Release::Bookworm).await
+    }
+
+    pub(crate) async fn deployed_on(release: Release) -> Self {
+        let lab = Self::of(release).await;
+        let version = if release == Release::Bookworm { 15 } else { 17 };
+        let peers = ["patroni1=http://198.18.0.11:2380", "patroni2=http://198.18.0.12:2380", "patroni3=http://198.18.0.13:2380"];
+        for (host, address) in HOSTS {
+            lab.make(host, "file", json!({
+                "path": "/etc/postgresql-common/createcluster.conf", "parents": true, "content": "create_main_cluster = false\n",
+            })).await;
+            lab.make(host, "package", json!({
+                "names": ["postgresql-common", format!("postgresql-{version}"), "etcd-server", "patroni"],
+                "mask": ["etcd.service", "patroni.service"],
+            })).await;
+            // The packages make it only where they make a cluster of their own.
+            lab.make(host, "directory", json!({
+                "path": format!("/var/lib/postgresql/{version}"), "owner": "postgres", "group": "postgres",
+            })).await;
+            let etcd = format!("ETCD_NAME={host}\nETCD_INITIAL_CLUSTER={}\n", peers.join(","));
+            lab.make(host, "file", json!({ "path": "/etc/default/etcd", "content": etcd })).await;
+            let patroni = PATRONI.replace("HOST", host).replace("ADDRESS", address).replace("VERSION", &version.to_string());
+            lab.make(host, "file", json!({
+                "path": "/etc/patroni/config.yml", "content": patroni, "mode": "0600", "owner": "postgres",
+            })).await;
+        }
+        for unit in ["etcd.service", "patroni.service"] {
+            for (host, _) in HOSTS {
+                let running = json!({ "unit": unit, "state": "running", "enabled": true, "masked": false });
+                lab.make(host, "systemd.unit", running).await;
+            }
+        }
+        lab
+    }
+
+    /// Carries out one step.
+    pub(crate) async fn make(&self, host: &str, uses: &str, with: serde_json::Value) {
+        let mut registry = flow_core::step::Registry::new();
+        crate::register(&mut registry);
+        let step = registry.get(uses).unwrap().make(with).unwrap();
+        self.establish(&*step, &self.on(host)).await;
+    }
+
+    /// Gives a member a data directory of another cluster, as fixtures/lab/break-system-id does.
+    pub(crate) async fn break_system_id(&self, host: &str) {
+        self.world
+            .edit_host(host, |host| {
+                let path = format!("{DATA}/global/pg_control");
+                let text = host.files.text(&path).unwrap().to_owned();
+                let mut control: serde_json::Value = serde_json::from_str(&text).unwrap();
+                control["system_identifier"] = json!("7799999999999999999");
+                host.files.write(&path, control.to_string(), &Default::default()).unwrap();
+            })
+            .unwrap();
     }
 
     /// Adds a file of the workflow's folder.

@@ -106,3 +106,37 @@ impl Step for EtcdMember {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, satisfied};
+
+    fn member(timeout: u64) -> EtcdMember {
+        serde_json::from_value(serde_json::json!({ "members": 3, "timeout": timeout })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_member_with_a_majority_serves() {
+        let lab = Lab::deployed().await;
+        let output = satisfied(member(0).check(&lab.on("patroni1")).await.unwrap());
+        assert_eq!(output.0["members"].as_array().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn without_a_majority_it_does_not() {
+        let lab = Lab::deployed().await;
+        for host in ["patroni2", "patroni3"] {
+            lab.world.kill(host).unwrap();
+        }
+        let cx = lab.on("patroni1");
+        let error = member(0).apply(&cx, &Change::default()).await.unwrap_err();
+        assert!(error.message.contains("etcd at 127.0.0.1:2379"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn in_a_plan_of_bare_hosts_it_is_told_later() {
+        let lab = Lab::bare().await;
+        assert!(matches!(member(0).check(&lab.planning("patroni1")).await.unwrap(), Check::Deferred(_)));
+    }
+}

@@ -130,3 +130,92 @@ impl Step for EtcdPrefixAbsent {
         Ok(Self::output(&now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::EtcdPrefixSaved;
+    use crate::host::sim::{Fault, FaultKind, StoredKey};
+    use crate::testing::{HOSTS, Lab, done, pending, satisfied};
+    use serde_json::{Value, json};
+
+    fn arguments() -> Value {
+        json!({ "endpoints": ["198.18.0.11:2379", "198.18.0.12:2379"], "prefix": "/service/demo/", "timeout": 0 })
+    }
+
+    fn absent() -> EtcdPrefixAbsent {
+        serde_json::from_value(arguments()).unwrap()
+    }
+
+    async fn stopped() -> Lab {
+        let lab = Lab::deployed().await;
+        for (host, _) in HOSTS.into_iter().rev() {
+            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped", "masked": true })).await;
+        }
+        let other = StoredKey { value: "7".into(), mod_revision: 1, lease: 0 };
+        lab.world.edit(|state| state.etcd.keys.insert("/service/demo-other/initialize".into(), other)).unwrap();
+        lab
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_the_scope_are_deleted_and_no_others() {
+        let lab = stopped().await;
+        let (change, output) = lab.establish(&absent(), &lab.on("patroni1")).await;
+        assert!(change.diff.unwrap().contains("-/service/demo/initialize\n"));
+        assert!(output.0["deleted"].as_array().unwrap().contains(&json!("/service/demo/config")));
+        let left: Vec<_> = lab.world.state().unwrap().etcd.keys.into_keys().collect();
+        assert_eq!(left, ["/service/demo-other/initialize"]);
+    }
+
+    #[tokio::test]
+    async fn while_a_leader_holds_its_key_nothing_is_deleted() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let change = pending(absent().check(&cx).await.unwrap());
+        let error = absent().apply(&cx, &change).await.unwrap_err();
+        assert!(error.message.contains("/service/demo/leader is held by patroni1"), "{}", error.message);
+        assert!(lab.world.state().unwrap().etcd.get("/service/demo/initialize").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_written_meanwhile_stops_it() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let change = pending(absent().check(&cx).await.unwrap());
+        let new = StoredKey { value: "x".into(), mod_revision: 999, lease: 0 };
+        lab.world.edit(|state| state.etcd.keys.insert("/service/demo/failover".into(), new)).unwrap();
+        let error = absent().apply(&cx, &change).await.unwrap_err();
+        assert_eq!(error.message, "keys were written meanwhile: /service/demo/failover");
+        assert!(lab.world.state().unwrap().etcd.get("/service/demo/config").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_deletion_whose_answer_was_lost_is_found_done() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let change = pending(absent().check(&cx).await.unwrap());
+        lab.world.inject(Fault::at("patroni1", "etcd delete-prefix", FaultKind::LoseAnswer)).unwrap();
+        absent().apply(&cx, &change).await.unwrap_err();
+        done(absent().resolve(&cx, &change).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn keys_are_saved_without_the_prefix_and_with_the_dynamic_configuration() {
+        let lab = Lab::deployed().await;
+        let saved: EtcdPrefixSaved =
+            serde_json::from_value(json!({ "endpoints": ["198.18.0.13:2379"], "prefix": "/service/demo/" })).unwrap();
+        let output = satisfied(saved.check(&lab.on("patroni1")).await.unwrap()).0;
+        assert_eq!(output["config"]["ttl"], 30);
+        assert_eq!(output["keys"]["leader"], "patroni1");
+    }
+
+    #[test]
+    fn a_prefix_that_reaches_too_far_is_refused() {
+        let with = |prefix: &str| {
+            let mut arguments = arguments();
+            arguments["prefix"] = prefix.into();
+            serde_json::from_value::<EtcdPrefixAbsent>(arguments).unwrap().validate()
+        };
+        assert!(with("/service/demo").is_err() && with("/service/").is_err() && with("/").is_err());
+    }
+}

@@ -175,3 +175,62 @@ impl Step for PatroniCluster {
         waited.map_err(|error| error.with_hint("`journalctl -u patroni` on the members says what they wait for"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::Release;
+    use crate::testing::{HOSTS, Lab, satisfied};
+
+    fn cluster() -> PatroniCluster {
+        let members: Vec<String> = HOSTS.iter().map(|(_, address)| format!("{address}:8008")).collect();
+        serde_json::from_value(json!({ "members": members, "timeout": 0 })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_deployed_cluster_is_healthy_on_both_releases() {
+        for release in [Release::Bookworm, Release::Trixie] {
+            let lab = Lab::deployed_on(release).await;
+            let output = satisfied(cluster().check(&lab.on("patroni2")).await.unwrap()).0;
+            assert_eq!(output["leader"], "198.18.0.11:8008");
+            assert_eq!(output["members"].as_array().unwrap().len(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_down_is_named() {
+        let lab = Lab::deployed().await;
+        lab.break_system_id("patroni3").await;
+        let error = cluster().apply(&lab.on("patroni1"), &Change::default()).await.unwrap_err();
+        assert!(error.message.contains("Patroni at 198.18.0.13:8008 doesn't answer"), "{}", error.message);
+    }
+
+    fn judged(change: impl Fn(&mut [Report])) -> String {
+        let report = |role: &str| Report {
+            state: "running".into(),
+            role: role.into(),
+            system_identifier: Some("7".into()),
+            position: Some(100),
+            ..Report::default()
+        };
+        let mut reports = [report("leader"), report("replica"), report("replica")];
+        reports[0].streaming = vec!["b".into(), "c".into()];
+        change(&mut reports);
+        let answers = ["a", "b", "c"].into_iter().zip(reports.map(Ok)).collect();
+        match (PatroniCluster { max_lag: 10, ..cluster() }).judge(&answers) {
+            Seen::Yes(_) => "healthy".into(),
+            Seen::NotYet(why) => why,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_to_health_is_told() {
+        assert_eq!(judged(|_| ()), "healthy");
+        assert_eq!(judged(|all| all[0].role = "replica".into()), "no member leads");
+        assert_eq!(judged(|all| all[1].role = "leader".into()), "more than one member leads: a, b");
+        assert_eq!(judged(|all| all[2].state = "creating replica".into()), "c is replica, creating replica");
+        assert_eq!(judged(|all| all[0].streaming.truncate(1)), "1 of 2 replicas stream");
+        assert_eq!(judged(|all| all[1].position = Some(80)), "b is 20 bytes behind");
+        assert!(judged(|all| all[1].system_identifier = Some("8".into())).contains("different system identifiers"));
+    }
+}

@@ -47,3 +47,20 @@ fn output(settings: &Settings) -> Output {
         _ => Output::empty(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, refused, satisfied};
+
+    #[tokio::test]
+    async fn a_configuration_is_given_and_a_missing_one_refused() {
+        let step: PatroniConfig = serde_json::from_value(serde_json::json!({})).unwrap();
+        let lab = Lab::deployed().await;
+        let output = satisfied(step.check(&lab.on("patroni2")).await.unwrap()).0;
+        assert_eq!((&output["name"], &output["prefix"]), (&"patroni2".into(), &"/service/demo/".into()));
+        let bare = Lab::bare().await;
+        assert!(refused(step.check(&bare.on("patroni1")).await.unwrap()).contains("/etc/patroni/config.yml"));
+        assert!(matches!(step.check(&bare.planning("patroni1")).await.unwrap(), Check::Deferred(_)));
+    }
+}

@@ -100,3 +100,36 @@ impl Step for PatroniDataMatches {
         Ok(Output::empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{HOSTS, Lab, satisfied};
+    use serde_json::json;
+
+    fn step() -> PatroniDataMatches {
+        serde_json::from_value(json!({})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_member_of_the_cluster_matches_and_one_of_another_does_not() {
+        let lab = Lab::deployed().await;
+        satisfied(step().check(&lab.on("patroni3")).await.unwrap());
+        lab.break_system_id("patroni3").await;
+        let error = step().check(&lab.on("patroni3")).await.unwrap_err();
+        assert!(error.message.contains("belongs to another cluster"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn data_without_a_cluster_in_etcd_is_not_adopted() {
+        let lab = Lab::deployed().await;
+        for (host, _) in HOSTS.into_iter().rev() {
+            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped" })).await;
+        }
+        lab.world.edit(|state| state.etcd.keys.clear()).unwrap();
+        let error = step().check(&lab.on("patroni1")).await.unwrap_err();
+        assert!(error.message.contains("the first Patroni to start would make it the cluster's"), "{}", error.message);
+        lab.make("patroni1", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
+        satisfied(step().check(&lab.on("patroni1")).await.unwrap());
+    }
+}

@@ -75,3 +75,22 @@ impl Step for PatroniDynamicConfig {
         Ok(Output::empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, pending};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn the_dynamic_configuration_is_put_back_exactly() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let wanted = json!({ "ttl": 60, "postgresql": { "parameters": { "max_connections": 77 } } });
+        let step: PatroniDynamicConfig = serde_json::from_value(json!({ "config": wanted })).unwrap();
+        assert!(pending(step.check(&cx).await.unwrap()).diff.unwrap().contains("+  \"ttl\": 60"));
+        lab.establish(&step, &cx).await;
+        let config = lab.world.state().unwrap().etcd.get("/service/demo/config").unwrap().to_owned();
+        assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), wanted);
+    }
+}

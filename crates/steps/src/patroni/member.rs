@@ -98,3 +98,25 @@ impl Step for PatroniMember {
         waited.map_err(|error| error.with_hint("`journalctl -u patroni` on the host says what it waits for"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, pending, satisfied};
+
+    fn member(role: &str) -> PatroniMember {
+        serde_json::from_value(serde_json::json!({ "role": role, "timeout": 0 })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_member_is_in_its_role_or_is_waited_for() {
+        let lab = Lab::deployed().await;
+        let output = satisfied(member("leader").check(&lab.on("patroni1")).await.unwrap());
+        assert_eq!(output.0["role"], "leader");
+        satisfied(member("replica").check(&lab.on("patroni2")).await.unwrap());
+        let cx = lab.on("patroni2");
+        let change = pending(member("leader").check(&cx).await.unwrap());
+        let error = member("leader").apply(&cx, &change).await.unwrap_err();
+        assert_eq!(error.message, "not so after 0 s: patroni2 is replica, running");
+    }
+}

@@ -100,3 +100,28 @@ impl Step for PatroniStatus {
         Ok(Output::empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, satisfied};
+
+    async fn status(lab: &Lab, host: &str) -> serde_json::Map<String, serde_json::Value> {
+        let step: PatroniStatus = serde_json::from_value(serde_json::json!({})).unwrap();
+        satisfied(step.check(&lab.on(host)).await.unwrap()).0
+    }
+
+    #[tokio::test]
+    async fn a_leader_a_replica_and_a_looping_member_are_told_apart() {
+        let lab = Lab::deployed().await;
+        lab.break_system_id("patroni3").await;
+        let leader = status(&lab, "patroni1").await;
+        assert_eq!((&leader["role"], &leader["unit"]), (&"leader".into(), &"active (running)".into()));
+        assert_eq!(status(&lab, "patroni2").await["role"], "replica");
+        assert_eq!(leader["dynamic_config"]["ttl"], 30);
+        let broken = status(&lab, "patroni3").await;
+        assert_eq!((&broken["answers"], &broken["role"]), (&false.into(), &serde_json::Value::Null));
+        assert_eq!(broken["unit"], "activating (auto-restart)");
+        assert_eq!(broken["system_identifier"], "7799999999999999999");
+    }
+}

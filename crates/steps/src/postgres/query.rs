@@ -126,3 +126,44 @@ impl Step for PostgresQuery {
         Ok(output(self.connect(cx).await?.query(&self.sql).await?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::{CannedSql, ScriptMatch};
+    use crate::testing::{Lab, pending, satisfied};
+    use serde_json::json;
+
+    fn query(with: Value) -> PostgresQuery {
+        serde_json::from_value(with).unwrap()
+    }
+
+    fn answers(lab: &Lab, query: &str, value: &str) {
+        let Value::Object(row) = json!({ "v": value }) else { unreachable!() };
+        let query = ScriptMatch::Exact(query.into());
+        lab.world.rows(CannedSql { host: None, query, result: Ok(vec![row]) }).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_query_that_only_asks_gives_rows_and_compares_them() {
+        let lab = Lab::deployed().await;
+        answers(&lab, "SET default_transaction_read_only = on", "");
+        answers(&lab, "select 1", "1");
+        let cx = lab.on("patroni1");
+        let output = satisfied(query(json!({ "sql": "select 1", "expect": [{ "v": 1 }] })).check(&cx).await.unwrap());
+        assert_eq!(output.0["rows"][0]["v"], "1");
+        let error = query(json!({ "sql": "select 1", "expect": [{ "v": 2 }] })).check(&cx).await.unwrap_err();
+        assert_eq!(error.message, "the rows are not the expected ones");
+    }
+
+    #[tokio::test]
+    async fn a_condition_decides_whether_something_is_done() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni1");
+        let step = query(json!({ "sql": "create role x", "satisfied_if": "select exists" }));
+        answers(&lab, "select exists", "f");
+        assert_eq!(pending(step.check(&cx).await.unwrap()).summary, "run: create role x");
+        answers(&lab, "select exists", "t");
+        satisfied(step.check(&cx).await.unwrap());
+    }
+}

@@ -80,3 +80,18 @@ impl Step for PostgresStopped {
         if reply.success() { Ok(Output::empty()) } else { Err(exit_error(&reply)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{BIN, DATA, Lab, pending, satisfied};
+
+    #[tokio::test]
+    async fn a_running_postgresql_is_pending_and_none_is_satisfied() {
+        let lab = Lab::deployed().await;
+        let step: PostgresStopped = serde_json::from_value(serde_json::json!({ "data_dir": DATA, "bin_dir": BIN })).unwrap();
+        let change = pending(step.check(&lab.on("patroni2")).await.unwrap());
+        assert!(change.summary.starts_with(&format!("stop PostgreSQL on {DATA}: ")), "{}", change.summary);
+        satisfied(step.check(&Lab::bare().await.on("patroni1")).await.unwrap());
+    }
+}

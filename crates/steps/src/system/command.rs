@@ -167,3 +167,89 @@ impl Step for Command {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::{Fault, FaultKind};
+    use crate::testing::{Lab, done, pending, satisfied};
+    use serde_json::json;
+
+    fn command(with: serde_json::Value) -> Command {
+        serde_json::from_value(with).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_command_creates_says_that_nothing_is_left_to_do() {
+        let lab = Lab::bare().await;
+        let step = command(json!({ "script": "touch /root/made", "creates": "/root/made" }));
+        let (change, output) = lab.establish(&step, &lab.on("patroni1")).await;
+        assert_eq!(change.summary, "run: touch /root/made");
+        assert_eq!(output.0["code"], 0);
+    }
+
+    #[tokio::test]
+    async fn an_exit_status_that_is_not_accepted_fails_with_its_words() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = command(json!({ "script": "cat /no/such", "repeatable": true }));
+        let error = step.apply(&cx, &Change::default()).await.unwrap_err();
+        assert_eq!(error.message, "exit status 1: /no/such: No such file or directory");
+        let step = command(json!({ "script": "cat /no/such", "accept": [0, 1] }));
+        assert_eq!(step.apply(&cx, &Change::default()).await.unwrap().0["code"], 1);
+    }
+
+    #[tokio::test]
+    async fn unless_is_looked_at_before_and_check_afterwards_too() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = command(json!({ "script": "touch /root/a", "unless": "test -e /root/a" }));
+        pending(step.check(&cx).await.unwrap());
+        assert!(!step.verifiable());
+        let step = command(json!({ "script": "touch /root/b", "check": "test -e /root/b" }));
+        lab.establish(&step, &cx).await;
+        assert!(step.verifiable());
+    }
+
+    #[tokio::test]
+    async fn a_bare_command_that_was_interrupted_is_never_guessed() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let bare = command(json!({ "script": "touch /root/made" }));
+        let change = pending(bare.check(&cx).await.unwrap());
+        lab.world.inject(Fault::at("patroni1", "run touch", FaultKind::LoseAnswer)).unwrap();
+        bare.apply(&cx, &change).await.unwrap_err();
+        let Resolved::Unknown(why) = bare.resolve(&cx, &change).await.unwrap() else { panic!("known") };
+        assert!(why.contains("touch /root/made"), "{why}");
+        let again = command(json!({ "script": "touch /root/made", "repeatable": true }));
+        assert_eq!(again.resolve(&cx, &change).await.unwrap(), Resolved::NotDone);
+        let created = command(json!({ "script": "touch /root/made", "creates": "/root/made" }));
+        done(created.resolve(&cx, &change).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_detached_command_is_resolved_by_what_it_answered() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = command(json!({ "script": "echo hello", "detached": true }));
+        lab.world.inject(Fault::at("patroni1", "run echo", FaultKind::LoseAnswer)).unwrap();
+        step.apply(&cx, &Change::default()).await.unwrap_err();
+        assert_eq!(done(step.resolve(&cx, &Change::default()).await.unwrap()).0["stdout"], "hello");
+    }
+
+    #[tokio::test]
+    async fn the_script_of_several_lines_is_shown_whole() {
+        let lab = Lab::bare().await;
+        let step = command(json!({ "script": "\ntrue\nfalse\n" }));
+        let change = pending(step.check(&lab.on("patroni1")).await.unwrap());
+        assert_eq!((change.summary.as_str(), change.diff.as_deref()), ("run: true", Some("true\nfalse")));
+        let created = command(json!({ "script": "true", "creates": "/root" }));
+        satisfied(created.check(&lab.on("patroni1")).await.unwrap());
+    }
+
+    #[test]
+    fn standard_input_of_a_detached_command_is_refused() {
+        assert!(command(json!({ "script": "x", "stdin": "y", "detached": true })).validate().is_err());
+        assert!(command(json!({ "script": " " })).validate().is_err());
+    }
+}

@@ -222,3 +222,89 @@ fn counts(before: &str, after: &str) -> String {
     let count = |tag| diff.iter_all_changes().filter(|change| change.tag() == tag).count();
     format!("+{} -{} lines", count(ChangeTag::Insert), count(ChangeTag::Delete))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::{File, Template};
+    use crate::testing::{Lab, pending, refused, satisfied};
+    use flow_core::step::Step;
+    use serde_json::json;
+
+    fn file(with: serde_json::Value) -> File {
+        serde_json::from_value(with).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_made_changed_and_put_back() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let first = file(json!({ "path": "/etc/new/a.conf", "content": "one\n", "parents": true }));
+        let (made, _) = lab.establish(&first, &cx).await;
+        assert_eq!(made.summary, "create /etc/new/a.conf");
+        assert!(made.diff.unwrap().contains("+one"));
+
+        let second = file(json!({ "path": "/etc/new/a.conf", "content": "two\n", "mode": "0600" }));
+        let (changed, output) = lab.establish(&second, &cx).await;
+        assert_eq!(changed.summary, "change /etc/new/a.conf: +1 -1 lines, mode 0644 -> 0600");
+        assert!(changed.diff.as_deref().unwrap().contains("-one\n+two"));
+
+        second.undo(&cx, &changed, Some(&output)).await.unwrap();
+        assert_eq!(lab.text("patroni1", "/etc/new/a.conf").as_deref(), Some("one\n"));
+        satisfied(first.check(&cx).await.unwrap());
+        let made = Change { diff: None, ..made };
+        first.undo(&cx, &made, None).await.unwrap();
+        assert_eq!(lab.text("patroni1", "/etc/new/a.conf"), None);
+    }
+
+    #[tokio::test]
+    async fn what_others_may_not_read_is_not_shown() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        lab.establish(&file(json!({ "path": "/root/x", "content": "secret\n", "mode": "0600" })), &cx).await;
+        let with = |diff: Option<bool>| file(json!({ "path": "/root/x", "content": "y\n", "diff": diff }));
+        let change = pending(with(None).check(&cx).await.unwrap());
+        assert_eq!((change.summary.as_str(), change.diff), ("change /root/x: +1 -1 lines", None));
+        assert!(pending(with(Some(true)).check(&cx).await.unwrap()).diff.is_some());
+        let recorded = serde_json::to_string(&change.data).unwrap();
+        assert!(!recorded.contains("secret"), "{recorded}");
+    }
+
+    #[tokio::test]
+    async fn undo_leaves_alone_what_was_changed_since() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = file(json!({ "path": "/root/x", "content": "ours\n" }));
+        let (change, _) = lab.establish(&step, &cx).await;
+        lab.establish(&file(json!({ "path": "/root/x", "content": "theirs\n" })), &cx).await;
+        let error = step.undo(&cx, &change, None).await.unwrap_err();
+        assert_eq!(error.to_string(), "/root/x was changed since: it is left as it is");
+    }
+
+    #[tokio::test]
+    async fn a_directory_at_the_place_of_a_file_is_refused() {
+        let lab = Lab::bare().await;
+        let step = file(json!({ "path": "/etc", "content": "" }));
+        assert_eq!(refused(step.check(&lab.on("patroni1")).await.unwrap()), "/etc is there and is no file");
+    }
+
+    #[tokio::test]
+    async fn a_template_is_rendered_and_a_second_run_changes_nothing() {
+        let lab = Lab::bare().await.with_file("t.conf", "answer = {{ answer }}\n");
+        let cx = lab.on("patroni1");
+        let step: Template = serde_json::from_value(json!({ "src": "t.conf", "path": "/etc/t.conf" })).unwrap();
+        lab.establish(&step, &cx).await;
+        assert_eq!(lab.text("patroni1", "/etc/t.conf").as_deref(), Some("answer = 42\n"));
+        let effects = lab.effects().len();
+        satisfied(step.check(&cx).await.unwrap());
+        assert_eq!(lab.effects().len(), effects);
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode(Some("0640")), Ok(Some(0o640)));
+        for wrong in ["0680", "rw", "17777", ""] {
+            assert!(parse_mode(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

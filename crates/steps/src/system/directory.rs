@@ -71,3 +71,31 @@ impl Step for Directory {
         Ok(self.output())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, pending, refused};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_directory_is_made_and_its_mode_kept_as_said() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = |mode: &str| -> Directory {
+            serde_json::from_value(json!({ "path": "/srv/a/b", "mode": mode })).unwrap()
+        };
+        lab.establish(&step("0750"), &cx).await;
+        assert_eq!(pending(step("0700").check(&cx).await.unwrap()).summary, "change /srv/a/b: mode 0750 -> 0700");
+        lab.establish(&step("0700"), &cx).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_at_its_place_is_refused() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        lab.make("patroni1", "file", json!({ "path": "/srv/a", "content": "" })).await;
+        let step: Directory = serde_json::from_value(json!({ "path": "/srv/a" })).unwrap();
+        assert!(refused(step.check(&cx).await.unwrap()).contains("no directory"));
+    }
+}

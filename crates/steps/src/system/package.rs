@@ -129,3 +129,70 @@ fn explain(reply: &crate::host::Reply) -> StepError {
     }
     exit_error(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::{Fault, FaultKind};
+    use crate::testing::{Lab, done, pending, satisfied};
+    use serde_json::json;
+
+    fn package(names: &[&str]) -> Package {
+        serde_json::from_value(json!({ "names": names, "mask": ["etcd.service"] })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_installed_and_held_services_stay_down() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let (change, output) = lab.establish(&package(&["etcd-server", "etcd-client"]), &cx).await;
+        assert_eq!(change.summary, "install etcd-server, etcd-client");
+        assert_eq!(output.0["versions"]["etcd-server"], "3.4.23-4+b4");
+        let unit = cx.host().await.unwrap().unit("etcd.service").await.unwrap();
+        assert!(unit.masked() && unit.active == "inactive", "{unit:?}");
+        let more = pending(package(&["etcd-server", "patroni"]).check(&cx).await.unwrap());
+        assert_eq!(more.summary, "install patroni");
+    }
+
+    #[tokio::test]
+    async fn a_version_is_compared_where_it_is_given() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        lab.establish(&package(&["patroni=3.0.2-1"]), &cx).await;
+        satisfied(package(&["patroni"]).check(&cx).await.unwrap());
+        pending(package(&["patroni=4.0.7-1"]).check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_package_or_version_is_named() {
+        let lab = Lab::bare().await;
+        for (host, name, message) in [
+            ("patroni1", "postgrsql", "there is no package `postgrsql` for this host"),
+            ("patroni2", "patroni=9", "Version '9' for 'patroni' was not found"),
+        ] {
+            let (step, cx) = (package(&[name]), lab.on(host));
+            let change = pending(step.check(&cx).await.unwrap());
+            let error = step.apply(&cx, &change).await.unwrap_err();
+            assert_eq!((error.message.as_str(), error.permanent), (message, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_installation_whose_answer_was_lost_is_found_done() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = package(&["patroni"]);
+        let change = pending(step.check(&cx).await.unwrap());
+        lab.world.inject(Fault::at("patroni1", "run export", FaultKind::LoseAnswer)).unwrap();
+        step.apply(&cx, &change).await.unwrap_err();
+        done(step.resolve(&cx, &change).await.unwrap());
+    }
+
+    #[test]
+    fn what_a_shell_would_read_otherwise_is_no_package() {
+        for wrong in ["a;b", "-o", "a b", ""] {
+            assert!(package(&[wrong]).validate().is_err(), "{wrong}");
+        }
+        assert!(package(&["libstdc++6=12.2.0-14~deb12u1"]).validate().is_ok());
+    }
+}

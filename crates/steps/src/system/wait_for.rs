@@ -114,3 +114,35 @@ impl Step for WaitFor {
         wait_until(cx, Duration::from_secs(self.timeout), || self.look(&*host)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, pending, satisfied};
+    use serde_json::json;
+
+    fn wait(with: serde_json::Value) -> WaitFor {
+        serde_json::from_value(with).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_answers_is_satisfied_and_what_does_not_fails_with_what_is_missing() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni1");
+        satisfied(wait(json!({ "http": "http://198.18.0.11:8008/leader" })).check(&cx).await.unwrap());
+        satisfied(wait(json!({ "script": "test -e /etc/patroni/config.yml" })).check(&cx).await.unwrap());
+        let never = wait(json!({ "http": "http://198.18.0.11:8008/replica", "timeout": 0 }));
+        let change = pending(never.check(&cx).await.unwrap());
+        let error = never.apply(&cx, &change).await.unwrap_err();
+        assert_eq!(error.message, "not so after 0 s: http://198.18.0.11:8008/replica answers 503, not 200");
+    }
+
+    #[test]
+    fn exactly_one_thing_is_waited_for() {
+        assert!(wait(json!({})).validate().is_err());
+        assert!(wait(json!({ "port": "a:1", "script": "x" })).validate().is_err());
+        assert!(wait(json!({ "port": "localhost" })).validate().is_err());
+        assert!(wait(json!({ "http": "https://x/" })).validate().is_err());
+        assert!(wait(json!({ "port": "127.0.0.1:5432" })).validate().is_ok());
+    }
+}
