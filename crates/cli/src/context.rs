@@ -8,7 +8,7 @@ use flow_core::inventory::{self, Inventory};
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
-use flow_steps::HostFleet;
+use flow_steps::fleet::HostFleet;
 use flow_steps::host::{Hosts, HostsConfig};
 
 use crate::args::{Global, InventoryArg, WorkflowArgs};
@@ -26,7 +26,7 @@ pub fn registry() -> Registry {
 pub fn engine() -> (Engine, Arc<Hosts>) {
     let hosts = Arc::new(Hosts::new(HostsConfig::default()));
     let mut resources = Resources::default();
-    resources.insert(Arc::clone(&hosts));
+    resources.insert_shared(Arc::clone(&hosts));
     let engine = Engine::new(registry())
         .with_resources(resources)
         .with_fleet(Arc::new(HostFleet(Arc::clone(&hosts))))
@@ -36,7 +36,8 @@ pub fn engine() -> (Engine, Arc<Hosts>) {
 
 /// `user@machine (pid N)`, for whoever finds a lock.
 pub fn owner() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{user}@{} (pid {})", machine.trim(), std::process::id())
 }

@@ -60,7 +60,9 @@ impl Error {
             Self::Diagnostics(_) | Self::Refused { .. } => Exit::Refused,
             Self::Engine(error) => match error {
                 EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
-                EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => Exit::Store,
+                EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {
+                    Exit::Store
+                }
                 EngineError::Broken(_) => Exit::Broken,
                 EngineError::Refused(_)
                 | EngineError::Unconfirmed { .. }

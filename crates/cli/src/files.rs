@@ -32,7 +32,10 @@ pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
         return Bundle::load(&Shipped, &with_ending, registry);
     }
     let names: Vec<&str> = shipped().map(|(name, _)| name).collect();
-    let wrong = Diagnostic::general(Code::FILE, format!("there is no file `{name}`, and no shipped workflow of that name"));
+    let wrong = Diagnostic::general(
+        Code::FILE,
+        format!("there is no file `{name}`, and no shipped workflow of that name"),
+    );
     Err(match nearest(&with_ending, names.iter().copied()) {
         Some(near) => wrong.help(format!("did you mean `{near}`?")),
         None => wrong.help("`flow workflows` lists the shipped ones"),

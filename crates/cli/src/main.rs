@@ -1,6 +1,8 @@
 //! The command line: arguments in, the engine's work, a screen out. It decides what is shown and
 //! which exit code a shell gets; everything else is the libraries' business.
 
+#![expect(unreachable_pub, reason = "nothing is reached from outside a program")]
+
 mod args;
 mod commands;
 mod context;

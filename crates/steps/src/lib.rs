@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod control;
 pub mod etcd;
+pub mod fleet;
 pub mod host;
 pub mod patroni;
 pub mod postgres;

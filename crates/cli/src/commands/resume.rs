@@ -6,9 +6,9 @@ use flow_core::store::Store;
 
 use super::run::follow;
 use crate::args::{Global, InventoryArg, ResumeArgs};
+use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
-use crate::context;
 
 pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     let (engine, _hosts) = context::engine();

@@ -31,7 +31,12 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
     }
     for (row, status) in rows {
         let id = short(&all, &row.id);
-        screen::line(&format!("{id:6}  {}  {:12}  {}", screen::local_time(row.started), status, row.workflow));
+        screen::line(&format!(
+            "{id:6}  {}  {:12}  {}",
+            screen::local_time(row.started),
+            status,
+            row.workflow
+        ));
     }
     if all.len() > shown.len() {
         screen::line(&format!("... and {} more: --count {}", all.len() - shown.len(), all.len()));

@@ -74,7 +74,9 @@ fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
     if let Some(diff) = &task.diff {
         screen::indented(diff, 13);
     }
-    if let Some(output) = task.output.as_ref().filter(|output| output.as_object().is_some_and(|o| !o.is_empty())) {
+    if let Some(output) =
+        task.output.as_ref().filter(|output| output.as_object().is_some_and(|o| !o.is_empty()))
+    {
         screen::indented(&format!("output: {output:#}"), 13);
     }
     if let Some(detail) = task.error.as_ref().and_then(|error| error["detail"].as_str()) {

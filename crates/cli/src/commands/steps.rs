@@ -72,7 +72,7 @@ fn show(info: &StepInfo) {
     }
     for (name, schema) in properties {
         let must = if required.contains(&name.as_str()) { ", required".to_owned() } else { default(schema) };
-        screen::line(&format!("  {name} ({}{must})", type_name(schema, &info.schema.to_value())));
+        screen::line(&format!("  {name} ({}{must})", type_name(schema, info.schema.as_value())));
         if let Some(text) = schema.get("description").and_then(Value::as_str) {
             screen::indented(text, 6);
         }
@@ -120,7 +120,8 @@ fn type_name(schema: &Value, root: &Value) -> String {
     match schema.get("type") {
         Some(Value::String(name)) => of(name),
         Some(Value::Array(names)) => {
-            let names: Vec<String> = names.iter().filter_map(Value::as_str).filter(|n| *n != "null").map(of).collect();
+            let names: Vec<String> =
+                names.iter().filter_map(Value::as_str).filter(|n| *n != "null").map(of).collect();
             names.join(" | ")
         }
         _ => "value".to_owned(),

@@ -10,7 +10,9 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
     let (_, hosts) = context::engine();
     let inventory = context::inventory(&args.inventory)?
         .ok_or_else(|| Error::refused("the hosts are not known", "give the inventory: -i INVENTORY"))?;
-    let names = inventory.select(&args.limit).map_err(|e| Error::Refused { message: e.to_string(), hint: e.help() })?;
+    let names = inventory
+        .select(&args.limit)
+        .map_err(|e| Error::Refused { message: e.to_string(), hint: e.help() })?;
     // A process that still works on the run would find its locks gone; it must end first.
     let store = context::store(global)?;
     let run = store.find(&args.run).map_or_else(|_| args.run.clone(), |row| row.id.to_string());
@@ -23,9 +25,15 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
             match host.lock_holder().await? {
                 Some(holder) if holder.run == run => {
                     host.unlock(&LockClaim { owner: context::owner(), ..holder.clone() }, true).await?;
-                    Ok(format!("unlocked; it was locked by {} since {}", holder.owner, screen::local_time(holder.since)))
+                    Ok(format!(
+                        "unlocked; it was locked by {} since {}",
+                        holder.owner,
+                        screen::local_time(holder.since)
+                    ))
                 }
-                Some(holder) => Ok(format!("left alone: locked by another run, {} ({})", holder.run, holder.workflow)),
+                Some(holder) => {
+                    Ok(format!("left alone: locked by another run, {} ({})", holder.run, holder.workflow))
+                }
                 None => Ok("not locked".to_owned()),
             }
         }

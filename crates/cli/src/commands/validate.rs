@@ -20,11 +20,15 @@ pub fn validate(global: &Global, args: &WorkflowArgs) -> Result<Exit, Error> {
         None
     };
     if global.output == Format::Json {
-        screen::json(&json!({ "workflow": workflow.name.value, "steps": workflow.steps.len(), "tasks": tasks }));
+        screen::json(
+            &json!({ "workflow": workflow.name.value, "steps": workflow.steps.len(), "tasks": tasks }),
+        );
     } else {
         let steps = workflow.steps.len();
         match tasks {
-            Some(tasks) => screen::line(&format!("{}: {steps} steps, {tasks} tasks, no errors", workflow.name.value)),
+            Some(tasks) => {
+                screen::line(&format!("{}: {steps} steps, {tasks} tasks, no errors", workflow.name.value))
+            }
             None => screen::line(&format!(
                 "{}: {steps} steps, no errors; give -i INVENTORY to check hosts and params too",
                 workflow.name.value
@@ -35,5 +39,6 @@ pub fn validate(global: &Global, args: &WorkflowArgs) -> Result<Exit, Error> {
 }
 
 fn needs_no_inventory(workflow: &Workflow) -> bool {
-    workflow.steps.values().all(|step| step.hosts.is_none()) && workflow.params.values().all(|param| param.default.is_some())
+    workflow.steps.values().all(|step| step.hosts.is_none())
+        && workflow.params.values().all(|param| param.default.is_some())
 }

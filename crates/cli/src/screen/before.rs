@@ -8,7 +8,11 @@ use super::tell;
 
 /// What the workflow is for.
 pub fn described(plan: &Plan) {
-    tell(&format!("{}: {}", console::style(&plan.workflow.name.value).for_stderr().bold(), plan.workflow.summary));
+    tell(&format!(
+        "{}: {}",
+        console::style(&plan.workflow.name.value).for_stderr().bold(),
+        plan.workflow.summary
+    ));
     if let Some(text) = plan.description() {
         for line in text.trim().lines() {
             tell(&format!("  {line}"));

@@ -32,7 +32,9 @@ pub fn show(error: &Error) {
                 &error.to_string(),
                 Some("it was written by another version of flow, or damaged; keep a copy of the store"),
             ),
-            EngineError::Broken(_) => plain(&error.to_string(), Some("`flow resume` goes on with it; please report this")),
+            EngineError::Broken(_) => {
+                plain(&error.to_string(), Some("`flow resume` goes on with it; please report this"))
+            }
         },
     }
 }
@@ -46,7 +48,11 @@ pub fn plain(message: &str, hint: Option<&str>) {
 }
 
 fn show_diagnostics(diagnostics: &Diagnostics) {
-    let theme = if console::colors_enabled_stderr() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if console::colors_enabled_stderr() {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
     let width = usize::from(console::Term::stderr().size().1).clamp(60, 120);
     let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
     for diagnostic in &diagnostics.0 {

@@ -104,12 +104,18 @@ impl Screen {
                 let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
                 self.done(&task, console::style("retrying").magenta(), &text);
             }
-            Event::TaskFailed { error, .. } => self.done(&task, console::style("failed").red(), &error.message),
+            Event::TaskFailed { error, .. } => {
+                self.done(&task, console::style("failed").red(), &error.message)
+            }
             Event::TaskUnknown { error, .. } => {
                 self.done(&task, console::style("unknown").red().bold(), &error.message);
             }
             Event::TaskNotDone { .. } => {
-                self.done(&task, console::style("not done").dim(), "the earlier attempt had no effect; again");
+                self.done(
+                    &task,
+                    console::style("not done").dim(),
+                    "the earlier attempt had no effect; again",
+                );
             }
             _ => {}
         }
@@ -142,7 +148,8 @@ impl Screen {
 
     /// Says how the run ended, what failed, what was not started, and how to go on.
     pub fn ended(&self, report: &Report, format: Format) {
-        let not_started: Vec<&TaskName> = self.names.iter().filter(|name| not_started(report, name)).collect();
+        let not_started: Vec<&TaskName> =
+            self.names.iter().filter(|name| not_started(report, name)).collect();
         if format == Format::Json {
             let failures: Vec<_> =
                 report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
@@ -174,7 +181,10 @@ impl Screen {
         let time = duration(self.began.elapsed().as_secs_f64());
         let name = &self.workflow;
         if report.outcome == Outcome::Succeeded && self.changed == 0 {
-            return format!("{name}: nothing to do: all {} are as they should be ({time})", tasks(self.ok + self.skipped));
+            return format!(
+                "{name}: nothing to do: all {} are as they should be ({time})",
+                tasks(self.ok + self.skipped)
+            );
         }
         let mut parts = vec![format!("{} changed", self.changed), format!("{} ok", self.ok)];
         if self.skipped > 0 {
@@ -231,7 +241,10 @@ impl Screen {
 
 fn not_started(report: &Report, name: &TaskName) -> bool {
     let state = &report.state;
-    state.shape().node(name).is_some_and(|node| matches!(state.task(node), TaskState::Waiting | TaskState::Ready))
+    state
+        .shape()
+        .node(name)
+        .is_some_and(|node| matches!(state.task(node), TaskState::Waiting | TaskState::Ready))
 }
 
 fn show_failure(task: &TaskName, error: &StepError) {

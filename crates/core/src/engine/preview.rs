@@ -107,7 +107,7 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> 
     let shape = env.plan.shape();
     let count = shape.len() as NodeId;
     let mut missing: Vec<u32> = (0..count).map(|n| shape.incoming(n)).collect();
-    // The nearest steps before each node that will change something, for words.
+    // The nearest steps before each node that will change something, or that nobody knows of.
     let mut moving: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shape.len()];
     let mut ready: Vec<NodeId> = (0..count).filter(|&n| missing[n as usize] == 0).rev().collect();
     let mut found = HashMap::new();
@@ -127,7 +127,7 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> 
         }
         if passed.is_empty() {
             let Some((node, finding)) = looking.next().await else { break };
-            if matches!(finding, Finding::Pending(_) | Finding::KnownAfter(_))
+            if !matches!(finding, Finding::Satisfied | Finding::SatisfiedNow | Finding::Skipped(_))
                 && let Some(task) = env.task(node)
             {
                 moving[node as usize] = BTreeSet::from([env.plan.steps[task.step].path.clone()]);

@@ -58,7 +58,12 @@ pub struct Resources(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 impl Resources {
     /// Adds a value, found again by its type. An earlier one of the same type is replaced.
     pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
-        self.0.insert(TypeId::of::<T>(), Arc::new(value));
+        self.insert_shared(Arc::new(value));
+    }
+
+    /// Adds a value that the program keeps using itself.
+    pub fn insert_shared<T: Any + Send + Sync>(&mut self, value: Arc<T>) {
+        self.0.insert(TypeId::of::<T>(), value);
     }
 
     /// The value of that type.

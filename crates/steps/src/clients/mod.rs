@@ -3,6 +3,10 @@
 //! Steps reach them by way of a [`Host`](crate::host::Host), so that they work through the SSH
 //! connection, and so that a simulated host can stand in for all of them.
 
+pub(crate) mod etcd;
+pub(crate) mod http;
+pub(crate) mod postgres;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

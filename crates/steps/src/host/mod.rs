@@ -4,9 +4,18 @@
 //! goes through [`Host::change`] or [`Host::run`], carries the [`Attempt`] it belongs to, and on the
 //! host verifies the run's lock, under `flock`, in the same command.
 
+mod fleet;
+mod local;
+mod posix;
+mod shell;
 pub mod sim;
+mod ssh;
+pub(crate) mod transport;
 mod types;
 
+pub use fleet::{HostContext, HostFactory, Hosts, HostsConfig};
+pub use shell::quote;
+pub use ssh::SshEnvironment;
 pub use types::*;
 
 use std::fmt::Debug;

@@ -28,6 +28,14 @@ fn start_writer(world: &SimWorld) -> Child {
         .unwrap()
 }
 
+/// Waits until the writer has made more than `count` effects; it must not end by itself.
+fn wait_for_more_than(count: usize, world: &SimWorld, child: &mut Child) {
+    while SimWorld::open(world.path()).unwrap().effects().unwrap().len() <= count {
+        assert!(child.try_wait().unwrap().is_none(), "the writer failed");
+        std::thread::yield_now();
+    }
+}
+
 /// The last number that was written.
 fn counter(world: &SimWorld) -> Option<usize> {
     let state = world.state().unwrap();
@@ -42,9 +50,7 @@ async fn a_process_killed_at_any_moment_leaves_each_effect_whole() {
         let before = world.effects().unwrap().len();
         let mut child = start_writer(&world);
         // Killed in the midst of its work, each round a little later.
-        while world.effects().unwrap().len() <= before + round {
-            std::thread::yield_now();
-        }
+        wait_for_more_than(before + round, &world, &mut child);
         child.kill().unwrap();
         child.wait().unwrap();
         let fresh = SimWorld::open(world.path()).unwrap();
@@ -59,9 +65,7 @@ async fn processes_at_work_together_lose_no_effect() {
     locked(&world, "patroni1").await;
     let count = || world.effects().unwrap().len();
     let mut child = start_writer(&world);
-    while count() == 0 {
-        std::thread::yield_now();
-    }
+    wait_for_more_than(0, &world, &mut child);
     let host = world.host("patroni2");
     host.lock(&claim("run1", "me", 1)).await.unwrap();
     for number in 0..20 {

@@ -1,0 +1,169 @@
+//! etcd v3 over streams that a host dials.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse,
+};
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Endpoint, Uri};
+
+use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus};
+use crate::host::HostError;
+use crate::host::transport::{Failure, Transport};
+
+/// How long one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A client of one member; it dials when first asked, and anew when the connection was lost.
+pub(crate) struct Client {
+    transport: Arc<dyn Transport>,
+    place: String,
+    client: etcd_client::Client,
+}
+
+impl Client {
+    pub(crate) async fn new(
+        transport: Arc<dyn Transport>,
+        endpoint: &EtcdEndpoint,
+    ) -> Result<Self, HostError> {
+        let (address, port) = (endpoint.address.clone(), endpoint.port);
+        let place = format!("{address}:{port}");
+        let dialling = transport.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let (transport, address) = (dialling.clone(), address.clone());
+            async move {
+                let dialled = transport.dial(&address, port).await;
+                dialled.map(TokioIo::new).map_err(|failure| std::io::Error::other(told(failure)))
+            }
+        });
+        // The address is the connector's; this one only names the authority.
+        let channel = Endpoint::from_static("http://etcd").connect_with_connector_lazy(connector);
+        let made = etcd_client::Client::from_channel(etcd_client::Channel::Tonic(channel), None).await;
+        match made {
+            Ok(client) => Ok(Self { transport, place, client }),
+            Err(error) => {
+                let failure = Failure::Refused(format!("etcd at {place}: {error}"));
+                Err(failure.into_error(transport.name(), transport.address()))
+            }
+        }
+    }
+
+    /// One call within the time limit; errors name the endpoint and what etcd said.
+    async fn call<T>(
+        &self,
+        work: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, HostError> {
+        let done = match tokio::time::timeout(CALL_LIMIT, work).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => self.failure(&error),
+            Err(_) => {
+                Failure::Lost(format!("etcd at {}: no answer within {} s", self.place, CALL_LIMIT.as_secs()))
+            }
+        };
+        Err(done.into_error(self.transport.name(), self.transport.address()))
+    }
+
+    fn failure(&self, error: &etcd_client::Error) -> Failure {
+        let etcd_client::Error::GRpcStatus(status) = error else {
+            return Failure::Refused(format!("etcd at {}: {error}", self.place));
+        };
+        let text = format!("etcd at {}: {}", self.place, cause(status));
+        let lost = matches!(
+            status.code(),
+            tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded
+        );
+        if lost { Failure::Lost(text) } else { Failure::Refused(text) }
+    }
+}
+
+fn told(failure: Failure) -> String {
+    match failure {
+        Failure::Unreachable { message, .. } | Failure::Lost(message) | Failure::Refused(message) => message,
+    }
+}
+
+/// tonic says "transport error" and keeps what happened in the sources.
+fn cause(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    text
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn held(succeeded: bool, changed: i64) -> Condition {
+    if succeeded { Condition::Held(changed) } else { Condition::Broken }
+}
+
+#[async_trait]
+impl Etcd for Client {
+    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError> {
+        let options = GetOptions::new().with_prefix().with_sort(SortTarget::Key, SortOrder::Ascend);
+        let mut client = self.client.kv_client();
+        let reply = self.call(client.get(prefix, Some(options))).await?;
+        let key = |kv: &etcd_client::KeyValue| EtcdKey {
+            key: text(kv.key()),
+            value: text(kv.value()),
+            mod_revision: kv.mod_revision(),
+            lease: kv.lease(),
+        };
+        Ok(reply.kvs().iter().map(key).collect())
+    }
+
+    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError> {
+        let unchanged =
+            |key: &EtcdKey| Compare::mod_revision(key.key.as_str(), CompareOp::Equal, key.mod_revision);
+        let delete = TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix()));
+        let txn = Txn::new().when(expected.iter().map(unchanged).collect::<Vec<_>>()).and_then([delete]);
+        let mut client = self.client.kv_client();
+        let reply = self.call(client.txn(txn)).await?;
+        let deleted = reply.op_responses().into_iter().map(|reply| match reply {
+            TxnOpResponse::Delete(deleted) => deleted.deleted(),
+            _ => 0,
+        });
+        Ok(held(reply.succeeded(), deleted.sum()))
+    }
+
+    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError> {
+        let put = TxnOp::put(key, value, None::<PutOptions>);
+        let txn =
+            Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)]).and_then([put]);
+        let mut client = self.client.kv_client();
+        let reply = self.call(client.txn(txn)).await?;
+        Ok(held(reply.succeeded(), 1))
+    }
+
+    async fn status(&self) -> Result<EtcdStatus, HostError> {
+        let mut client = self.client.maintenance_client();
+        let reply = self.call(client.status()).await?;
+        Ok(EtcdStatus {
+            version: reply.version().to_owned(),
+            leader: reply.leader(),
+            member: reply.header().map_or(0, etcd_client::ResponseHeader::member_id),
+            db_size: reply.db_size(),
+            errors: reply.errors().to_vec(),
+        })
+    }
+
+    async fn members(&self) -> Result<Vec<EtcdMember>, HostError> {
+        let mut client = self.client.cluster_client();
+        let reply = self.call(client.member_list()).await?;
+        let member = |member: &etcd_client::Member| EtcdMember {
+            id: member.id(),
+            name: member.name().to_owned(),
+            peer_urls: member.peer_urls().to_vec(),
+            client_urls: member.client_urls().to_vec(),
+        };
+        Ok(reply.members().iter().map(member).collect())
+    }
+}

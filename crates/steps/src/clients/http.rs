@@ -1,0 +1,107 @@
+//! One HTTP/1.1 exchange over a stream that a host dials.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+
+use super::{HttpReply, HttpRequest};
+use crate::host::transport::{Failure, Transport};
+
+/// The longest body that is read, in bytes.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Sends a request and reads the whole reply, on a connection of its own.
+///
+/// # Errors
+/// `Refused` where nothing listens; `Lost` where the request may have arrived and no whole reply came.
+pub(crate) async fn exchange(transport: &dyn Transport, request: &HttpRequest) -> Result<HttpReply, Failure> {
+    let place = format!("http://{}:{}{}", request.address, request.port, request.path);
+    let message = message(request).map_err(|error| Failure::Refused(format!("{place}: {error}")))?;
+    let work = async {
+        let stream = transport.dial(&request.address, request.port).await?;
+        send(stream, message).await.map_err(|error| Failure::Lost(format!("{place}: {error}")))
+    };
+    tokio::time::timeout(request.timeout, work).await.unwrap_or_else(|_| {
+        let seconds = request.timeout.as_secs_f32();
+        Err(Failure::Lost(format!("{place}: no reply within {seconds} s")))
+    })
+}
+
+fn message(request: &HttpRequest) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let host = match request.address.contains(':') {
+        true => format!("[{}]:{}", request.address, request.port),
+        false => format!("{}:{}", request.address, request.port),
+    };
+    let mut builder = Request::builder().method(request.method).uri(&request.path).header(HOST, host);
+    if let Some((user, password)) = &request.basic_auth {
+        let credentials = base64(format!("{user}:{}", password.reveal()).as_bytes());
+        let mut value = hyper::header::HeaderValue::try_from(format!("Basic {credentials}"))?;
+        value.set_sensitive(true);
+        builder = builder.header(AUTHORIZATION, value);
+    }
+    match &request.body {
+        Some(body) => {
+            builder.header(CONTENT_TYPE, "application/json").body(Full::new(body.to_string().into()))
+        }
+        None => builder.body(Full::default()),
+    }
+}
+
+async fn send(stream: crate::host::BoxStream, message: Request<Full<Bytes>>) -> Result<HttpReply, String> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    // Drives the connection; its error reaches the sender too.
+    let driver = tokio::spawn(connection);
+    let exchanged = async {
+        let reply = sender.send_request(message).await.map_err(|error| text(&error))?;
+        let status = reply.status().as_u16();
+        let body = Limited::new(reply.into_body(), BODY_LIMIT).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();
+        Ok(HttpReply { status, body })
+    };
+    let reply = exchanged.await;
+    driver.abort();
+    reply
+}
+
+/// hyper keeps the cause apart from the message.
+fn text(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Standard base 64 with padding (RFC 4648).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group =
+            chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            match digit <= chunk.len() {
+                true => text.push(char::from(DIGITS[(group >> (18 - 6 * digit) & 63) as usize])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}

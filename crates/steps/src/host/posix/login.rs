@@ -1,0 +1,119 @@
+//! Becoming root: how a program is started under the login user, by itself or through sudo.
+//!
+//! A password goes down standard input, only after sudo's own prompt was seen, and nothing else goes
+//! there until the program has said that it runs: sudo that asks for nothing must not leave a password
+//! to be read as a script.
+
+use flow_core::step::Secret;
+use tokio::io::AsyncWriteExt;
+
+use crate::host::shell::{find, quote};
+use crate::host::transport::{Event, Failure, Process, Transport};
+
+/// How long sudo may take to ask or to let through.
+const SUDO_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// As whom programs are started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) become_user: Option<Become>,
+}
+
+/// Another user, by sudo.
+#[derive(Debug, Clone)]
+pub(crate) struct Become {
+    pub(crate) user: String,
+    pub(crate) password: Option<Secret>,
+}
+
+impl Login {
+    /// Starts `sh -c PROGRAM`. The nonce recognises sudo's prompt and the program's first word.
+    pub(crate) async fn start(
+        &self,
+        transport: &dyn Transport,
+        program: &str,
+        nonce: &str,
+    ) -> Result<Process, Failure> {
+        match &self.become_user {
+            None => transport.start(&format!("exec sh -c {}", quote(program))).await,
+            Some(Become { user, password: None }) => {
+                let command = format!("exec sudo -n -H -u {} -- sh -c {}", quote(user), quote(program));
+                transport.start(&command).await
+            }
+            Some(Become { user, password: Some(password) }) => {
+                let program = format!("printf 'in-{nonce}\\n'; {program}");
+                let command = format!(
+                    "exec sudo -S -p 'ask-{nonce}' -H -u {} -- sh -c {}",
+                    quote(user),
+                    quote(&program)
+                );
+                let mut process = transport.start(&command).await?;
+                let asked = tokio::time::timeout(SUDO_LIMIT, self.let_in(&mut process, password, nonce));
+                asked.await.unwrap_or_else(|_| {
+                    Err(Failure::unreachable(format!(
+                        "sudo gave no answer within {} s",
+                        SUDO_LIMIT.as_secs()
+                    )))
+                })?;
+                Ok(process)
+            }
+        }
+    }
+
+    /// Answers sudo's prompt, once, and waits until the program runs.
+    async fn let_in(&self, process: &mut Process, password: &Secret, nonce: &str) -> Result<(), Failure> {
+        let (prompt, ready) = (format!("ask-{nonce}"), format!("in-{nonce}\n"));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (mut asked, mut status) = (0, None);
+        loop {
+            match process.output.next().await {
+                Some(Event::Out(bytes)) => out.extend_from_slice(&bytes),
+                Some(Event::Err(bytes)) => err.extend_from_slice(&bytes),
+                Some(Event::Exit(code)) => status = Some(code),
+                Some(Event::Eof) => {}
+                None => return Err(self.explain(&String::from_utf8_lossy(&err), status)),
+            }
+            if find(&out, ready.as_bytes(), 0).is_some() {
+                return Ok(());
+            }
+            while let Some(at) = find(&err, prompt.as_bytes(), 0) {
+                err.drain(..at + prompt.len());
+                asked += 1;
+                if asked > 1 {
+                    return Err(Failure::unreachable("sudo refused the password")
+                        .with_hint("check ansible_become_password"));
+                }
+                let line = format!("{}\n", password.reveal());
+                let sent = process.input.write_all(line.as_bytes()).await;
+                if sent.is_ok() {
+                    // A failure shows as the end of the output.
+                    let _ = process.input.flush().await;
+                }
+            }
+        }
+    }
+
+    /// Why a program that should run does not, from what was written to standard error and its status.
+    pub(crate) fn explain(&self, error: &str, status: Option<i32>) -> Failure {
+        let Some(status) = status else {
+            return Failure::Lost("the connection ended before the command began".into());
+        };
+        let error = error.trim();
+        let last = error.lines().last().unwrap_or_default().trim();
+        match &self.become_user {
+            None if error.is_empty() => {
+                Failure::unreachable(format!("the login shell ended with status {status} and no message"))
+            }
+            None => Failure::unreachable(format!("the login shell ended with status {status}: {last}")),
+            Some(_) if error.contains("password is required") || error.contains("terminal is required") => {
+                Failure::unreachable("sudo wants a password")
+                    .with_hint("set ansible_become_password, or allow sudo without one (NOPASSWD)")
+            }
+            Some(_) if error.contains("incorrect password") || error.contains("try again") => {
+                Failure::unreachable("sudo refused the password").with_hint("check ansible_become_password")
+            }
+            Some(become_user) => Failure::unreachable(format!("sudo to {} failed: {last}", become_user.user))
+                .with_hint("`sudo -l` on the host shows what the login user may do"),
+        }
+    }
+}
