@@ -79,9 +79,8 @@ impl Wanted<'_> {
         let (stat, bytes) = tokio::try_join!(host.stat(self.path), self.read(&*host))?;
         let wanted = sha256(self.content.as_bytes());
         let Some(stat) = stat else {
-            let change = Change::new(format!("create {}", self.path))
-                .with_diff(unified(self.path, "", self.content))
-                .with_data(Recorded { wanted, former: None });
+            let mut change = Change::new(format!("create {}", self.path)).with_data(Recorded { wanted, former: None });
+            change.diff = self.diff.unwrap_or(true).then(|| unified(self.path, "", self.content));
             return Ok(Check::Pending(change));
         };
         match stat.kind {

@@ -32,8 +32,8 @@ pub struct File {
     /// Make the directories above it where they are missing (root, 0755).
     #[serde(default)]
     pub parents: bool,
-    /// Show what changes line by line. By default only where everybody may read the present file, since
-    /// it may hold secrets that flow doesn't know.
+    /// Show what changes line by line. By default for a new file, and where everybody may read the present one:
+    /// another one may hold secrets that flow doesn't know.
     #[serde(default)]
     pub diff: Option<bool>,
 }

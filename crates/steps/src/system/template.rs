@@ -31,7 +31,7 @@ pub struct Template {
     /// Make the directories above it where they are missing (root, 0755).
     #[serde(default)]
     pub parents: bool,
-    /// Show what changes line by line. By default only where everybody may read the present file.
+    /// Show what changes line by line. By default for a new file, and where everybody may read the present one.
     #[serde(default)]
     pub diff: Option<bool>,
 }
