@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::builder::{Builder, UNGROUPED};
+use super::builder::{ALL, Builder, UNGROUPED};
 use super::{literal, range, shlex};
 use crate::workflow::{Code, Diagnostic, Diagnostics, Source, Span, nearest};
 
@@ -91,7 +91,8 @@ impl Reader<'_> {
             }
         };
         let more = !matches!(section, Section::Vars);
-        self.declared.entry(name.to_owned()).or_insert((span, more)).1 |= more;
+        let built_in = name == ALL || name == UNGROUPED;
+        self.declared.entry(name.to_owned()).or_insert((span, built_in)).1 |= more;
         self.builder.add_group(name);
         (name.to_owned(), section)
     }

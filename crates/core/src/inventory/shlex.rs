@@ -1,11 +1,14 @@
 //! Splits a line into words as Python's `shlex.split(line, comments=True)` does, which is what
 //! Ansible reads host lines with.
 
-/// The words of a line, each with where it begins and ends there: bytes.
+/// A word, and where it begins and ends in its line: bytes.
+pub(super) type Word = (String, std::ops::Range<usize>);
+
+/// The words of a line.
 ///
 /// # Errors
 /// A quote that isn't closed, or a backslash at the end: what, and where it begins.
-pub(super) fn split(line: &str) -> Result<Vec<(String, std::ops::Range<usize>)>, (&'static str, usize)> {
+pub(super) fn split(line: &str) -> Result<Vec<Word>, (&'static str, usize)> {
     let mut words = Vec::new();
     let mut word: Option<(String, usize)> = None;
     let mut chars = line.char_indices();

@@ -225,7 +225,7 @@ where
         match value.kind {
             NodeKind::Table(fields) => merged.extend(fields),
             NodeKind::List(items) => {
-                items.into_iter().try_for_each(|item| self.merge_source(item, merged))?
+                items.into_iter().try_for_each(|item| self.merge_source(item, merged))?;
             }
             NodeKind::Scalar(_) => return Err(self.at(value.span, "`<<` takes a table")),
         }

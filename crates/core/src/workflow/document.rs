@@ -21,7 +21,8 @@ pub struct Workflow {
     pub description: Option<String>,
     /// `whole`: only right as a whole; `--limit` and `--tags` are refused.
     pub whole: bool,
-    /// `confirm`: an expression for the name that must be typed before destructive steps run.
+    /// `confirm`: the name that must be typed before destructive steps run; may be a template over
+    /// params.
     /// Required where a destructive step is reachable.
     pub confirm: Option<Spanned<String>>,
     /// `[params.NAME]`

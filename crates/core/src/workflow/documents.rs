@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::parse::parse_lenient;
 use super::{
     Argument, ArgumentKind, Bundle, BundledFile, Code, Diagnostic, Diagnostics, Files, Source, StepDef,
-    Workflow, expr,
+    Workflow, check, expr,
 };
 use crate::step::Registry;
 
@@ -48,13 +48,35 @@ impl Documents {
             pending.extend(included(&workflow).map(|(file, _)| file.to_owned()));
             entry.insert(Arc::new(workflow));
         }
-        let _ = registry;
+        check::check(&bundle.root, &files, registry, &mut diagnostics);
         match files.get(&bundle.root) {
             Some(root) => {
                 let root = Arc::clone(root);
                 diagnostics.into_result(Self { root, files })
             }
             None => Err(diagnostics),
+        }
+    }
+
+    /// Reads the files of a workflow, and reads and checks all of them: [`Bundle::load`] and
+    /// [`Documents::load`] in one, so that a missing file hides no other error.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn read(files: &dyn Files, root: &str, registry: &Registry) -> Result<(Bundle, Self), Diagnostics> {
+        let (bundle, mut diagnostics) = Bundle::gather(files, root, registry);
+        if bundle.files.is_empty() {
+            return Err(diagnostics);
+        }
+        match Self::load(&bundle, registry) {
+            Ok(documents) => diagnostics.into_result((bundle, documents)),
+            Err(found) => {
+                // A file that couldn't be read is missing in the bundle too: told once.
+                let place = |one: &Diagnostic| (one.code, one.source.clone(), one.labels.clone());
+                let told: Vec<_> = diagnostics.0.iter().map(place).collect();
+                diagnostics.0.extend(found.0.into_iter().filter(|one| !told.contains(&place(one))));
+                Err(diagnostics)
+            }
         }
     }
 
@@ -91,19 +113,19 @@ impl Bundle {
     /// A file that can't be read, or lies outside the folder. A workflow with errors of its own is
     /// taken as far as it can be read; [`Documents::load`] tells them.
     pub fn load(files: &dyn Files, root: &str, registry: &Registry) -> Result<Self, Diagnostics> {
-        let mut loader = Loader {
-            files,
-            bundle: Self { root: root.to_owned(), files: BTreeMap::new() },
-            diagnostics: Diagnostics::default(),
-        };
+        let (bundle, diagnostics) = Self::gather(files, root, registry);
+        diagnostics.into_result(bundle)
+    }
+
+    /// What could be read, and what couldn't.
+    fn gather(files: &dyn Files, root: &str, registry: &Registry) -> (Self, Diagnostics) {
+        let bundle = Self { root: root.to_owned(), files: BTreeMap::new() };
+        let mut loader = Loader { files, bundle, diagnostics: Diagnostics::default() };
         match files.read(root) {
-            Ok(text) => {
-                let file = BundledFile { display: files.display(root), text };
-                loader.bundle.files.insert(root.to_owned(), file);
-            }
+            Ok(text) => loader.add(root, text),
             Err(error) => {
                 let message = format!("`{}` can't be read: {}", files.display(root), reason(&error));
-                return Err(Diagnostic::general(Code::FILE, message).into());
+                loader.diagnostics.push(Diagnostic::general(Code::FILE, message));
             }
         }
         let mut pending = vec![root.to_owned()];
@@ -114,15 +136,14 @@ impl Bundle {
             let (Some(workflow), _) = parse_lenient(&source) else { continue };
             for step in workflow.steps.values() {
                 loader.step(&source, step, registry);
-                if let Some((file, _)) = included_file(step)
-                    && !pending.iter().any(|known| known == file)
-                {
+            }
+            for (file, _) in included(&workflow) {
+                if !pending.iter().any(|known| known == file) {
                     pending.push(file.to_owned());
                 }
             }
         }
-        let Loader { bundle, diagnostics, .. } = loader;
-        diagnostics.into_result(bundle)
+        (loader.bundle, loader.diagnostics)
     }
 }
 
@@ -133,6 +154,11 @@ struct Loader<'f> {
 }
 
 impl Loader<'_> {
+    fn add(&mut self, path: &str, text: String) {
+        let file = BundledFile { display: self.files.display(path), text };
+        self.bundle.files.insert(path.to_owned(), file);
+    }
+
     fn step(&mut self, source: &Arc<Source>, step: &StepDef, registry: &Registry) {
         let names: &[&str] = match registry.get(&step.uses.value) {
             Some(info) => info.files,
@@ -156,10 +182,7 @@ impl Loader<'_> {
             return;
         }
         match self.files.read(path) {
-            Ok(text) => {
-                let file = BundledFile { display: self.files.display(path), text };
-                self.bundle.files.insert(path.to_owned(), file);
-            }
+            Ok(text) => self.add(path, text),
             Err(error) => {
                 let message = format!("`{}` can't be read: {}", self.files.display(path), reason(&error));
                 let unread = Diagnostic::at(Code::FILE, source, argument.span.clone(), message)

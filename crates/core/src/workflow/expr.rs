@@ -111,6 +111,22 @@ impl Evaluator {
         Ok(self.0.compile_expression(text)?.undeclared_variables(true))
     }
 
+    /// Whether a filter of that name is there.
+    pub fn has_filter(&self, name: &str) -> bool {
+        self.knows(&format!("1|{name}"), minijinja::ErrorKind::UnknownFilter)
+    }
+
+    /// Whether a test of that name is there.
+    pub fn has_test(&self, name: &str) -> bool {
+        self.knows(&format!("1 is {name}"), minijinja::ErrorKind::UnknownTest)
+    }
+
+    /// The engine lists neither filters nor tests; it tells when it meets one that it doesn't know.
+    fn knows(&self, probe: &str, unknown: minijinja::ErrorKind) -> bool {
+        let result = self.0.compile_expression(probe).and_then(|expression| expression.eval(()));
+        result.err().is_none_or(|error| error.kind() != unknown)
+    }
+
     /// Whether a function of that name is there.
     pub fn has_global(&self, name: &str) -> bool {
         self.0.globals().any(|(known, _)| known == name)

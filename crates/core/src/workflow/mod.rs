@@ -2,6 +2,7 @@
 //! can be refused by reading it alone. Knows no inventory and runs nothing.
 
 mod bundle;
+mod check;
 mod diagnostic;
 mod document;
 mod documents;

@@ -11,6 +11,8 @@ use indexmap::IndexMap;
 
 use super::{Code, Diagnostic, Diagnostics, Source, Spanned, Workflow, toml};
 use fields::Reader;
+pub(super) use fields::{describe, list};
+pub(super) use params::{in_words, literal, matches_kind};
 
 /// The keys of the top table.
 const KEYS: &[&str] = &["name", "summary", "description", "whole", "confirm", "params", "steps", "outputs"];
@@ -60,5 +62,5 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
         outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),
     };
     reader.output_names(&workflow.outputs);
-    (Some(workflow), reader.diagnostics)
+    (Some(workflow), reader.finish())
 }

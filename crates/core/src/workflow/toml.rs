@@ -15,6 +15,10 @@ const MAX_LEN: usize = 1 << 20;
 const MAX_DEPTH: usize = 64;
 /// Further syntax errors than these are only counted.
 const MAX_ERRORS: usize = 10;
+/// Room for the parser's recursion, bytes: it limits the nesting of brackets and the parts of a key
+/// to 80 each, but keys nest in brackets, and its tree of 80 x 80 levels takes several megabytes to
+/// drop. Memory is taken only as it is used.
+const STACK: usize = 64 << 20;
 /// Errors in longer lines are told without showing the line: bytes.
 const MAX_SHOWN_LINE: usize = 1000;
 
@@ -34,7 +38,19 @@ pub(super) fn read(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
         );
         return (None, Diagnostic::general(Code::SYNTAX, message).into());
     }
-    let (table, errors) = DeTable::parse_recoverable(text);
+    let parsed = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let reading = thread.spawn_scoped(scope, || parse(source))?;
+        reading.join().map_err(|_| std::io::Error::other("the TOML parser gave up"))
+    });
+    parsed.unwrap_or_else(|error| {
+        let message = format!("`{}` can't be read: {error}", source.name);
+        (None, Diagnostic::general(Code::SYNTAX, message).into())
+    })
+}
+
+fn parse(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
     let (duplicates, syntax): (Vec<_>, Vec<_>) =
         errors.iter().partition(|error| error.message() == "duplicate key");
     if !syntax.is_empty() {
@@ -49,24 +65,23 @@ pub(super) fn read(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
     (Some(fields), reader.diagnostics)
 }
 
+/// The first error of each line: once the parser has stumbled, its further words there help nobody.
 fn syntax_errors(source: &Arc<Source>, errors: &[&toml::de::Error]) -> Diagnostics {
+    let newlines: Vec<usize> =
+        source.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
     let mut diagnostics = Diagnostics::default();
     let mut last_line = None;
-    let mut told = 0;
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        // A broken line makes the parser stumble several times; its first word is the useful one.
-        let line = source.text.as_bytes()[..span.start.min(source.text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        if last_line == Some(line) {
-            continue;
+        let line = newlines.partition_point(|newline| *newline < span.start);
+        if last_line.replace(line) != Some(line) {
+            let what = match error.message() {
+                "recursion limit" | "cannot recurse further; max recursion depth met" => "nested too deep",
+                what => what,
+            };
+            diagnostics.push(syntax(source, span, what));
         }
-        last_line = Some(line);
-        diagnostics.push(syntax(source, span, error.message()));
-        told += 1;
-        if told == MAX_ERRORS {
+        if diagnostics.0.len() == MAX_ERRORS {
             break;
         }
     }

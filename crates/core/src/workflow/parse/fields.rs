@@ -14,26 +14,53 @@ use crate::workflow::{
 /// Takes values out of tables and collects what is wrong with them.
 pub(super) struct Reader<'s> {
     pub(super) source: &'s Arc<Source>,
-    pub(super) diagnostics: Diagnostics,
+    diagnostics: Diagnostics,
+    untold: usize,
 }
+
+/// The most errors of one file that are told.
+const MAX_ERRORS: usize = 100;
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s Arc<Source>, diagnostics: Diagnostics) -> Self {
-        Self { source, diagnostics }
+        Self { source, diagnostics, untold: 0 }
     }
 
     pub(super) fn at(&self, code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic::at(code, self.source, span, message)
     }
 
+    /// Adds what is wrong. Beyond what anyone reads it is only counted.
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        if self.diagnostics.0.len() < MAX_ERRORS {
+            self.diagnostics.push(diagnostic);
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// All that was found.
+    pub(super) fn finish(mut self) -> Diagnostics {
+        if self.untold > 0 {
+            let rest = format!("and {} more in `{}`", self.untold, self.source.name);
+            self.diagnostics.push(Diagnostic::general(Code::SYNTAX, rest));
+        }
+        self.diagnostics
+    }
+
+    /// Whether there is room for another error.
+    fn full(&self) -> bool {
+        self.diagnostics.0.len() >= MAX_ERRORS
     }
 
     /// Refuses every key that isn't `known`. `owner` is "a step" or the like.
     pub(super) fn unknown_keys(&mut self, fields: &Fields, known: &[&str], owner: &str) {
         for (name, field) in fields {
             if known.contains(&name.as_str()) {
+                continue;
+            }
+            if self.full() {
+                self.untold += 1; // Without looking for the nearest name, which takes its time.
                 continue;
             }
             let help = match nearest(name, known.iter().copied()) {
@@ -276,7 +303,7 @@ pub(super) fn place(field: &Argument) -> Span {
 }
 
 /// A value's type, in words.
-pub(crate) fn describe(value: &Argument) -> &'static str {
+pub(in crate::workflow) fn describe(value: &Argument) -> &'static str {
     match &value.kind {
         ArgumentKind::Text(_) => "a string",
         ArgumentKind::Plain(Value::Bool(_)) => "a boolean",
@@ -288,7 +315,7 @@ pub(crate) fn describe(value: &Argument) -> &'static str {
 }
 
 /// `a`, `b` and `c`
-pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
+pub(in crate::workflow) fn list<S: AsRef<str>>(names: &[S]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),

@@ -137,7 +137,7 @@ impl Reader<'_> {
 
 /// Whether a value can be one of that kind. A template that is a whole expression can be anything;
 /// any other template is text.
-pub(crate) fn matches_kind(value: &Argument, kind: ParamKind) -> bool {
+pub(in crate::workflow) fn matches_kind(value: &Argument, kind: ParamKind) -> bool {
     if let ArgumentKind::Text(text) = &value.kind
         && expr::whole_expression(text).is_some()
     {
@@ -156,7 +156,7 @@ pub(crate) fn matches_kind(value: &Argument, kind: ParamKind) -> bool {
 }
 
 /// A kind with its article.
-pub(crate) fn in_words(kind: ParamKind) -> &'static str {
+pub(in crate::workflow) fn in_words(kind: ParamKind) -> &'static str {
     match kind {
         ParamKind::String => "a string",
         ParamKind::Integer => "an integer",
@@ -168,7 +168,7 @@ pub(crate) fn in_words(kind: ParamKind) -> &'static str {
 }
 
 /// The value as it stands, templates left as they are.
-pub(crate) fn literal(value: &Argument) -> Value {
+pub(in crate::workflow) fn literal(value: &Argument) -> Value {
     match &value.kind {
         ArgumentKind::Text(text) => Value::from(text.as_str()),
         ArgumentKind::Plain(value) => value.clone(),

@@ -108,6 +108,12 @@ impl Reader<'_> {
 
     fn serial(&mut self, fields: &Fields) -> Option<Serial> {
         let field = fields.get("serial")?;
+        if !fields.contains_key("hosts") {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "`serial` without `hosts` has no effect")
+                .help("add: hosts = \"GROUP\"");
+            self.push(alone);
+        }
         let serial = match &field.kind {
             ArgumentKind::Plain(Value::Number(number)) => number
                 .as_u64()

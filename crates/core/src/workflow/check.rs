@@ -1,0 +1,67 @@
+//! What a workflow says against what there is: step types and their arguments, the steps that need
+//! each other, the names in expressions. Finds everything that is wrong, not only the first.
+
+mod arguments;
+mod expressions;
+mod graph;
+mod includes;
+mod schema;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::expr::Evaluator;
+use super::{Code, Diagnostic, Diagnostics, Span, Workflow};
+use crate::step::Registry;
+use graph::Graph;
+
+/// Checks every workflow of `files`, which belong together; `root` is the one that is run.
+pub(super) fn check(
+    root: &str,
+    files: &BTreeMap<String, Arc<Workflow>>,
+    registry: &Registry,
+    diagnostics: &mut Diagnostics,
+) {
+    let evaluator = Evaluator::new();
+    includes::circles(root, files, diagnostics);
+    let destructive = includes::destructive(files, registry);
+    for workflow in files.values() {
+        let graph = Graph::new(workflow);
+        let mut checker = Checker {
+            workflow,
+            files,
+            registry,
+            evaluator: &evaluator,
+            destructive: &destructive,
+            graph,
+            diagnostics,
+        };
+        checker.steps();
+        checker.order();
+        checker.expressions();
+        checker.confirmation();
+    }
+}
+
+/// One workflow while it is checked.
+struct Checker<'c> {
+    workflow: &'c Workflow,
+    files: &'c BTreeMap<String, Arc<Workflow>>,
+    registry: &'c Registry,
+    evaluator: &'c Evaluator,
+    /// The destructive step type that each file leads to, where it leads to one.
+    destructive: &'c BTreeMap<String, String>,
+    graph: Graph<'c>,
+    diagnostics: &'c mut Diagnostics,
+}
+
+impl Checker<'_> {
+    fn at(&self, code: Code, span: &Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::at(code, &self.workflow.source, span.clone(), message)
+    }
+
+    fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+}

@@ -1,0 +1,101 @@
+//! Step types and their arguments.
+
+use super::Checker;
+use super::schema::{Problem, Schema};
+use crate::step::StepInfo;
+use crate::workflow::documents::INCLUDE;
+use crate::workflow::parse::{list, literal};
+use crate::workflow::{Code, StepDef, nearest};
+
+impl<'c> Checker<'c> {
+    /// Checks `uses` and `with` of all steps.
+    pub(super) fn steps(&mut self) {
+        let workflow = self.workflow;
+        for step in workflow.steps.values() {
+            if step.uses.value.is_empty() {
+                continue; // Told when it was read.
+            }
+            if step.uses.value == INCLUDE {
+                self.include(step);
+            } else if let Some(info) = self.registry.get(&step.uses.value) {
+                self.arguments(step, info);
+            } else {
+                self.unknown_type(step);
+            }
+        }
+    }
+
+    fn unknown_type(&mut self, step: &StepDef) {
+        let mut names: Vec<&str> = self.registry.iter().map(|info| info.name).collect();
+        names.push(INCLUDE);
+        let help = match nearest(&step.uses.value, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`flow steps` lists the step types".to_owned(),
+        };
+        let unknown = self
+            .at(
+                Code::UNKNOWN_STEP_TYPE,
+                &step.uses.span,
+                format!("there is no step type `{}`", step.uses.value),
+            )
+            .help(help);
+        self.push(unknown);
+    }
+
+    fn arguments(&mut self, step: &StepDef, info: &StepInfo) {
+        let schema = Schema::new(info.schema.as_value());
+        let problems = schema.check_arguments(&step.with.value);
+        if problems.is_empty() {
+            self.make(step, info);
+            return;
+        }
+        for problem in problems {
+            let diagnostic = match problem {
+                Problem::Unknown { name, span, parent, known } => {
+                    let owner = parent.map_or_else(|| info.name.to_owned(), |parent| parent);
+                    let unknown =
+                        self.at(Code::UNKNOWN_ARGUMENT, &span, format!("`{owner}` has no argument `{name}`"));
+                    unknown.help(match nearest(&name, known.iter().map(String::as_str)) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None if known.is_empty() => "it takes none".to_owned(),
+                        None => format!("it has {}", list(&known)),
+                    })
+                }
+                Problem::Missing { name, span, parent, description } => {
+                    let owner = parent.map_or_else(|| info.name.to_owned(), |parent| parent);
+                    let place = span.unwrap_or_else(|| step.uses.span.clone());
+                    let missing = self.at(
+                        Code::MISSING_ARGUMENT,
+                        &place,
+                        format!("`{owner}` needs the argument `{name}`"),
+                    );
+                    match description {
+                        Some(text) => missing.help(format!("{name}: {text}")),
+                        None => missing.help(format!("add: with.{name} = ...")),
+                    }
+                }
+                Problem::Wrong { span, message, label, help } => {
+                    let mut wrong = self.at(Code::TYPE, &span, message).label(label);
+                    wrong.help = help;
+                    wrong
+                }
+            };
+            self.push(diagnostic);
+        }
+    }
+
+    /// Lets the step type itself speak, where all arguments are known.
+    fn make(&mut self, step: &StepDef, info: &StepInfo) {
+        if step.with.value.values().any(crate::workflow::Argument::is_dynamic) {
+            return;
+        }
+        let arguments = step.with.value.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
+        if let Err(error) = info.make(serde_json::Value::Object(arguments)) {
+            let span = if step.with.value.is_empty() { &step.uses.span } else { &step.with.span };
+            let refused = self
+                .at(Code::TYPE, span, format!("`{}` refuses its arguments: {error}", info.name))
+                .help(format!("`flow steps {}` describes them", info.name));
+            self.push(refused);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `needs` and `guards`: do they name steps, and can the steps be put in an order?
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use petgraph::algo::tarjan_scc;
+use petgraph::graph::DiGraph;
+
+use super::Checker;
+use crate::workflow::parse::list;
+use crate::workflow::{Code, Diagnostic, Spanned, StepDef, Workflow, nearest};
+
+/// Which step needs which. A step is its position in the document.
+pub(super) struct Graph<'w> {
+    steps: Vec<&'w StepDef>,
+    positions: HashMap<&'w str, usize>,
+    needs: Vec<Vec<usize>>,
+}
+
+impl<'w> Graph<'w> {
+    pub(super) fn new(workflow: &'w Workflow) -> Self {
+        let steps: Vec<&StepDef> = workflow.steps.values().collect();
+        let positions: HashMap<&str, usize> =
+            steps.iter().enumerate().map(|(at, step)| (step.id.value.as_str(), at)).collect();
+        let needs = steps
+            .iter()
+            .map(|step| {
+                step.needs.iter().filter_map(|need| positions.get(need.value.as_str()).copied()).collect()
+            })
+            .collect();
+        Self { steps, positions, needs }
+    }
+
+    /// Every step that one waits for, directly or through others: true at its position.
+    pub(super) fn upstream(&self, step: &str) -> Vec<bool> {
+        let mut upstream = vec![false; self.steps.len()];
+        let mut pending: Vec<usize> = self.positions.get(step).copied().into_iter().collect();
+        while let Some(at) = pending.pop() {
+            for &need in &self.needs[at] {
+                if !std::mem::replace(&mut upstream[need], true) {
+                    pending.push(need);
+                }
+            }
+        }
+        upstream
+    }
+
+    pub(super) fn position(&self, step: &str) -> Option<usize> {
+        self.positions.get(step).copied()
+    }
+
+    /// Groups of steps that wait for each other. One that needs itself is told elsewhere.
+    fn circles(&self) -> Vec<Vec<usize>> {
+        let mut graph = DiGraph::<(), ()>::with_capacity(self.steps.len(), self.steps.len());
+        let nodes: Vec<_> = self.steps.iter().map(|_| graph.add_node(())).collect();
+        for (at, needs) in self.needs.iter().enumerate() {
+            for &need in needs {
+                graph.add_edge(nodes[at], nodes[need], ());
+            }
+        }
+        let mut circles: Vec<Vec<usize>> = tarjan_scc(&graph)
+            .into_iter()
+            .filter(|circle| circle.len() > 1)
+            .map(|circle| {
+                let mut steps: Vec<usize> =
+                    circle.into_iter().map(petgraph::graph::NodeIndex::index).collect();
+                steps.sort_unstable();
+                steps
+            })
+            .collect();
+        circles.sort_unstable();
+        circles
+    }
+
+    /// The way round from the first step of a circle, where there is only one way.
+    fn round(&self, circle: &[usize]) -> Option<Vec<usize>> {
+        let mut way = vec![*circle.first()?];
+        loop {
+            let at = *way.last()?;
+            let mut inner = self.needs[at].iter().filter(|need| circle.contains(need));
+            let (next, other) = (*inner.next()?, inner.next());
+            if other.is_some() {
+                return None;
+            }
+            if next == way[0] {
+                return (way.len() == circle.len()).then_some(way);
+            }
+            way.push(next);
+        }
+    }
+}
+
+impl<'c> Checker<'c> {
+    /// Checks `needs` and `guards` of all steps.
+    pub(super) fn order(&mut self) {
+        let workflow = self.workflow;
+        for step in workflow.steps.values() {
+            self.step_names(step, "needs", &step.needs);
+            self.step_names(step, "guards", &step.guards);
+            self.guards(step);
+        }
+        for circle in self.graph.circles() {
+            let diagnostic = self.circle(&circle);
+            self.push(diagnostic);
+        }
+    }
+
+    fn step_names(&mut self, step: &StepDef, key: &str, names: &[Spanned<String>]) {
+        for (at, name) in names.iter().enumerate() {
+            if name.value == step.id.value {
+                let own = self
+                    .at(Code::NEEDS, &name.span, format!("`{}` names itself in `{key}`", name.value))
+                    .help("take it out");
+                self.push(own);
+            } else if self.graph.position(&name.value).is_none() {
+                let unknown = self.unknown_step(name);
+                self.push(unknown);
+            } else if let Some(first) = names[..at].iter().find(|first| first.value == name.value) {
+                let twice = self
+                    .at(Code::NEEDS, &name.span, format!("`{}` is in `{key}` twice", name.value))
+                    .label("again")
+                    .also(first.span.clone(), "first here");
+                self.push(twice);
+            }
+        }
+    }
+
+    fn unknown_step(&self, name: &Spanned<String>) -> Diagnostic {
+        let names: Vec<&str> = self.workflow.steps.keys().map(String::as_str).collect();
+        let unknown = self.at(Code::NEEDS, &name.span, format!("there is no step `{}`", name.value));
+        match nearest(&name.value, names.iter().copied()) {
+            Some(near) => unknown.help(format!("did you mean `{near}`?")),
+            None if names.len() <= 8 => unknown.help(format!("the steps are {}", list(&names))),
+            None => unknown,
+        }
+    }
+
+    fn guards(&mut self, step: &StepDef) {
+        if step.guards.is_empty() {
+            return;
+        }
+        let upstream = self.graph.upstream(&step.id.value);
+        for guard in step.guards.iter().filter(|guard| guard.value != step.id.value) {
+            let Some(at) = self.graph.position(&guard.value) else { continue };
+            if !upstream[at] {
+                let wrong = self
+                    .at(
+                        Code::NEEDS,
+                        &guard.span,
+                        format!("`{}` can't guard `{}`", guard.value, step.id.value),
+                    )
+                    .label("doesn't run before it")
+                    .help(format!("a guard is a step upstream: add \"{}\" to `needs`", guard.value));
+                self.push(wrong);
+            }
+        }
+    }
+
+    fn circle(&self, circle: &[usize]) -> Diagnostic {
+        let name = |at: &usize| self.graph.steps[*at].id.value.as_str();
+        let message = match self.graph.round(circle) {
+            Some(way) => {
+                let names: Vec<&str> = way.iter().chain(way.first()).map(name).collect();
+                format!("steps wait for each other in a circle: {}", names.join(" > "))
+            }
+            None => {
+                format!("steps wait for each other: {}", list(&circle.iter().map(name).collect::<Vec<_>>()))
+            }
+        };
+        let waits = circle.iter().flat_map(|at| {
+            let step = self.graph.steps[*at];
+            step.needs
+                .iter()
+                .filter(|need| circle.iter().any(|other| name(other) == need.value))
+                .map(move |need| (need, format!("{} waits for {}", step.id.value, need.value)))
+        });
+        Diagnostic {
+            code: Code::CYCLE,
+            message,
+            labels: waits.map(|(need, text)| (need.span.clone(), text)).collect(),
+            help: Some("take one of these out of its `needs`".to_owned()),
+            source: Some(Arc::clone(&self.workflow.source)),
+        }
+    }
+}
