@@ -1,0 +1,88 @@
+//! Finding a member of etcd that can answer for the cluster.
+
+use flow_core::step::StepError;
+
+use crate::clients::{Etcd, EtcdEndpoint};
+use crate::host::Host;
+use crate::support::{address_and_port, answered};
+
+/// etcd's port for clients.
+const PORT: u16 = 2379;
+
+/// `address:port` of a member.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn endpoint(text: &str) -> Result<EtcdEndpoint, String> {
+    let (address, port) = address_and_port(text, PORT)?;
+    Ok(EtcdEndpoint { address, port })
+}
+
+/// A client of the first member that answers and knows a leader.
+///
+/// # Errors
+/// What each member said, where none does.
+pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box<dyn Etcd>, StepError> {
+    let mut said = Vec::new();
+    for text in endpoints {
+        let endpoint = endpoint(text).map_err(StepError::permanent)?;
+        let client = match answered(host.etcd(&endpoint).await)? {
+            Ok(client) => client,
+            Err(why) => {
+                said.push(format!("{text}: {why}"));
+                continue;
+            }
+        };
+        match answered(client.status().await)? {
+            Ok(status) if status.leader != 0 => return Ok(client),
+            Ok(_) => said.push(format!("{text}: it knows no leader (no quorum)")),
+            Err(why) => said.push(format!("{text}: {why}")),
+        }
+    }
+    Err(StepError::failed("no etcd member can answer for the cluster")
+        .with_detail(said.join("\n"))
+        .with_hint("`systemctl status etcd` on those hosts; two of three members must run"))
+}
+
+/// `/service/demo/`: two levels at least, so that no typo reaches further than one cluster's keys.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn validate_prefix(prefix: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("`{prefix}` is no prefix of a cluster: {why}"));
+    if !prefix.starts_with('/') || !prefix.ends_with('/') {
+        return wrong("it must begin and end with `/`, as in `/service/demo/`");
+    }
+    let levels: Vec<&str> = prefix.trim_matches('/').split('/').collect();
+    if levels.iter().any(|level| level.trim().is_empty()) {
+        return wrong("it has an empty level");
+    }
+    if levels.len() < 2 {
+        return wrong("it must have two levels at least, as in `/service/demo/`");
+    }
+    Ok(())
+}
+
+/// An empty list of endpoints is refused.
+///
+/// # Errors
+/// What is wrong with the list.
+pub(super) fn validate_endpoints(endpoints: &[String]) -> Result<(), String> {
+    if endpoints.is_empty() {
+        return Err("`endpoints` is empty".to_owned());
+    }
+    endpoints.iter().try_for_each(|text| endpoint(text).map(|_| ()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_prefix_of_two_levels_between_slashes_will_do() {
+        assert_eq!(validate_prefix("/service/demo/"), Ok(()));
+        for wrong in ["", "/", "//", "/service/", "/service/demo", "service/demo/", "//demo/", "/service//", "/service/ /"] {
+            assert!(validate_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+}

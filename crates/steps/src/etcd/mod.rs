@@ -1,0 +1,19 @@
+//! etcd v3: members and keys.
+
+mod connect;
+mod member;
+mod prefix_absent;
+mod prefix_saved;
+
+pub use member::EtcdMember;
+pub use prefix_absent::EtcdPrefixAbsent;
+pub use prefix_saved::EtcdPrefixSaved;
+
+pub(crate) use connect::connect;
+
+use flow_core::step::Registry;
+
+/// Adds these step types.
+pub fn register(registry: &mut Registry) {
+    registry.add::<EtcdMember>().add::<EtcdPrefixSaved>().add::<EtcdPrefixAbsent>();
+}

@@ -1,0 +1,236 @@
+//! `patroni.cluster`: one leader, and replicas that stream from it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use futures_util::future::try_join_all;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::rest::{Report, patch_config, report};
+use super::settings::{REST_PORT, Settings};
+use crate::host::{Host, HostContext};
+use crate::support::{Seen, address_and_port, wait_until};
+
+/// How often the leader is woken while its replicas don't stream.
+const WAKE_EVERY: Duration = Duration::from_secs(2);
+
+/// The cluster is healthy: one leader, all other members replicas that stream from it, one system identifier.
+///
+/// Every member is asked, by way of this host: the leader alone can't tell, since a replica that is still being
+/// cloned streams too. Waits for it. While it waits it wakes the leader (a `PATCH /config` that changes nothing),
+/// which else makes new replicas' slots only at its next turn, up to `loop_wait` later. Output: `leader` (its REST
+/// address), `system_identifier`, `members` (`rest`, `role`, `state`, `timeline`).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniCluster {
+    /// The REST addresses of all members, `address:port`.
+    pub members: Vec<String>,
+    /// How far a replica may be behind, in bytes of WAL. 16 MiB by default.
+    #[serde(default = "segment")]
+    pub max_lag: u64,
+    /// Patroni's configuration file, for the REST API's password. `/etc/patroni/config.yml` by default.
+    #[serde(default = "super::config_file")]
+    pub config_file: String,
+    /// Seconds to wait. 180 by default.
+    #[serde(default = "three_minutes")]
+    pub timeout: u64,
+}
+
+fn segment() -> u64 {
+    16 << 20
+}
+
+fn three_minutes() -> u64 {
+    180
+}
+
+impl StepType for PatroniCluster {
+    const NAME: &'static str = "patroni.cluster";
+
+    fn validate(&self) -> Result<(), String> {
+        if self.members.is_empty() {
+            return Err("`members` is empty".to_owned());
+        }
+        self.members.iter().try_for_each(|text| address_and_port(text, REST_PORT).map(|_| ()))
+    }
+}
+
+/// A member by its REST address, and what it said or why it didn't.
+type Answers<'a> = Vec<(&'a str, Result<Report, String>)>;
+
+impl PatroniCluster {
+    async fn ask(&self, host: &dyn Host) -> Result<Answers<'_>, StepError> {
+        let ask = |text: &'_ String| {
+            let address = address_and_port(text, REST_PORT);
+            async move {
+                let (address, port) = address.map_err(StepError::permanent)?;
+                report(host, &address, port).await
+            }
+        };
+        let answers = try_join_all(self.members.iter().map(ask)).await?;
+        Ok(self.members.iter().map(String::as_str).zip(answers).collect())
+    }
+
+    fn judge(&self, answers: &Answers<'_>) -> Seen {
+        let mut members = Vec::new();
+        for (rest, answer) in answers {
+            match answer {
+                Ok(report) => members.push((*rest, report)),
+                Err(why) => return Seen::NotYet(format!("Patroni at {rest} doesn't answer: {why}")),
+            }
+        }
+        if let Some((rest, report)) = members.iter().find(|(_, report)| !report.leads() && !report.follows()) {
+            return Seen::NotYet(format!("{rest} is {}, {}", report.role, report.state));
+        }
+        let (leaders, replicas): (Vec<_>, Vec<_>) = members.iter().partition(|(_, report)| report.leads());
+        let [(address, leader)] = leaders.as_slice() else {
+            let names: Vec<&str> = leaders.iter().map(|(rest, _)| *rest).collect();
+            return Seen::NotYet(match names.as_slice() {
+                [] => "no member leads".to_owned(),
+                names => format!("more than one member leads: {}", names.join(", ")),
+            });
+        };
+        if leader.streaming.len() < replicas.len() {
+            return Seen::NotYet(format!("{} of {} replicas stream", leader.streaming.len(), replicas.len()));
+        }
+        let behind = |report: &Report| leader.position.unwrap_or(0).saturating_sub(report.position.unwrap_or(u64::MAX));
+        if let Some((rest, report)) = replicas.iter().find(|(_, report)| behind(report) > self.max_lag) {
+            return Seen::NotYet(format!("{rest} is {} bytes behind", behind(report)));
+        }
+        let identifiers: BTreeSet<_> = members.iter().map(|(_, report)| report.system_identifier.as_deref()).collect();
+        let identifier = match identifiers.into_iter().collect::<Vec<_>>().as_slice() {
+            [Some(one)] => (*one).to_owned(),
+            [None] => return Seen::NotYet("no member knows its system identifier yet".to_owned()),
+            several => {
+                let known: Vec<&str> = several.iter().map(|id| id.unwrap_or("not known")).collect();
+                return Seen::NotYet(format!("the members have different system identifiers: {}", known.join(", ")));
+            }
+        };
+        let table: Vec<_> = members
+            .iter()
+            .map(|(rest, report)| {
+                json!({ "rest": rest, "role": report.role, "state": report.state, "timeline": report.timeline })
+            })
+            .collect();
+        let output = Output::empty()
+            .with("leader", address)
+            .with("system_identifier", identifier)
+            .with("members", table);
+        Seen::Yes(output)
+    }
+}
+
+/// Wakes the leader now and then. That it fails is no matter: the leader wakes by itself too.
+struct Waker {
+    settings: Option<Settings>,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Waker {
+    async fn wake(&self, host: &dyn Host, answers: &Answers<'_>) {
+        let Some(settings) = &self.settings else { return };
+        let leader = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(Report::leads));
+        let Some((rest, _)) = leader else { return };
+        let mut last = self.last.lock().await;
+        if last.is_some_and(|at| at.elapsed() < WAKE_EVERY) {
+            return;
+        }
+        let settings = Settings { rest: (*rest).to_owned(), ..settings.clone() };
+        // A key that isn't there is taken away: nothing changes.
+        let _ = patch_config(host, &settings, json!({ "flow_wakes_the_leader": null })).await;
+        *last = Some(Instant::now());
+    }
+}
+
+#[async_trait]
+impl Step for PatroniCluster {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let host = cx.host().await?;
+        Ok(match self.judge(&self.ask(&*host).await?) {
+            Seen::Yes(output) => Check::Satisfied(output),
+            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
+            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
+        })
+    }
+
+    async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        let host = cx.host().await?;
+        let settings = Settings::of(&*host, &self.config_file).await?;
+        let waker = Waker { settings, last: Mutex::new(None) };
+        let look = async || {
+            let answers = self.ask(&*host).await?;
+            let seen = self.judge(&answers);
+            if matches!(seen, Seen::NotYet(_)) {
+                waker.wake(&*host, &answers).await;
+            }
+            Ok(seen)
+        };
+        let waited = wait_until(cx, Duration::from_secs(self.timeout), look).await;
+        waited.map_err(|error| error.with_hint("`journalctl -u patroni` on the members says what they wait for"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::Release;
+    use crate::testing::{HOSTS, Lab, satisfied};
+
+    fn cluster() -> PatroniCluster {
+        let members: Vec<String> = HOSTS.iter().map(|(_, address)| format!("{address}:8008")).collect();
+        serde_json::from_value(json!({ "members": members, "timeout": 0 })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_deployed_cluster_is_healthy_on_both_releases() {
+        for release in [Release::Bookworm, Release::Trixie] {
+            let lab = Lab::deployed_on(release).await;
+            let output = satisfied(cluster().check(&lab.on("patroni2")).await.unwrap()).0;
+            assert_eq!(output["leader"], "198.18.0.11:8008");
+            assert_eq!(output["members"].as_array().unwrap().len(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_down_is_named() {
+        let lab = Lab::deployed().await;
+        lab.break_system_id("patroni3").await;
+        let error = cluster().apply(&lab.on("patroni1"), &Change::default()).await.unwrap_err();
+        assert!(error.message.contains("Patroni at 198.18.0.13:8008 doesn't answer"), "{}", error.message);
+    }
+
+    fn judged(change: impl Fn(&mut [Report])) -> String {
+        let report = |role: &str| Report {
+            state: "running".into(),
+            role: role.into(),
+            system_identifier: Some("7".into()),
+            position: Some(100),
+            ..Report::default()
+        };
+        let mut reports = [report("leader"), report("replica"), report("replica")];
+        reports[0].streaming = vec!["b".into(), "c".into()];
+        change(&mut reports);
+        let answers = ["a", "b", "c"].into_iter().zip(reports.map(Ok)).collect();
+        match (PatroniCluster { max_lag: 10, ..cluster() }).judge(&answers) {
+            Seen::Yes(_) => "healthy".into(),
+            Seen::NotYet(why) => why,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_to_health_is_told() {
+        assert_eq!(judged(|_| ()), "healthy");
+        assert_eq!(judged(|all| all[0].role = "replica".into()), "no member leads");
+        assert_eq!(judged(|all| all[1].role = "leader".into()), "more than one member leads: a, b");
+        assert_eq!(judged(|all| all[2].state = "creating replica".into()), "c is replica, creating replica");
+        assert_eq!(judged(|all| all[0].streaming.truncate(1)), "1 of 2 replicas stream");
+        assert_eq!(judged(|all| all[1].position = Some(80)), "b is 20 bytes behind");
+        assert!(judged(|all| all[1].system_identifier = Some("8".into())).contains("different system identifiers"));
+    }
+}

@@ -1,0 +1,135 @@
+//! `patroni.data_matches`: starting Patroni here adopts no data directory by accident.
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::settings::Settings;
+use crate::etcd::connect;
+use crate::host::{Host, HostContext};
+use crate::postgres::control;
+
+/// Proves that a data directory belongs to the cluster whose key is in etcd, or that both are absent.
+///
+/// Where the cluster has no `initialize` key, the first Patroni that starts makes *its* data the cluster's, and
+/// the others are cloned from it. Where the key names another cluster, Patroni ends with
+/// `system ID mismatch`. Both are refused here, before Patroni is started. Changes nothing.
+/// Output: `initialized`, `system_identifier` (of the data directory, or null).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniDataMatches {
+    /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
+    #[serde(default = "super::config_file")]
+    pub config_file: String,
+}
+
+impl StepType for PatroniDataMatches {
+    const NAME: &'static str = "patroni.data_matches";
+    const READ_ONLY: bool = true;
+}
+
+/// The key's value and the identifier of the data directory.
+async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option<String>, Data), StepError> {
+    let initialize = async {
+        let key = format!("{}initialize", settings.prefix);
+        let keys = connect(host, &settings.endpoints).await?.keys(&key).await?;
+        Ok::<_, StepError>(keys.into_iter().find(|found| found.key == key).map(|found| found.value))
+    };
+    let data = async {
+        let control = control(host, &settings.bin_dir, &settings.data_dir);
+        let names = async { host.list(&settings.data_dir).await.map_err(StepError::from) };
+        let (control, names) = tokio::try_join!(control, names)?;
+        Ok(match (control, names.unwrap_or_default().is_empty()) {
+            (Some(control), _) => Data::Of(control.system_identifier),
+            (None, true) => Data::Absent,
+            (None, false) => Data::Foreign,
+        })
+    };
+    tokio::try_join!(initialize, data)
+}
+
+/// What is in the data directory.
+enum Data {
+    Absent,
+    Of(String),
+    Foreign,
+}
+
+fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, StepError> {
+    let Settings { data_dir, prefix, .. } = settings;
+    let output = |identifier: Option<String>| {
+        Ok(Output::empty().with("initialized", key.is_some()).with("system_identifier", identifier))
+    };
+    match (data, key) {
+        (Data::Absent, _) => output(None),
+        (Data::Of(own), Some(key)) if own == key => output(Some(own)),
+        (Data::Of(own), Some("")) => output(Some(own)),
+        (Data::Of(own), Some(key)) => Err(StepError::permanent(format!(
+            "{data_dir} belongs to another cluster: its system identifier is {own}, {prefix}initialize says {key}"
+        ))
+        .with_hint("`flow run system-id-recovery` shows the ways out; nothing was changed")),
+        (Data::Of(own), None) => Err(StepError::permanent(format!(
+            "{data_dir} holds data (system identifier {own}), but etcd has no cluster at {prefix}: the first Patroni to start would make it the cluster's"
+        ))
+        .with_hint("decide first whose data is to live: start that member by hand, or set the directory aside")),
+        (Data::Foreign, _) => Err(StepError::permanent(format!(
+            "{data_dir} isn't empty and is no data directory that pg_controldata can read"
+        ))
+        .with_hint("move it out of the way by hand; nothing was changed")),
+    }
+}
+
+#[async_trait]
+impl Step for PatroniDataMatches {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let host = cx.host().await?;
+        let later = |why: String| Ok(Check::Deferred(why));
+        let Some(settings) = Settings::of(&*host, &self.config_file).await? else {
+            let missing = format!("there is no {}", self.config_file);
+            return if cx.planning() { later(missing + " yet") } else { Err(StepError::permanent(missing)) };
+        };
+        match look(&*host, &settings).await {
+            Ok((key, data)) => judge(&settings, key.as_deref(), data).map(Check::Satisfied),
+            Err(error) if cx.planning() && !error.permanent => later(error.message),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{HOSTS, Lab, satisfied};
+    use serde_json::json;
+
+    fn step() -> PatroniDataMatches {
+        serde_json::from_value(json!({})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_member_of_the_cluster_matches_and_one_of_another_does_not() {
+        let lab = Lab::deployed().await;
+        satisfied(step().check(&lab.on("patroni3")).await.unwrap());
+        lab.break_system_id("patroni3").await;
+        let error = step().check(&lab.on("patroni3")).await.unwrap_err();
+        assert!(error.message.contains("belongs to another cluster"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn data_without_a_cluster_in_etcd_is_not_adopted() {
+        let lab = Lab::deployed().await;
+        for (host, _) in HOSTS.into_iter().rev() {
+            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped" })).await;
+        }
+        lab.world.edit(|state| state.etcd.keys.clear()).unwrap();
+        let error = step().check(&lab.on("patroni1")).await.unwrap_err();
+        assert!(error.message.contains("the first Patroni to start would make it the cluster's"), "{}", error.message);
+        lab.make("patroni1", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
+        satisfied(step().check(&lab.on("patroni1")).await.unwrap());
+    }
+}

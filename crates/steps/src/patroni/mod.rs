@@ -1,0 +1,45 @@
+//! Patroni: its configuration, its members, the cluster that they are.
+//!
+//! Everything is asked of its REST API, of etcd and of the data directories, never of `patronictl`, whose
+//! exit code can't be trusted.
+
+mod agree;
+mod cluster;
+mod config;
+mod data_matches;
+mod dynamic;
+mod dynamic_config;
+mod member;
+mod rest;
+mod settings;
+mod status;
+mod survey;
+
+pub use agree::PatroniAgree;
+pub use cluster::PatroniCluster;
+pub use config::PatroniConfig;
+pub use data_matches::PatroniDataMatches;
+pub use dynamic_config::PatroniDynamicConfig;
+pub use member::{MemberRole, PatroniMember};
+pub use status::PatroniStatus;
+pub use survey::PatroniSurvey;
+
+use flow_core::step::Registry;
+
+/// Adds these step types.
+pub fn register(registry: &mut Registry) {
+    registry
+        .add::<PatroniConfig>()
+        .add::<PatroniAgree>()
+        .add::<PatroniStatus>()
+        .add::<PatroniSurvey>()
+        .add::<PatroniDataMatches>()
+        .add::<PatroniMember>()
+        .add::<PatroniCluster>()
+        .add::<PatroniDynamicConfig>();
+}
+
+/// Where Debian's unit reads its configuration (`ConditionPathExists` of patroni.service).
+pub(crate) fn config_file() -> String {
+    "/etc/patroni/config.yml".to_owned()
+}

@@ -1,0 +1,147 @@
+//! Patroni's REST API (Patroni 3.0.2 and 4.0.7, `api.py`).
+//!
+//! An unknown path answers 503 just as an unhealthy member does, so only known paths are asked, and
+//! bodies are believed rather than statuses.
+
+use std::time::Duration;
+
+use flow_core::step::StepError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::settings::Settings;
+use crate::clients::{HttpReply, HttpRequest};
+use crate::host::Host;
+use crate::support::answered;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a member says of itself in `GET /patroni`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// `running`, `streaming`, `starting`, `creating replica`, `stopped`.
+    pub(crate) state: String,
+    /// `leader`, `replica`, `standby_leader`, or what Patroni says; `master` and `primary` are `leader`.
+    pub(crate) role: String,
+    /// Null on replicas of Patroni 3.0.2.
+    pub(crate) timeline: Option<u64>,
+    /// The system identifier of the running PostgreSQL.
+    pub(crate) system_identifier: Option<String>,
+    /// The cluster is in pause.
+    pub(crate) paused: bool,
+    /// Patroni's version.
+    pub(crate) version: Option<String>,
+    /// WAL position in bytes: written by a leader, received by a replica.
+    pub(crate) position: Option<u64>,
+    /// On a leader: who streams from it, by name.
+    pub(crate) streaming: Vec<String>,
+}
+
+impl Report {
+    /// It serves as the primary.
+    pub(crate) fn leads(&self) -> bool {
+        self.role == "leader" && self.state == "running"
+    }
+
+    /// It serves as a replica. 3.0.2 says `running`, 4 says `streaming` too.
+    pub(crate) fn follows(&self) -> bool {
+        self.role == "replica" && matches!(self.state.as_str(), "running" | "streaming")
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let text = |path: &str| body.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let number = |path: &str| body.pointer(path).and_then(Value::as_u64);
+        let role = match text("/role")?.as_str() {
+            "master" | "primary" => "leader".to_owned(),
+            other => other.to_owned(),
+        };
+        let streams = |standby: &Value| {
+            let name = standby.get("application_name")?.as_str()?;
+            (standby.get("state")?.as_str()? == "streaming").then(|| name.to_owned())
+        };
+        let standbys = body.get("replication").and_then(Value::as_array);
+        Some(Self {
+            state: text("/state")?,
+            role,
+            timeline: number("/timeline"),
+            system_identifier: text("/database_system_identifier"),
+            paused: body.get("pause").and_then(Value::as_bool).unwrap_or(false),
+            version: text("/patroni/version"),
+            position: number("/xlog/location").or_else(|| number("/xlog/received_location")),
+            streaming: standbys.into_iter().flatten().filter_map(streams).collect(),
+        })
+    }
+}
+
+/// Asks a member about itself. The inner error says why it doesn't answer.
+pub(crate) async fn report(host: &dyn Host, address: &str, port: u16) -> Result<Result<Report, String>, StepError> {
+    let reply = match answered(host.http(&request("GET", address, port, "/patroni")).await)? {
+        Ok(reply) => reply,
+        Err(why) => return Ok(Err(why)),
+    };
+    Ok(Report::read(&reply.body).ok_or_else(|| format!("GET /patroni gave {} and no status", reply.status)))
+}
+
+/// The dynamic configuration. The inner error says why there is none.
+pub(crate) async fn dynamic_config(host: &dyn Host, settings: &Settings) -> Result<Result<Value, String>, StepError> {
+    let (address, port) = settings.rest_address()?;
+    Ok(match answered(host.http(&request("GET", &address, port, "/config")).await)? {
+        Ok(reply) if reply.status == 200 => {
+            serde_json::from_slice(&reply.body).map_err(|_| "GET /config gave no JSON".to_owned())
+        }
+        Ok(reply) => Err(format!("GET /config gave {}", reply.status)),
+        Err(why) => Err(why),
+    })
+}
+
+/// Changes the dynamic configuration: what is null in the patch is removed.
+///
+/// Also makes the member look at the cluster at once instead of at its next turn.
+pub(crate) async fn patch_config(host: &dyn Host, settings: &Settings, patch: Value) -> Result<HttpReply, StepError> {
+    let (address, port) = settings.rest_address()?;
+    let auth = settings.rest_auth.as_ref();
+    let request = HttpRequest {
+        body: Some(patch),
+        basic_auth: auth.map(|auth| (auth.username.clone(), auth.password.clone())),
+        ..request("PATCH", &address, port, "/config")
+    };
+    Ok(host.http(&request).await?)
+}
+
+fn request(method: &'static str, address: &str, port: u16, path: &str) -> HttpRequest {
+    HttpRequest {
+        method,
+        address: address.to_owned(),
+        port,
+        path: path.to_owned(),
+        body: None,
+        basic_auth: None,
+        timeout: TIMEOUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_one_whatever_its_patroni_calls_it() {
+        let read = |role: &str| {
+            let body = format!(
+                r#"{{"state":"running","role":"{role}","timeline":2,"database_system_identifier":"77","xlog":{{"location":5}},
+                "replication":[{{"application_name":"patroni2","state":"streaming"}},{{"application_name":"b","state":"backup"}}],
+                "patroni":{{"version":"3.0.2","scope":"demo"}}}}"#
+            );
+            Report::read(body.as_bytes()).unwrap()
+        };
+        for role in ["master", "primary"] {
+            let report = read(role);
+            assert!(report.leads());
+            assert_eq!(report.streaming, ["patroni2"]);
+            assert_eq!((report.timeline, report.position), (Some(2), Some(5)));
+        }
+        assert!(read("replica").follows());
+        assert_eq!(Report::read(b"no json"), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! Patroni's own configuration file, as far as procedures need it.
+//!
+//! Environment variables (`PATRONI_SCOPE` ...) go before the file in Patroni; Debian's unit sets none,
+//! and they are not looked at here.
+
+use flow_core::step::{Secret, StepError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::support::address_and_port;
+
+/// Longer configurations are none, in bytes.
+const LIMIT: u64 = 1 << 20;
+/// Sections of stores that flow doesn't speak to. `etcd` is version 2 of its API, another keyspace.
+const OTHER_STORES: [&str; 6] = ["etcd", "consul", "zookeeper", "exhibitor", "kubernetes", "raft"];
+
+/// What a host's configuration says, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The cluster's name.
+    pub(crate) scope: String,
+    /// With slashes at both ends: `/service/`.
+    pub(crate) namespace: String,
+    /// Namespace and scope: `/service/demo/`.
+    pub(crate) prefix: String,
+    /// The member's name.
+    pub(crate) name: String,
+    /// etcd's members, `address:port`.
+    pub(crate) endpoints: Vec<String>,
+    /// Where the REST API answers, `address:port`.
+    pub(crate) rest: String,
+    /// Where PostgreSQL answers, `address:port`.
+    pub(crate) postgres: String,
+    /// The data directory.
+    pub(crate) data_dir: String,
+    /// PostgreSQL's programs; empty where the configuration doesn't say.
+    pub(crate) bin_dir: String,
+    /// What flow can't do with it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unsupported: Vec<String>,
+    /// User and password of the REST API.
+    #[serde(skip)]
+    pub(crate) rest_auth: Option<RestAuth>,
+}
+
+/// User and password of the REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RestAuth {
+    pub(crate) username: String,
+    pub(crate) password: Secret,
+}
+
+impl Settings {
+    /// Reads a host's configuration. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// The file can't be read, or isn't Patroni's.
+    pub(crate) async fn of(host: &dyn Host, path: &str) -> Result<Option<Self>, StepError> {
+        let Some(bytes) = host.read(path, LIMIT).await? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        Self::parse(&text).map(Some).map_err(|why| {
+            StepError::permanent(format!("{path} can't be used: {why}"))
+                .with_hint("`patroni --validate-config` on the host tells more")
+        })
+    }
+
+    /// As [`Settings::of`], where the file must be there.
+    pub(crate) async fn required(host: &dyn Host, path: &str) -> Result<Self, StepError> {
+        Self::of(host, path).await?.ok_or_else(|| StepError::permanent(format!("there is no {path}")))
+    }
+
+    /// Where the REST API answers.
+    pub(crate) fn rest_address(&self) -> Result<(String, u16), StepError> {
+        address_and_port(&self.rest, REST_PORT).map_err(StepError::permanent)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // Never the parser's own words: they may quote a line with a password.
+        let file: Value = serde_saphyr::from_str(text).map_err(|error| {
+            let at = error.location().map(|at| format!(" (line {})", at.line())).unwrap_or_default();
+            format!("it is no YAML{at}")
+        })?;
+        let text_at = |path: &str| file.pointer(path).and_then(plain);
+        let required = |path: &str| text_at(path).ok_or_else(|| format!("`{}` is missing", path[1..].replace('/', ".")));
+        let scope = required("/scope")?;
+        let bare = text_at("/namespace").unwrap_or_else(|| "service".to_owned());
+        let bare = bare.trim_matches('/');
+        let namespace = if bare.is_empty() { "/".to_owned() } else { format!("/{bare}/") };
+        let mut unsupported = Vec::new();
+        let endpoints = endpoints(&file, &mut unsupported)?;
+        if file.pointer("/restapi/certfile").is_some() {
+            unsupported.push("its REST API speaks TLS (`restapi.certfile`)".to_owned());
+        }
+        let listen = |section: &str| {
+            let connect = text_at(&format!("/{section}/connect_address"));
+            connect.or_else(|| text_at(&format!("/{section}/listen")))
+        };
+        let rest_auth = match (text_at("/restapi/authentication/username"), text_at("/restapi/authentication/password")) {
+            (Some(username), Some(password)) => Some(RestAuth { username, password: Secret::new(password) }),
+            _ => None,
+        };
+        Ok(Self {
+            prefix: format!("{namespace}{scope}/"),
+            namespace,
+            scope,
+            name: required("/name")?,
+            endpoints,
+            rest: listen("restapi").ok_or("`restapi.connect_address` is missing")?,
+            postgres: listen("postgresql").ok_or("`postgresql.connect_address` is missing")?,
+            data_dir: required("/postgresql/data_dir")?.trim_end_matches('/').to_owned(),
+            bin_dir: text_at("/postgresql/bin_dir").unwrap_or_default().trim_end_matches('/').to_owned(),
+            unsupported,
+            rest_auth,
+        })
+    }
+}
+
+/// Patroni's port for REST.
+pub(crate) const REST_PORT: u16 = 8008;
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The members of etcd that section `etcd3` names.
+fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>, String> {
+    let Some(section) = file.get("etcd3") else {
+        return Err(match OTHER_STORES.iter().find(|name| file.get(**name).is_some()) {
+            Some(&"etcd") => {
+                "section `etcd` speaks version 2 of etcd's API, which has other keys; flow speaks version 3 (section `etcd3`)".to_owned()
+            }
+            Some(other) => format!("the cluster's state is kept in {other}; flow speaks etcd version 3 only (section `etcd3`)"),
+            None => "section `etcd3` is missing".to_owned(),
+        });
+    };
+    let field = |name: &str| section.get(name);
+    if field("protocol").and_then(Value::as_str) == Some("https") || field("cacert").is_some() || field("cert").is_some() {
+        unsupported.push("etcd speaks TLS (`etcd3.protocol`, `cacert` or `cert`)".to_owned());
+    }
+    if field("username").is_some() {
+        unsupported.push("etcd wants a password (`etcd3.username`)".to_owned());
+    }
+    let texts: Vec<String> = match (field("hosts"), field("host")) {
+        (Some(Value::Array(hosts)), _) => hosts.iter().filter_map(plain).collect(),
+        (Some(Value::String(hosts)), _) => hosts.split(',').map(|host| host.trim().to_owned()).collect(),
+        (_, Some(Value::String(host))) => vec![host.clone()],
+        _ => Vec::new(),
+    };
+    if texts.is_empty() {
+        return Err("`etcd3.hosts` is missing (`url`, `srv` and `proxy` are not read)".to_owned());
+    }
+    let mut endpoints = texts
+        .iter()
+        .map(|text| address_and_port(text, 2379).map(|(address, port)| format!("{address}:{port}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    endpoints.sort();
+    endpoints.dedup();
+    Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "scope: demo\nname: patroni1\nrestapi:\n  listen: 0.0.0.0:8008\n  \
+        connect_address: 198.18.0.11:8008\n  authentication: {username: admin, password: s3cret}\n\
+        etcd3:\n  hosts: 198.18.0.12:2379, http://198.18.0.11:2379\npostgresql:\n  \
+        connect_address: 198.18.0.11:5432\n  data_dir: /var/lib/postgresql/15/main/\n  bin_dir: /usr/lib/postgresql/15/bin\n";
+
+    #[test]
+    fn a_configuration_is_read_with_patronis_defaults() {
+        let settings = Settings::parse(CONFIG).unwrap();
+        assert_eq!(settings.prefix, "/service/demo/");
+        assert_eq!(settings.endpoints, ["198.18.0.11:2379", "198.18.0.12:2379"]);
+        assert_eq!(settings.data_dir, "/var/lib/postgresql/15/main");
+        assert_eq!(settings.rest, "198.18.0.11:8008");
+        assert!(settings.unsupported.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_on_holds_no_password() {
+        let settings = Settings::parse(CONFIG).unwrap();
+        assert_eq!(settings.rest_auth.as_ref().unwrap().password.reveal(), "s3cret");
+        assert!(!serde_json::to_string(&settings).unwrap().contains("s3cret"));
+        let broken = Settings::parse("password: s3cret: [x\n").unwrap_err();
+        assert!(!broken.contains("s3cret"), "{broken}");
+    }
+
+    #[test]
+    fn a_store_that_flow_does_not_speak_to_is_named() {
+        let with = |section: &str| Settings::parse(&CONFIG.replace("etcd3:", section)).unwrap_err();
+        assert!(with("etcd:").contains("version 2"));
+        assert!(with("consul:").contains("consul"));
+        assert!(with("nothing:").contains("`etcd3` is missing"));
+    }
+
+    #[test]
+    fn tls_is_told_as_unsupported() {
+        let settings = Settings::parse(&CONFIG.replace("etcd3:\n", "etcd3:\n  protocol: https\n")).unwrap();
+        assert_eq!(settings.unsupported.len(), 1);
+    }
+}

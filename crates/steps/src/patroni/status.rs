@@ -1,0 +1,127 @@
+//! `patroni.status`: what one member is and has, also where its Patroni is dead.
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rest::{Report, report};
+use super::settings::Settings;
+use crate::host::{Host, HostContext, Unit};
+use crate::postgres::{Control, control};
+
+/// Looks at one member: its unit, its REST API, its data directory. Changes nothing.
+///
+/// A Patroni that is down or starts in a loop is no failure: what can be seen is told. Output: `name`,
+/// `unit` (`active (running)`), `answers`, `role` (`leader`, `replica`, null), `state`, `paused`, `timeline`,
+/// `system_identifier` (of the data directory), `dynamic_config` (as kept in the data directory, or null).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniStatus {
+    /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
+    #[serde(default = "super::config_file")]
+    pub config_file: String,
+    /// Patroni's unit. `patroni.service` by default.
+    #[serde(default = "unit")]
+    pub unit: String,
+}
+
+fn unit() -> String {
+    "patroni.service".to_owned()
+}
+
+/// The output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Status {
+    pub(super) name: String,
+    pub(super) unit: String,
+    pub(super) answers: bool,
+    pub(super) role: Option<String>,
+    pub(super) state: Option<String>,
+    pub(super) paused: bool,
+    pub(super) timeline: Option<u64>,
+    pub(super) system_identifier: Option<String>,
+    pub(super) dynamic_config: Option<serde_json::Value>,
+}
+
+impl StepType for PatroniStatus {
+    const NAME: &'static str = "patroni.status";
+    const READ_ONLY: bool = true;
+}
+
+impl Status {
+    fn new(name: String, unit: &Unit, report: Option<Report>, control: Option<Control>) -> Self {
+        let answers = report.is_some();
+        let report = report.unwrap_or_default();
+        Self {
+            name,
+            unit: format!("{} ({})", unit.active, unit.sub),
+            answers,
+            role: answers.then_some(report.role),
+            state: answers.then_some(report.state),
+            paused: report.paused,
+            timeline: control.as_ref().map(|control| u64::from(control.timeline)).or(report.timeline),
+            system_identifier: control.map(|control| control.system_identifier).or(report.system_identifier),
+            dynamic_config: None,
+        }
+    }
+}
+
+impl PatroniStatus {
+    async fn look(&self, host: &dyn Host, settings: Settings) -> Result<Status, StepError> {
+        let (address, port) = settings.rest_address()?;
+        let bin_dir = if settings.bin_dir.is_empty() { "/usr/bin" } else { &settings.bin_dir };
+        let dynamic = format!("{}/patroni.dynamic.json", settings.data_dir);
+        let (unit, report, control, dynamic) = tokio::join!(
+            host.unit(&self.unit),
+            report(host, &address, port),
+            control(host, bin_dir, &settings.data_dir),
+            host.read(&dynamic, 1 << 20),
+        );
+        let status = Status::new(settings.name, &unit?, report?.ok(), control?);
+        let dynamic_config = dynamic?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(Status { dynamic_config, ..status })
+    }
+}
+
+#[async_trait]
+impl Step for PatroniStatus {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let host = cx.host().await?;
+        let settings = Settings::required(&*host, &self.config_file).await?;
+        let status = self.look(&*host, settings).await?;
+        Ok(Check::Satisfied(match serde_json::to_value(&status) {
+            Ok(serde_json::Value::Object(fields)) => Output(fields),
+            _ => Output::empty(),
+        }))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, satisfied};
+
+    async fn status(lab: &Lab, host: &str) -> serde_json::Map<String, serde_json::Value> {
+        let step: PatroniStatus = serde_json::from_value(serde_json::json!({})).unwrap();
+        satisfied(step.check(&lab.on(host)).await.unwrap()).0
+    }
+
+    #[tokio::test]
+    async fn a_leader_a_replica_and_a_looping_member_are_told_apart() {
+        let lab = Lab::deployed().await;
+        lab.break_system_id("patroni3").await;
+        let leader = status(&lab, "patroni1").await;
+        assert_eq!((&leader["role"], &leader["unit"]), (&"leader".into(), &"active (running)".into()));
+        assert_eq!(status(&lab, "patroni2").await["role"], "replica");
+        assert_eq!(leader["dynamic_config"]["ttl"], 30);
+        let broken = status(&lab, "patroni3").await;
+        assert_eq!((&broken["answers"], &broken["role"]), (&false.into(), &serde_json::Value::Null));
+        assert_eq!(broken["unit"], "activating (auto-restart)");
+        assert_eq!(broken["system_identifier"], "7799999999999999999");
+    }
+}

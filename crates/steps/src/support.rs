@@ -1,0 +1,131 @@
+//! What several step types share: waiting, and the wording of what commands said.
+
+use std::future::Future;
+use std::time::Duration;
+
+use flow_core::step::{Context, Output, StepError};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::host::{HostError, Reply};
+
+/// The pause between two looks while something is waited for.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What one look found.
+pub(crate) enum Seen {
+    /// It is as it should be.
+    Yes(Output),
+    /// Not yet; the text says what is missing.
+    NotYet(String),
+}
+
+/// Looks again and again until it is so, or until time runs out.
+///
+/// A look that fails in a way that may pass (a host that doesn't answer for a moment) counts as not yet.
+///
+/// # Errors
+/// After `limit` the last look's words; a permanent error of a look at once.
+pub(crate) async fn wait_until<F, L>(cx: &Context, limit: Duration, mut look: L) -> Result<Output, StepError>
+where
+    L: FnMut() -> F,
+    F: Future<Output = Result<Seen, StepError>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        let missing = match look().await {
+            Ok(Seen::Yes(output)) => return Ok(output),
+            Ok(Seen::NotYet(missing)) => missing,
+            Err(error) if error.permanent => return Err(error),
+            Err(error) => error.message,
+        };
+        if Instant::now() >= deadline {
+            return Err(StepError::failed(format!("not so after {} s: {missing}", limit.as_secs())));
+        }
+        cx.progress(&missing);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Passes over what says that a service doesn't answer; an unreachable host stays an error.
+pub(crate) fn answered<T>(result: Result<T, HostError>) -> Result<Result<T, String>, StepError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(HostError::Failed { message, .. } | HostError::Lost { message, .. }) => Ok(Err(message)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The last lines of a text, for an error's detail.
+pub(crate) fn tail(text: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// A command that ended with the wrong status, with the end of what it said.
+pub(crate) fn exit_error(reply: &Reply) -> StepError {
+    let said = if reply.stderr.is_empty() { reply.text() } else { reply.error_text() };
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    let message = match last.as_str() {
+        "" => format!("exit status {}", reply.code),
+        last => format!("exit status {}: {last}", reply.code),
+    };
+    let error = StepError::failed(message);
+    if said.trim().lines().count() > 1 { error.with_detail(tail(&said)) } else { error }
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Serde's default for a flag that is on.
+pub(crate) fn yes() -> bool {
+    true
+}
+
+/// An address and a port, as in `198.18.0.11:8008`; also with a scheme, and IPv6 in brackets.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(crate) fn address_and_port(text: &str, default_port: u16) -> Result<(String, u16), String> {
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest).trim().trim_end_matches('/');
+    let (address, port) = match bare.rsplit_once(':') {
+        Some((address, port)) if !address.contains(':') || address.ends_with(']') => (address, Some(port)),
+        _ => (bare, None),
+    };
+    let port = match port {
+        None => default_port,
+        Some(port) => port.parse().map_err(|_| format!("`{text}` is no address with a port"))?,
+    };
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if address.is_empty() {
+        return Err(format!("`{text}` is no address with a port"));
+    }
+    Ok((address.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_with_and_without_scheme_and_port() {
+        let read = |text| address_and_port(text, 2379);
+        assert_eq!(read("198.18.0.11"), Ok(("198.18.0.11".into(), 2379)));
+        assert_eq!(read("http://h1:2380/"), Ok(("h1".into(), 2380)));
+        assert_eq!(read("[::1]:8008"), Ok(("::1".into(), 8008)));
+        assert_eq!(read("::1"), Ok(("::1".into(), 2379)));
+        assert!(read("h1:x").is_err());
+        assert!(read(":80").is_err());
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_command_is_its_last_line() {
+        let reply = Reply { code: 2, stdout: Vec::new(), stderr: b"one\ntwo\n\n".to_vec() };
+        let error = exit_error(&reply);
+        assert_eq!(error.message, "exit status 2: two");
+        assert_eq!(error.detail.as_deref(), Some("one\ntwo"));
+    }
+}

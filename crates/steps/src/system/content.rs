@@ -1,0 +1,309 @@
+//! A file's content, owner and mode: what `file` and `template` share.
+
+use flow_core::step::{Change, Check, Context, Output, StepError, UndoError};
+use serde::{Deserialize, Serialize};
+use similar::{ChangeTag, TextDiff};
+
+use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, Stat};
+use crate::support::sha256;
+
+/// Longer files are not managed, in bytes.
+const LIMIT: u64 = 4 << 20;
+/// Where files are kept that a run replaced.
+const FORMER: &str = "/var/lib/flow/former";
+
+/// A file as it should be.
+pub(super) struct Wanted<'a> {
+    pub(super) path: &'a str,
+    pub(super) content: &'a str,
+    pub(super) ownership: Ownership,
+    pub(super) parents: bool,
+    pub(super) diff: Option<bool>,
+}
+
+/// What a change of a file records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Recorded {
+    /// SHA-256 of what is written.
+    wanted: String,
+    /// What was there.
+    former: Option<Former>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Former {
+    sha256: String,
+    owner: String,
+    group: String,
+    mode: u32,
+}
+
+/// Permission bits written as in chmod: `0640`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn parse_mode(text: Option<&str>) -> Result<Option<u32>, String> {
+    let Some(text) = text else { return Ok(None) };
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .map(Some)
+        .ok_or_else(|| format!("`mode` is an octal number as text, such as \"0640\", this is \"{text}\""))
+}
+
+/// An absolute path.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn validate_path(path: &str) -> Result<(), String> {
+    if path.starts_with('/') { Ok(()) } else { Err(format!("`{path}` is no absolute path")) }
+}
+
+/// What of owner, group and mode differs, as in `mode 0644 -> 0600`.
+pub(super) fn ownership_differences(wanted: &Ownership, is: &Stat) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, wanted: Option<String>, is: String| {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
+            differences.push(format!("{what} {is} -> {wanted}"));
+        }
+    };
+    compare("owner", wanted.owner.clone(), is.owner.clone());
+    compare("group", wanted.group.clone(), is.group.clone());
+    compare("mode", wanted.mode.map(|mode| format!("{mode:04o}")), format!("{:04o}", is.mode));
+    differences
+}
+
+impl Wanted<'_> {
+    pub(super) async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let host = cx.host().await?;
+        let (stat, bytes) = tokio::try_join!(host.stat(self.path), self.read(&*host))?;
+        let wanted = sha256(self.content.as_bytes());
+        let Some(stat) = stat else {
+            let mut change = Change::new(format!("create {}", self.path)).with_data(Recorded { wanted, former: None });
+            change.diff = self.diff.unwrap_or(true).then(|| unified(self.path, "", self.content));
+            return Ok(Check::Pending(change));
+        };
+        match stat.kind {
+            FileKind::File => {}
+            FileKind::Symlink => {
+                let target = stat.target.unwrap_or_default();
+                return Ok(Check::Refused(format!("{} is a symbolic link to {target}: name the file itself", self.path)));
+            }
+            _ => return Ok(Check::Refused(format!("{} is there and is no file", self.path))),
+        }
+        let bytes = bytes.unwrap_or_default();
+        let mut differences = ownership_differences(&self.ownership, &stat);
+        let former = Former { sha256: sha256(&bytes), owner: stat.owner, group: stat.group, mode: stat.mode };
+        let same = former.sha256 == wanted;
+        if same && differences.is_empty() {
+            return Ok(Check::Satisfied(self.output(&wanted)));
+        }
+        let mut diff = None;
+        if !same {
+            let before = String::from_utf8_lossy(&bytes);
+            differences.insert(0, counts(&before, self.content));
+            diff = self.shows_diff(stat.mode).then(|| unified(self.path, &before, self.content));
+        }
+        let mut change = Change::new(format!("change {}: {}", self.path, differences.join(", ")))
+            .with_data(Recorded { wanted, former: Some(former) });
+        change.diff = diff;
+        Ok(Check::Pending(change))
+    }
+
+    pub(super) async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
+        let host = cx.host().await?;
+        let recorded: Recorded = change.data()?;
+        if let Some(former) = &recorded.former
+            && former.sha256 != recorded.wanted
+        {
+            self.keep_former(cx, &*host, former).await?;
+        }
+        if self.parents && recorded.former.is_none()
+            && let Some((parent, _)) = self.path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
+            && host.stat(parent).await?.is_none()
+        {
+            let make = HostChange::MakeDirectory { path: parent.to_owned(), ownership: Ownership::default() };
+            host.change(cx.attempt(), &make).await?;
+        }
+        let write = HostChange::WriteFile {
+            path: self.path.to_owned(),
+            content: Content(self.content.as_bytes().to_vec()),
+            ownership: self.ownership.clone(),
+        };
+        host.change(cx.attempt(), &write).await?;
+        Ok(self.output(&recorded.wanted))
+    }
+
+    /// Copies what is there to where [`undo`] finds it, unless it is there already.
+    async fn keep_former(&self, cx: &Context, host: &dyn Host, former: &Former) -> Result<(), StepError> {
+        let Some(bytes) = self.read(host).await? else { return Ok(()) };
+        let found = sha256(&bytes);
+        if found != former.sha256 {
+            return Err(StepError::failed(format!("{} was changed by someone else meanwhile", self.path)));
+        }
+        let (directory, path) = former_place(cx, self.path);
+        let private = |mode| Ownership { owner: Some("root".into()), group: Some("root".into()), mode: Some(mode) };
+        if host.stat(&directory).await?.is_none() {
+            let make = HostChange::MakeDirectory { path: directory, ownership: private(0o700) };
+            host.change(cx.attempt(), &make).await?;
+        }
+        let write = HostChange::WriteFile { path, content: Content(bytes), ownership: private(0o600) };
+        Ok(host.change(cx.attempt(), &write).await?)
+    }
+
+    async fn read(&self, host: &dyn Host) -> Result<Option<Vec<u8>>, crate::host::HostError> {
+        match host.stat(self.path).await? {
+            Some(stat) if stat.kind == FileKind::File => host.read(self.path, LIMIT).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// A former file that others may not read may hold secrets that nobody here knows of.
+    fn shows_diff(&self, former_mode: u32) -> bool {
+        self.diff.unwrap_or(former_mode & 0o004 != 0)
+    }
+
+    fn output(&self, sha256: &str) -> Output {
+        Output::empty().with("path", self.path).with("sha256", sha256)
+    }
+}
+
+/// Puts the former file back, or takes the new one away.
+pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<(), UndoError> {
+    let recorded: Recorded = change.data()?;
+    let host = cx.host().await?;
+    let now = host.read(path, LIMIT).await.map_err(StepError::from)?.map(|bytes| sha256(&bytes));
+    let changed = |was: &str| now.as_deref() != Some(was);
+    let Some(former) = recorded.former else {
+        if now.is_none() {
+            return Ok(());
+        }
+        if changed(&recorded.wanted) {
+            return Err(StepError::permanent(format!("{path} was changed since: it is left as it is")).into());
+        }
+        let remove = HostChange::RemoveFile { path: path.to_owned() };
+        return Ok(host.change(cx.attempt(), &remove).await.map_err(StepError::from)?);
+    };
+    let mode = Some(former.mode);
+    let ownership = Ownership { owner: Some(former.owner), group: Some(former.group), mode };
+    if !changed(&former.sha256) {
+        let set = HostChange::SetOwnership { path: path.to_owned(), ownership };
+        return Ok(host.change(cx.attempt(), &set).await.map_err(StepError::from)?);
+    }
+    if changed(&recorded.wanted) {
+        return Err(StepError::permanent(format!("{path} was changed since: it is left as it is")).into());
+    }
+    let (_, kept) = former_place(cx, path);
+    let bytes = host.read(&kept, LIMIT).await.map_err(StepError::from)?;
+    let Some(bytes) = bytes.filter(|bytes| sha256(bytes) == former.sha256) else {
+        return Err(StepError::permanent(format!("the former content of {path} is not at {kept}")).into());
+    };
+    let write = HostChange::WriteFile { path: path.to_owned(), content: Content(bytes), ownership };
+    Ok(host.change(cx.attempt(), &write).await.map_err(StepError::from)?)
+}
+
+/// Directory and path of a run's copy of a former file.
+fn former_place(cx: &Context, path: &str) -> (String, String) {
+    let directory = format!("{FORMER}/{}", cx.run());
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let kept = format!("{directory}/{name}.{}", &sha256(path.as_bytes())[..8]);
+    (directory, kept)
+}
+
+fn unified(path: &str, before: &str, after: &str) -> String {
+    let diff = TextDiff::from_lines(before, after);
+    diff.unified_diff().context_radius(3).header(path, path).to_string()
+}
+
+/// `+3 -1 lines`
+fn counts(before: &str, after: &str) -> String {
+    let diff = TextDiff::from_lines(before, after);
+    let count = |tag| diff.iter_all_changes().filter(|change| change.tag() == tag).count();
+    format!("+{} -{} lines", count(ChangeTag::Insert), count(ChangeTag::Delete))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::{File, Template};
+    use crate::testing::{Lab, pending, refused, satisfied};
+    use flow_core::step::Step;
+    use serde_json::json;
+
+    fn file(with: serde_json::Value) -> File {
+        serde_json::from_value(with).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_made_changed_and_put_back() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let first = file(json!({ "path": "/etc/new/a.conf", "content": "one\n", "parents": true }));
+        let (made, _) = lab.establish(&first, &cx).await;
+        assert_eq!(made.summary, "create /etc/new/a.conf");
+        assert!(made.diff.unwrap().contains("+one"));
+
+        let second = file(json!({ "path": "/etc/new/a.conf", "content": "two\n", "mode": "0600" }));
+        let (changed, output) = lab.establish(&second, &cx).await;
+        assert_eq!(changed.summary, "change /etc/new/a.conf: +1 -1 lines, mode 0644 -> 0600");
+        assert!(changed.diff.as_deref().unwrap().contains("-one\n+two"));
+
+        second.undo(&cx, &changed, Some(&output)).await.unwrap();
+        assert_eq!(lab.text("patroni1", "/etc/new/a.conf").as_deref(), Some("one\n"));
+        satisfied(first.check(&cx).await.unwrap());
+        let made = Change { diff: None, ..made };
+        first.undo(&cx, &made, None).await.unwrap();
+        assert_eq!(lab.text("patroni1", "/etc/new/a.conf"), None);
+    }
+
+    #[tokio::test]
+    async fn what_others_may_not_read_is_not_shown() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        lab.establish(&file(json!({ "path": "/root/x", "content": "secret\n", "mode": "0600" })), &cx).await;
+        let with = |diff: Option<bool>| file(json!({ "path": "/root/x", "content": "y\n", "diff": diff }));
+        let change = pending(with(None).check(&cx).await.unwrap());
+        assert_eq!((change.summary.as_str(), change.diff), ("change /root/x: +1 -1 lines", None));
+        assert!(pending(with(Some(true)).check(&cx).await.unwrap()).diff.is_some());
+        let recorded = serde_json::to_string(&change.data).unwrap();
+        assert!(!recorded.contains("secret"), "{recorded}");
+    }
+
+    #[tokio::test]
+    async fn undo_leaves_alone_what_was_changed_since() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let step = file(json!({ "path": "/root/x", "content": "ours\n" }));
+        let (change, _) = lab.establish(&step, &cx).await;
+        lab.establish(&file(json!({ "path": "/root/x", "content": "theirs\n" })), &cx).await;
+        let error = step.undo(&cx, &change, None).await.unwrap_err();
+        assert_eq!(error.to_string(), "/root/x was changed since: it is left as it is");
+    }
+
+    #[tokio::test]
+    async fn a_directory_at_the_place_of_a_file_is_refused() {
+        let lab = Lab::bare().await;
+        let step = file(json!({ "path": "/etc", "content": "" }));
+        assert_eq!(refused(step.check(&lab.on("patroni1")).await.unwrap()), "/etc is there and is no file");
+    }
+
+    #[tokio::test]
+    async fn a_template_is_rendered_and_a_second_run_changes_nothing() {
+        let lab = Lab::bare().await.with_file("t.conf", "answer = {{ answer }}\n");
+        let cx = lab.on("patroni1");
+        let step: Template = serde_json::from_value(json!({ "src": "t.conf", "path": "/etc/t.conf" })).unwrap();
+        lab.establish(&step, &cx).await;
+        assert_eq!(lab.text("patroni1", "/etc/t.conf").as_deref(), Some("answer = 42\n"));
+        let effects = lab.effects().len();
+        satisfied(step.check(&cx).await.unwrap());
+        assert_eq!(lab.effects().len(), effects);
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode(Some("0640")), Ok(Some(0o640)));
+        for wrong in ["0680", "rw", "17777", ""] {
+            assert!(parse_mode(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `file`: a file with this content, owner and mode, or none.
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType, UndoError};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::content::{self, Wanted, parse_mode, validate_path};
+use crate::host::Ownership;
+
+/// A file with this content, owner and mode.
+///
+/// The check compares every byte, and what is given of owner, group and mode. The file is replaced at
+/// once, never half written. What was there is kept on the host below `/var/lib/flow/former/RUN` (0600)
+/// and put back by undo, unless the file was changed since. Output: `path`, `sha256`.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Absolute path.
+    pub path: String,
+    /// The whole content.
+    pub content: String,
+    /// Owner; of an existing file it is kept, a new one is root's.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Group; as with `owner`.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Permission bits, octal as text: `"0600"`. Kept, or `0644` for a new file.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Make the directories above it where they are missing (root, 0755).
+    #[serde(default)]
+    pub parents: bool,
+    /// Show what changes line by line. By default for a new file, and where everybody may read the present one:
+    /// another one may hold secrets that flow doesn't know.
+    #[serde(default)]
+    pub diff: Option<bool>,
+}
+
+impl StepType for File {
+    const NAME: &'static str = "file";
+    const UNDOABLE: bool = true;
+
+    fn validate(&self) -> Result<(), String> {
+        validate_path(&self.path)?;
+        parse_mode(self.mode.as_deref()).map(|_| ())
+    }
+}
+
+impl File {
+    fn wanted(&self) -> Result<Wanted<'_>, StepError> {
+        let mode = parse_mode(self.mode.as_deref()).map_err(StepError::permanent)?;
+        Ok(Wanted {
+            path: &self.path,
+            content: &self.content,
+            ownership: Ownership { owner: self.owner.clone(), group: self.group.clone(), mode },
+            parents: self.parents,
+            diff: self.diff,
+        })
+    }
+}
+
+#[async_trait]
+impl Step for File {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        self.wanted()?.check(cx).await
+    }
+
+    async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
+        self.wanted()?.apply(cx, change).await
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        content::undo(cx, &self.path, change).await
+    }
+}

@@ -1,0 +1,32 @@
+//! The machine itself: commands, files, packages, units.
+
+mod command;
+mod content;
+mod directory;
+mod file;
+mod package;
+mod template;
+mod unit;
+mod wait_for;
+
+pub use command::Command;
+pub use directory::Directory;
+pub use file::File;
+pub use package::Package;
+pub use template::Template;
+pub use unit::{SystemdUnit, UnitTarget};
+pub use wait_for::WaitFor;
+
+use flow_core::step::Registry;
+
+/// Adds these step types.
+pub fn register(registry: &mut Registry) {
+    registry
+        .add::<Command>()
+        .add::<File>()
+        .add::<Template>()
+        .add::<Directory>()
+        .add::<Package>()
+        .add::<SystemdUnit>()
+        .add::<WaitFor>();
+}

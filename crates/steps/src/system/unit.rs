@@ -1,0 +1,329 @@
+//! `systemd.unit`: a unit that runs, or that has stopped for certain.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType, UndoError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, HostChange, HostContext, Unit, UnitVerb};
+use crate::support::{LOOK_EVERY, yes};
+
+/// A systemd unit runs or has stopped, is enabled or not, masked or not.
+///
+/// What is not given is left as it is. "Stopped" is proven: no process of the unit's control group is
+/// left, even where systemd calls the unit inactive (Debian's Patroni unit leaves its children alone). A unit
+/// that is masked doesn't come back, neither after a reboot nor by somebody's `systemctl start`.
+/// Undo sets back what was different. Output: `active`, `invocation`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SystemdUnit {
+    /// The unit: `patroni.service`.
+    pub unit: String,
+    /// `running` or `stopped`.
+    #[serde(default)]
+    pub state: Option<UnitTarget>,
+    /// Starts at boot.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// Can't be started at all, not even at boot.
+    #[serde(default)]
+    pub masked: Option<bool>,
+    /// With `stopped`: processes of its control group that live on are a failure. Set it to false only
+    /// where a later step stops and proves them, such as `postgres.stopped`.
+    #[serde(default = "yes")]
+    pub no_process_left: bool,
+    /// With `stopped`: seconds to wait for the last processes to end. 10 by default.
+    #[serde(default = "ten")]
+    pub grace: u64,
+}
+
+fn ten() -> u64 {
+    10
+}
+
+/// What a unit is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitTarget {
+    /// It is active.
+    Running,
+    /// It has stopped, and no process of it is left.
+    Stopped,
+}
+
+/// What was so before the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    active: bool,
+    enabled: bool,
+    masked: bool,
+    invocation: String,
+}
+
+impl StepType for SystemdUnit {
+    const NAME: &'static str = "systemd.unit";
+    const UNDOABLE: bool = true;
+
+    fn validate(&self) -> Result<(), String> {
+        if self.state.is_none() && self.enabled.is_none() && self.masked.is_none() {
+            return Err("give at least one of `state`, `enabled` and `masked`".to_owned());
+        }
+        if self.state == Some(UnitTarget::Running) && self.masked == Some(true) {
+            return Err("a masked unit can't be running".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn active(unit: &Unit) -> bool {
+    matches!(unit.active.as_str(), "active" | "reloading")
+}
+
+/// Nothing of it goes on by itself: neither active, nor on its way, nor waiting to be started again.
+fn down(unit: &Unit) -> bool {
+    matches!(unit.active.as_str(), "inactive" | "failed")
+}
+
+fn enabled(unit: &Unit) -> bool {
+    matches!(unit.file_state.as_str(), "enabled" | "enabled-runtime" | "static" | "alias" | "generated")
+}
+
+/// `active (running)`
+fn words(unit: &Unit) -> String {
+    if unit.load == "not-found" { "not there".to_owned() } else { format!("{} ({})", unit.active, unit.sub) }
+}
+
+impl SystemdUnit {
+    /// What is to be done, each with its words.
+    fn verbs(&self, unit: &Unit) -> Vec<(UnitVerb, String)> {
+        let mut verbs = Vec::new();
+        if self.masked == Some(false) && unit.masked() {
+            verbs.push((UnitVerb::Unmask, "masked -> unmasked".to_owned()));
+        }
+        match self.state {
+            Some(UnitTarget::Running) if !active(unit) => {
+                // A unit that failed too often refuses to start until that is forgotten.
+                if unit.active == "failed" || unit.sub == "auto-restart" {
+                    verbs.push((UnitVerb::ResetFailed, String::new()));
+                }
+                verbs.push((UnitVerb::Start, format!("{} -> running", words(unit))));
+            }
+            Some(UnitTarget::Stopped) if !down(unit) => {
+                verbs.push((UnitVerb::Stop, format!("{} -> stopped", words(unit))));
+            }
+            _ => {}
+        }
+        match self.enabled {
+            // While it is masked, systemd doesn't say.
+            Some(true) if !enabled(unit) && !unit.masked() => verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned())),
+            Some(false) if unit.file_state.starts_with("enabled") => {
+                verbs.push((UnitVerb::Disable, "enabled -> disabled".to_owned()));
+            }
+            _ => {}
+        }
+        // Last: stopping a masked unit goes by systemd's defaults, not by the unit's own settings.
+        if self.masked == Some(true) && !unit.masked() {
+            verbs.push((UnitVerb::Mask, "unmasked -> masked".to_owned()));
+        }
+        verbs
+    }
+
+    /// Processes that the stop left behind, as words; none: it has stopped for certain.
+    async fn left_behind(&self, host: &dyn Host, unit: &Unit) -> Result<Option<String>, StepError> {
+        let matters = self.state == Some(UnitTarget::Stopped) && self.no_process_left && down(unit);
+        if !matters || unit.processes.is_empty() {
+            return Ok(None);
+        }
+        let all = host.processes(&crate::host::ProcessQuery::default()).await?;
+        let mut left: Vec<String> = all
+            .iter()
+            .filter(|process| unit.processes.contains(&process.pid))
+            .take(3)
+            .map(|process| format!("{} ({}: {})", process.pid, process.user, process.command))
+            .collect();
+        if left.is_empty() {
+            return Ok(None);
+        }
+        if unit.processes.len() > left.len() {
+            left.push(format!("{} in all", unit.processes.len()));
+        }
+        Ok(Some(format!("{} is {}, but processes of it are left: {}", self.unit, unit.active, left.join(", "))))
+    }
+
+    async fn await_end(&self, host: &dyn Host) -> Result<(), StepError> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(self.grace);
+        loop {
+            let unit = host.unit(&self.unit).await?;
+            let Some(left) = self.left_behind(host, &unit).await? else { return Ok(()) };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(StepError::failed(left).with_hint(
+                    "end them in their own way first, such as `pg_ctl stop -m fast`: Patroni in pause leaves PostgreSQL running",
+                ));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn output(unit: &Unit) -> Output {
+        Output::empty().with("active", &unit.active).with("invocation", &unit.invocation)
+    }
+}
+
+#[async_trait]
+impl Step for SystemdUnit {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let host = cx.host().await?;
+        let unit = host.unit(&self.unit).await?;
+        let must_exist = self.state == Some(UnitTarget::Running) || self.enabled == Some(true);
+        if unit.load == "not-found" && must_exist {
+            let missing = format!("there is no unit {}", self.unit);
+            return Ok(if cx.planning() { Check::Deferred(missing + " yet") } else { Check::Refused(missing) });
+        }
+        let verbs = self.verbs(&unit);
+        if verbs.is_empty() {
+            // Known to be down, so nothing is left to do here that systemd could do.
+            return Ok(match self.left_behind(&*host, &unit).await? {
+                Some(left) => Check::Refused(left),
+                None => Check::Satisfied(Self::output(&unit)),
+            });
+        }
+        let before = Before {
+            active: !down(&unit),
+            enabled: enabled(&unit),
+            masked: unit.masked(),
+            invocation: unit.invocation.clone(),
+        };
+        let words: Vec<String> = verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
+        Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
+    }
+
+    async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        let host = cx.host().await?;
+        let unit = host.unit(&self.unit).await?;
+        let mut verbs = VecDeque::from(self.verbs(&unit));
+        while let Some((verb, words)) = verbs.pop_front() {
+            if !words.is_empty() {
+                cx.progress(format!("{}: {words}", self.unit));
+            }
+            host.change(cx.attempt(), &HostChange::Unit { unit: self.unit.clone(), verb }).await?;
+            match verb {
+                UnitVerb::Stop => self.await_end(&*host).await?,
+                UnitVerb::Unmask => {
+                    // Only now does it show whether the unit is enabled.
+                    verbs = self.verbs(&host.unit(&self.unit).await?).into();
+                }
+                _ => {}
+            }
+        }
+        Ok(Self::output(&host.unit(&self.unit).await?))
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let before: Before = change.data()?;
+        let host = cx.host().await?;
+        let unit = host.unit(&self.unit).await.map_err(StepError::from)?;
+        let back = Self {
+            unit: self.unit.clone(),
+            state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
+            enabled: self.enabled.map(|_| before.enabled),
+            masked: self.masked.map(|_| before.masked),
+            ..self.clone()
+        };
+        for (verb, _) in back.verbs(&unit) {
+            let change = HostChange::Unit { unit: self.unit.clone(), verb };
+            host.change(cx.attempt(), &change).await.map_err(StepError::from)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sim::{Fault, FaultKind, SimProcess};
+    use crate::testing::{Lab, done, pending, refused, satisfied};
+    use serde_json::json;
+
+    fn unit(with: serde_json::Value) -> SystemdUnit {
+        let step: SystemdUnit = serde_json::from_value(with).unwrap();
+        step.validate().unwrap();
+        step
+    }
+
+    fn stopped() -> SystemdUnit {
+        unit(json!({ "unit": "patroni.service", "state": "stopped", "masked": true, "grace": 0 }))
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_stopped_and_masked_and_does_not_come_back_by_a_reboot() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let (change, _) = lab.establish(&stopped(), &cx).await;
+        assert_eq!(change.summary, "patroni.service: active (running) -> stopped, unmasked -> masked");
+        lab.world.reboot("patroni2").unwrap();
+        satisfied(stopped().check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_stop_whose_answer_was_lost_is_gone_on_with() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let change = pending(stopped().check(&cx).await.unwrap());
+        lab.world.inject(Fault::at("patroni2", "unit stop", FaultKind::LoseAnswer)).unwrap();
+        stopped().apply(&cx, &change).await.unwrap_err();
+        assert!(matches!(stopped().resolve(&cx, &change).await.unwrap(), flow_core::step::Resolved::NotDone));
+        lab.establish(&stopped(), &cx).await;
+        done(stopped().resolve(&cx, &change).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn processes_that_live_on_are_told_and_nothing_is_called_stopped() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        lab.establish(&stopped(), &cx).await;
+        let left = SimProcess {
+            user: "postgres".into(),
+            comm: "postgres".into(),
+            command: "postgres -D /data".into(),
+            directory: "/data".into(),
+            unit: Some("patroni.service".into()),
+        };
+        lab.world.edit_host("patroni2", |host| host.processes.insert(4711, left)).unwrap();
+        let why = refused(stopped().check(&cx).await.unwrap());
+        assert!(why.contains("processes of it are left: 4711 (postgres: postgres -D /data)"), "{why}");
+        let lenient = SystemdUnit { no_process_left: false, ..stopped() };
+        satisfied(lenient.check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn running_unmasks_starts_and_enables_and_undo_goes_back() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni3");
+        lab.establish(&stopped(), &cx).await;
+        let running = unit(json!({ "unit": "patroni.service", "state": "running", "masked": false }));
+        let (change, output) = lab.establish(&running, &cx).await;
+        running.undo(&cx, &change, Some(&output)).await.unwrap();
+        satisfied(stopped().check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_is_not_there_is_refused_in_a_run_and_deferred_in_a_plan() {
+        let lab = Lab::bare().await;
+        let running = unit(json!({ "unit": "no.service", "state": "running" }));
+        assert_eq!(refused(running.check(&lab.on("patroni1")).await.unwrap()), "there is no unit no.service");
+        let planned = running.check(&lab.planning("patroni1")).await.unwrap();
+        assert_eq!(planned, Check::Deferred("there is no unit no.service yet".into()));
+        let gone = unit(json!({ "unit": "no.service", "state": "stopped" }));
+        satisfied(gone.check(&lab.on("patroni1")).await.unwrap());
+    }
+
+    #[test]
+    fn a_masked_unit_that_runs_is_refused() {
+        let with = json!({ "unit": "a", "state": "running", "masked": true });
+        assert!(serde_json::from_value::<SystemdUnit>(with).unwrap().validate().is_err());
+        assert!(serde_json::from_value::<SystemdUnit>(json!({ "unit": "a" })).unwrap().validate().is_err());
+    }
+}
