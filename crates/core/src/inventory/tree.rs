@@ -70,8 +70,13 @@ pub(super) fn to_map(fields: &[(String, Span, Node)]) -> Map<String, Value> {
 /// Text that isn't YAML, keys that are there twice, tags that flow doesn't know, `!vault`, several
 /// documents, and files too large or too deep.
 pub(super) fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
-    let mut reader =
-        Reader { source, events: Parser::new_from_str(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader {
+        source,
+        events: Parser::new_from_str(&source.text),
+        anchors: HashMap::new(),
+        nodes: 0,
+        tag: None,
+    };
     reader.document()
 }
 
