@@ -329,14 +329,17 @@ async fn a_password_that_sudo_does_not_ask_for_is_never_read_as_a_script() {
         return;
     }
     // root is not asked by sudo.
-    let vars =
-        with(with(sshd.vars(), "ansible_become", true), "ansible_become_password", "touch /tmp/flow-pwned; ");
+    let vars = with(
+        with(sshd.vars(), "ansible_become", true),
+        "ansible_become_password",
+        format!("touch {}; ", sshd.text("pwned")),
+    );
     let host = sshd.host(vars).await;
     assert_eq!(host.probe("id -un; cat").await.unwrap().text(), "root");
     host.lock(&claim("r1", 1)).await.unwrap();
     let reply = host.run(&attempt("r1", 1, 1), &Command::new("cat; echo $SUDO_USER")).await.unwrap();
     assert_eq!((reply.text().as_str(), reply.code), ("root", 0));
-    assert!(!std::path::Path::new("/tmp/flow-pwned").exists());
+    assert!(!sshd.path("pwned").exists());
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 //! there until the program has said that it runs: sudo that asks for nothing must not leave a password
 //! to be read as a script.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use flow_core::step::Secret;
 use tokio::io::AsyncWriteExt;
 
@@ -22,8 +25,20 @@ pub(crate) struct Login {
 /// Another user, by sudo.
 #[derive(Debug, Clone)]
 pub(crate) struct Become {
-    pub(crate) user: String,
-    pub(crate) password: Option<Secret>,
+    user: String,
+    password: Option<Secret>,
+    /// The password was refused: it is not tried again, lest the account be locked for it.
+    refused: Arc<AtomicBool>,
+}
+
+impl Become {
+    pub(crate) fn new(user: impl Into<String>, password: Option<Secret>) -> Self {
+        Self { user: user.into(), password, refused: Arc::default() }
+    }
+}
+
+fn wrong_password() -> Failure {
+    Failure::unreachable("sudo refused the password").with_hint("check ansible_become_password")
 }
 
 impl Login {
@@ -36,11 +51,12 @@ impl Login {
     ) -> Result<Process, Failure> {
         match &self.become_user {
             None => transport.start(&format!("exec sh -c {}", quote(program))).await,
-            Some(Become { user, password: None }) => {
+            Some(Become { user, password: None, .. }) => {
                 let command = format!("exec sudo -n -H -u {} -- sh -c {}", quote(user), quote(program));
                 transport.start(&command).await
             }
-            Some(Become { user, password: Some(password) }) => {
+            Some(Become { refused, .. }) if refused.load(Ordering::Relaxed) => Err(wrong_password()),
+            Some(Become { user, password: Some(password), refused }) => {
                 let program = format!("printf 'in-{nonce}\\n'; {program}");
                 let command = format!(
                     "exec sudo -S -p 'ask-{nonce}' -H -u {} -- sh -c {}",
@@ -49,12 +65,16 @@ impl Login {
                 );
                 let mut process = transport.start(&command).await?;
                 let asked = tokio::time::timeout(SUDO_LIMIT, self.let_in(&mut process, password, nonce));
-                asked.await.unwrap_or_else(|_| {
+                let let_in = asked.await.unwrap_or_else(|_| {
                     Err(Failure::unreachable(format!(
                         "sudo gave no answer within {} s",
                         SUDO_LIMIT.as_secs()
                     )))
-                })?;
+                });
+                if let_in.as_ref().is_err_and(|failure| *failure == wrong_password()) {
+                    refused.store(true, Ordering::Relaxed);
+                }
+                let_in?;
                 Ok(process)
             }
         }
@@ -80,8 +100,7 @@ impl Login {
                 err.drain(..at + prompt.len());
                 asked += 1;
                 if asked > 1 {
-                    return Err(Failure::unreachable("sudo refused the password")
-                        .with_hint("check ansible_become_password"));
+                    return Err(wrong_password());
                 }
                 let line = format!("{}\n", password.reveal());
                 let sent = process.input.write_all(line.as_bytes()).await;
@@ -110,7 +129,7 @@ impl Login {
                     .with_hint("set ansible_become_password, or allow sudo without one (NOPASSWD)")
             }
             Some(_) if error.contains("incorrect password") || error.contains("try again") => {
-                Failure::unreachable("sudo refused the password").with_hint("check ansible_become_password")
+                wrong_password()
             }
             Some(become_user) => Failure::unreachable(format!("sudo to {} failed: {last}", become_user.user))
                 .with_hint("`sudo -l` on the host shows what the login user may do"),
@@ -121,7 +140,6 @@ impl Login {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::Arc;
 
     use async_trait::async_trait;
 
@@ -164,15 +182,23 @@ mod tests {
 
     async fn probe(body: &str, password: Option<&str>) -> Result<String, HostError> {
         let dir = tempfile::tempdir().unwrap();
-        let sudo = dir.path().join("sudo");
+        let (sudo, asked) = (dir.path().join("sudo"), dir.path().join("asked"));
         let options = "echo 'a lecture' >&2; prompt=; while [ $# -gt 0 ]; do case $1 in \
             -p) prompt=$2; shift 2;; -u) shift 2;; --) shift; break;; -n) ask=no; shift;; -*) shift;; *) break;; esac; done\n";
         std::fs::write(&sudo, format!("#!/bin/sh\n{options}{body}\n")).unwrap();
         std::fs::set_permissions(&sudo, std::fs::Permissions::from_mode(0o755)).unwrap();
         let transport = Arc::new(WithSudo { dir, local: LocalTransport::new("box") });
-        let become_user = Become { user: "root".into(), password: password.map(Secret::new) };
+        let become_user = Become::new("root", password.map(Secret::new));
         let host = PosixHost::new(transport, Login { become_user: Some(become_user) }, Paths::default());
-        host.probe("cat; echo in").await.map(|reply| reply.text())
+        let first = host.probe("cat; echo in").await;
+        // A second shell; where the password was refused, sudo is not even started.
+        std::fs::write(&sudo, format!("#!/bin/sh\n{options}echo asked >>{}; exit 1", asked.display()))
+            .unwrap();
+        if first.is_err() && password.is_some() {
+            host.probe("true").await.unwrap_err();
+            assert!(!asked.exists(), "a refused password was tried again");
+        }
+        first.map(|reply| reply.text())
     }
 
     fn refusal(error: HostError) -> (String, String) {
