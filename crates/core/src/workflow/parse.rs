@@ -56,7 +56,7 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
         summary: summary.map(|summary| summary.value).unwrap_or_default(),
         description: reader.text(&fields, "description").map(|text| text.value),
         whole: reader.boolean(&fields, "whole").unwrap_or_default(),
-        confirm: reader.expression(&fields, "confirm"),
+        confirm: reader.text(&fields, "confirm"),
         params: reader.params(&fields),
         steps: reader.steps(&fields),
         outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),

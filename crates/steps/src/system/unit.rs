@@ -1,5 +1,6 @@
 //! `systemd.unit`: a unit that runs, or that has stopped for certain.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -116,7 +117,8 @@ impl SystemdUnit {
             _ => {}
         }
         match self.enabled {
-            Some(true) if !enabled(unit) => verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned())),
+            // While it is masked, systemd doesn't say.
+            Some(true) if !enabled(unit) && !unit.masked() => verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned())),
             Some(false) if unit.file_state.starts_with("enabled") => {
                 verbs.push((UnitVerb::Disable, "enabled -> disabled".to_owned()));
             }
@@ -201,13 +203,19 @@ impl Step for SystemdUnit {
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;
-        for (verb, words) in self.verbs(&unit) {
+        let mut verbs = VecDeque::from(self.verbs(&unit));
+        while let Some((verb, words)) = verbs.pop_front() {
             if !words.is_empty() {
                 cx.progress(format!("{}: {words}", self.unit));
             }
             host.change(cx.attempt(), &HostChange::Unit { unit: self.unit.clone(), verb }).await?;
-            if verb == UnitVerb::Stop {
-                self.await_end(&*host).await?;
+            match verb {
+                UnitVerb::Stop => self.await_end(&*host).await?,
+                UnitVerb::Unmask => {
+                    // Only now does it show whether the unit is enabled.
+                    verbs = self.verbs(&host.unit(&self.unit).await?).into();
+                }
+                _ => {}
             }
         }
         Ok(Self::output(&host.unit(&self.unit).await?))
