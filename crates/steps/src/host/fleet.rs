@@ -18,10 +18,23 @@ use super::{Host, HostError};
 pub type HostFactory = Arc<dyn Fn(&inventory::Host) -> Result<Arc<dyn Host>, HostError> + Send + Sync>;
 
 /// How real hosts are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HostsConfig {
     /// Where this process finds its user's SSH files.
     pub ssh: SshEnvironment,
+    /// The hosts' directory for attempts, empty after a reboot. The same for every process that works
+    /// on a host.
+    pub run_directory: String,
+    /// The hosts' directory for the lock; survives a reboot. The same for every process, too.
+    pub lib_directory: String,
+}
+
+impl Default for HostsConfig {
+    /// `/run/flow` and `/var/lib/flow`.
+    fn default() -> Self {
+        let Paths { run, lib } = Paths::default();
+        Self { ssh: SshEnvironment::default(), run_directory: run, lib_directory: lib }
+    }
 }
 
 /// One [`Host`] for each machine, made when first asked for. Registered as a resource of a program.
@@ -93,7 +106,8 @@ fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, 
             return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are")));
         }
     };
-    Ok(Arc::new(PosixHost::new(transport, login, Paths::default())))
+    let paths = Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() };
+    Ok(Arc::new(PosixHost::new(transport, login, paths)))
 }
 
 /// Whether and how to become root.
@@ -166,7 +180,7 @@ mod tests {
 
     fn hosts() -> Hosts {
         let ssh = SshEnvironment { config_files: Vec::new(), ..SshEnvironment::default() };
-        Hosts::new(HostsConfig { ssh })
+        Hosts::new(HostsConfig { ssh, ..HostsConfig::default() })
     }
 
     #[tokio::test]

@@ -117,3 +117,101 @@ impl Login {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::host::local::LocalTransport;
+    use crate::host::posix::{Paths, PosixHost};
+    use crate::host::transport::Peer;
+    use crate::host::{BoxStream, Host, HostError};
+
+    /// This machine with a `sudo` of the test's own.
+    #[derive(Debug)]
+    struct WithSudo {
+        dir: tempfile::TempDir,
+        local: LocalTransport,
+    }
+
+    #[async_trait]
+    impl Transport for WithSudo {
+        fn name(&self) -> &str {
+            "box"
+        }
+        fn address(&self) -> &str {
+            "here"
+        }
+        async fn start(&self, command: &str) -> Result<Process, Failure> {
+            self.local.start(&format!("PATH={}:$PATH; {command}", self.dir.path().display())).await
+        }
+        async fn dial(&self, address: &str, port: u16) -> Result<BoxStream, Failure> {
+            self.local.dial(address, port).await
+        }
+        async fn peer(&self) -> Result<Peer, Failure> {
+            self.local.peer().await
+        }
+        async fn close(&self) {}
+    }
+
+    /// A sudo that wants `right` on its standard input, up to three times, or as the body says.
+    const ASKS: &str = "for n in 1 2 3; do printf '%s' \"$prompt\" >&2; IFS= read -r p; \
+        [ \"$p\" = right ] && exec \"$@\"; echo 'Sorry, try again.' >&2; done; exit 1";
+
+    async fn probe(body: &str, password: Option<&str>) -> Result<String, HostError> {
+        let dir = tempfile::tempdir().unwrap();
+        let sudo = dir.path().join("sudo");
+        let options = "echo 'a lecture' >&2; prompt=; while [ $# -gt 0 ]; do case $1 in \
+            -p) prompt=$2; shift 2;; -u) shift 2;; --) shift; break;; -n) ask=no; shift;; -*) shift;; *) break;; esac; done\n";
+        std::fs::write(&sudo, format!("#!/bin/sh\n{options}{body}\n")).unwrap();
+        std::fs::set_permissions(&sudo, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let transport = Arc::new(WithSudo { dir, local: LocalTransport::new("box") });
+        let become_user = Become { user: "root".into(), password: password.map(Secret::new) };
+        let host = PosixHost::new(transport, Login { become_user: Some(become_user) }, Paths::default());
+        host.probe("cat; echo in").await.map(|reply| reply.text())
+    }
+
+    fn refusal(error: HostError) -> (String, String) {
+        match error {
+            HostError::Unreachable { message, hint, .. } => (message, hint.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_right_password_lets_in() {
+        assert_eq!(probe(ASKS, Some("right")).await.unwrap(), "in");
+    }
+
+    #[tokio::test]
+    async fn a_sudo_that_does_not_ask_gets_no_password() {
+        assert_eq!(probe("exec \"$@\"", Some("echo pwned")).await.unwrap(), "in");
+        assert_eq!(probe("exec \"$@\"", None).await.unwrap(), "in");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_tried_once_and_said_to_be_wrong() {
+        let (message, hint) = refusal(probe(ASKS, Some("wrong")).await.unwrap_err());
+        assert_eq!(message, "sudo refused the password");
+        assert_eq!(hint, "check ansible_become_password");
+    }
+
+    #[tokio::test]
+    async fn a_missing_password_is_said_to_be_missing() {
+        let body = "echo 'sudo: a password is required' >&2; exit 1";
+        let (message, hint) = refusal(probe(body, None).await.unwrap_err());
+        assert_eq!(message, "sudo wants a password");
+        assert!(hint.contains("ansible_become_password"));
+    }
+
+    #[tokio::test]
+    async fn what_sudo_says_else_is_passed_on() {
+        let body = "echo 'op is not in the sudoers file.' >&2; exit 1";
+        let (message, _) = refusal(probe(body, None).await.unwrap_err());
+        assert_eq!(message, "sudo to root failed: op is not in the sudoers file.");
+    }
+}
