@@ -25,7 +25,7 @@ const WAKE_EVERY: Duration = Duration::from_secs(2);
 /// Every member is asked, by way of this host: the leader alone can't tell, since a replica that is still being
 /// cloned streams too. Waits for it. While it waits it wakes the leader (a `PATCH /config` that changes nothing),
 /// which else makes new replicas' slots only at its next turn, up to `loop_wait` later. Output: `leader` (its REST
-/// address), `system_identifier`, `members` (`rest`, `role`, `state`, `timeline`).
+/// address), `system_identifier`, `members` (`rest`, `role`, `state`, `timeline`, `pending_restart`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniCluster {
@@ -115,7 +115,8 @@ impl PatroniCluster {
         let table: Vec<_> = members
             .iter()
             .map(|(rest, report)| {
-                json!({ "rest": rest, "role": report.role, "state": report.state, "timeline": report.timeline })
+                json!({ "rest": rest, "role": report.role, "state": report.state, "timeline": report.timeline,
+                    "pending_restart": report.pending_restart })
             })
             .collect();
         let output = Output::empty()
