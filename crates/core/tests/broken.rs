@@ -3,6 +3,8 @@
 //! To add one, put a workflow or an inventory there and run the tests with `UPDATE_EXPECT=1`, which
 //! writes the text beside it; then read that text as the one who will meet it.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

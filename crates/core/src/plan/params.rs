@@ -41,8 +41,8 @@ impl Params {
         }
         for (name, param) in &workflow.params {
             let value = match inputs.0.get(name) {
-                Some(text) => params.from_text(name, param, text, print),
-                None => params.from_default(workflow, name, param, inventory, evaluator, print),
+                Some(text) => params.typed(name, param, text, print),
+                None => params.defaulted(workflow, name, param, inventory, evaluator, print),
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
@@ -115,7 +115,7 @@ impl Params {
         Ok(Secret::new(value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     }
 
-    fn from_text(
+    fn typed(
         &mut self,
         name: &str,
         param: &Param,
@@ -150,7 +150,7 @@ impl Params {
         }
     }
 
-    fn from_default(
+    fn defaulted(
         &mut self,
         workflow: &Workflow,
         name: &str,

@@ -80,7 +80,9 @@ impl DataSetAside {
             FileKind::Directory => {}
             FileKind::Symlink => {
                 let target = stat.target.unwrap_or_default();
-                return refused(format!("{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration"));
+                return refused(format!(
+                    "{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration"
+                ));
             }
             _ => return refused(format!("{path} is no directory")),
         }
@@ -252,7 +254,9 @@ impl Step for DataSetAside {
         let recorded: Recorded = change.data()?;
         let host = cx.host().await?;
         if let Some(why) = self.in_use(&*host).await? {
-            return Err(StepError::permanent(why).with_hint("stop Patroni and PostgreSQL on this host first").into());
+            return Err(StepError::permanent(why)
+                .with_hint("stop Patroni and PostgreSQL on this host first")
+                .into());
         }
         for one in recorded.moves.iter().rev() {
             match place(&*host, one).await? {
@@ -294,7 +298,12 @@ mod tests {
     async fn stopped() -> Lab {
         let lab = Lab::deployed().await;
         for (host, _) in HOSTS.into_iter().rev() {
-            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped", "masked": true })).await;
+            lab.make(
+                host,
+                "systemd.unit",
+                json!({ "unit": "patroni.service", "state": "stopped", "masked": true }),
+            )
+            .await;
         }
         lab
     }
@@ -308,7 +317,11 @@ mod tests {
         assert_eq!(output.0["set_aside"], ASIDE);
         assert!(output.0["system_identifier"].as_str().unwrap().starts_with("77"));
         assert!(lab.text("patroni1", &format!("{ASIDE}/PG_VERSION")).is_some());
-        assert!(lab.text("patroni1", &format!("{ASIDE}.flow.json")).unwrap().contains("\"run\": \"0123456789ab\""));
+        assert!(
+            lab.text("patroni1", &format!("{ASIDE}.flow.json"))
+                .unwrap()
+                .contains("\"run\": \"0123456789ab\"")
+        );
         step().undo(&cx, &change, Some(&output)).await.unwrap();
         assert!(lab.text("patroni1", &format!("{DATA}/PG_VERSION")).is_some());
         assert_eq!(lab.text("patroni1", &format!("{ASIDE}.flow.json")), None);
@@ -336,7 +349,12 @@ mod tests {
         let lab = stopped().await;
         let cx = lab.on("patroni2");
         let change = pending(step().check(&cx).await.unwrap());
-        lab.make("patroni2", "systemd.unit", json!({ "unit": "patroni.service", "state": "running", "masked": false })).await;
+        lab.make(
+            "patroni2",
+            "systemd.unit",
+            json!({ "unit": "patroni.service", "state": "running", "masked": false }),
+        )
+        .await;
         let error = step().apply(&cx, &change).await.unwrap_err();
         assert!(error.message.contains("is in use"), "{}", error.message);
         assert!(lab.text("patroni2", &format!("{DATA}/PG_VERSION")).is_some());
@@ -345,7 +363,12 @@ mod tests {
     #[tokio::test]
     async fn a_directory_that_is_no_data_directory_is_refused() {
         let lab = Lab::bare().await;
-        lab.make("patroni1", "file", json!({ "path": format!("{DATA}/notes"), "content": "", "parents": true })).await;
+        lab.make(
+            "patroni1",
+            "file",
+            json!({ "path": format!("{DATA}/notes"), "content": "", "parents": true }),
+        )
+        .await;
         let why = refused(step().check(&lab.on("patroni1")).await.unwrap());
         assert!(why.contains("is no data directory of PostgreSQL"), "{why}");
     }
@@ -422,8 +445,14 @@ mod tests {
             for _ in 1..number {
                 // Passed over: faults fire one after another at calls that change something.
             }
-            let texts = ["write-file", "rename /srv/wal", "symlink /var/lib/postgresql/15/main/pg_wal", "rename /srv/space",
-                "symlink /var/lib/postgresql/15/main/pg_tblspc", "rename /var/lib/postgresql"];
+            let texts = [
+                "write-file",
+                "rename /srv/wal",
+                "symlink /var/lib/postgresql/15/main/pg_wal",
+                "rename /srv/space",
+                "symlink /var/lib/postgresql/15/main/pg_tblspc",
+                "rename /var/lib/postgresql",
+            ];
             let Some(text) = texts.get(number - 1) else { break };
             lab.world.inject(Fault::at("patroni1", text, FaultKind::LoseAnswer)).unwrap();
             let error = step().apply(&cx, &change).await.unwrap_err();

@@ -18,8 +18,7 @@ fn reference() -> &'static (Vec<String>, End) {
 fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
     let (tasks, end) = reference();
     assert!(tasks.len() >= 15, "{tasks:?}");
-    let kills: Vec<Kill> =
-        tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
+    let kills: Vec<Kill> = tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
     each(&kills, |kill| {
         let case = Case::bare();
         let story = format!("the deployment, killed at {kill:?}");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use flow_core::run::Outcome;
 
-use crate::case::{Case, DATA, Ended, End, each};
+use crate::case::{Case, DATA, End, Ended, each};
 use crate::killing_store::{Kill, POINTS, Point};
 
 /// A broken cluster, and what an undisturbed recovery makes of it.
@@ -60,11 +60,8 @@ pub(crate) fn killed(world: &Path, kills: &[&Kill], end: &End) {
 fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
     let reference = reference();
     assert!(reference.tasks.len() >= 12, "{:?}", reference.tasks);
-    let kills: Vec<Kill> = reference
-        .tasks
-        .iter()
-        .flat_map(|task| POINTS.map(|point| Kill::at(task, point)))
-        .collect();
+    let kills: Vec<Kill> =
+        reference.tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
     each(&kills, |kill| killed(&reference.broken, &[kill], &reference.end));
 }
 
