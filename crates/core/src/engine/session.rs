@@ -113,7 +113,8 @@ impl Engine {
                 _ => {}
             }
         }
-        let started = records.first().map_or_else(Timestamp::now, |first| first.at);
+        // The time that the run was created with: names that steps make of it stay the same.
+        let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
         Ok(Session {
             engine: self.clone(),

@@ -365,7 +365,7 @@ pub(super) fn host_pattern(
 
 /// The root workflow's `description`, its templates rendered.
 pub(super) fn description(plan: &Plan) -> Option<String> {
-    let text = plan.workflow.description.as_deref()?;
+    let text = plan.workflow.description.as_ref()?.value.as_str();
     let context = static_context(&plan.inventory, &plan.params);
     let rendered = plan.evaluator.template(text, &context).unwrap_or_else(|_| text.to_owned());
     Some(plan.redactor.text(&rendered).into_owned())

@@ -18,10 +18,23 @@ use super::{Host, HostError};
 pub type HostFactory = Arc<dyn Fn(&inventory::Host) -> Result<Arc<dyn Host>, HostError> + Send + Sync>;
 
 /// How real hosts are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HostsConfig {
     /// Where this process finds its user's SSH files.
     pub ssh: SshEnvironment,
+    /// The hosts' directory for attempts, empty after a reboot. The same for every process that works
+    /// on a host.
+    pub run_directory: String,
+    /// The hosts' directory for the lock; survives a reboot. The same for every process, too.
+    pub lib_directory: String,
+}
+
+impl Default for HostsConfig {
+    /// `/run/flow` and `/var/lib/flow`.
+    fn default() -> Self {
+        let Paths { run, lib } = Paths::default();
+        Self { ssh: SshEnvironment::default(), run_directory: run, lib_directory: lib }
+    }
 }
 
 /// One [`Host`] for each machine, made when first asked for. Registered as a resource of a program.
@@ -93,7 +106,8 @@ fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, 
             return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are")));
         }
     };
-    Ok(Arc::new(PosixHost::new(transport, login, Paths::default())))
+    let paths = Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() };
+    Ok(Arc::new(PosixHost::new(transport, login, paths)))
 }
 
 /// Whether and how to become root.
@@ -108,7 +122,7 @@ fn login(entry: &inventory::Host) -> Result<Login, String> {
         .iter()
         .find_map(|name| entry.text(name));
     let user = entry.text("ansible_become_user").unwrap_or_else(|| "root".into());
-    Ok(Login { become_user: Some(Become { user, password: password.map(Secret::new) }) })
+    Ok(Login { become_user: Some(Become::new(user, password.map(Secret::new))) })
 }
 
 /// Ansible's booleans: YAML's, and what an INI file holds.
@@ -166,7 +180,7 @@ mod tests {
 
     fn hosts() -> Hosts {
         let ssh = SshEnvironment { config_files: Vec::new(), ..SshEnvironment::default() };
-        Hosts::new(HostsConfig { ssh })
+        Hosts::new(HostsConfig { ssh, ..HostsConfig::default() })
     }
 
     #[tokio::test]
@@ -195,7 +209,7 @@ mod tests {
         let login =
             login(&entry(serde_json::json!({ "ansible_become": "True", "ansible_become_pass": "x" })))
                 .unwrap();
-        assert!(login.become_user.is_some_and(|b| b.user == "root" && b.password.is_some()));
+        assert!(format!("{login:?}").contains("user: \"root\", password: Some("));
         assert!(
             super::login(&entry(serde_json::json!({ "ansible_become": false })))
                 .unwrap()
