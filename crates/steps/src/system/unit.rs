@@ -119,7 +119,7 @@ impl SystemdUnit {
         match self.enabled {
             // While it is masked, systemd doesn't say.
             Some(true) if !enabled(unit) && !unit.masked() => {
-                verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned()))
+                verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned()));
             }
             Some(false) if unit.file_state.starts_with("enabled") => {
                 verbs.push((UnitVerb::Disable, "enabled -> disabled".to_owned()));
