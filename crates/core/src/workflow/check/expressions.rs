@@ -293,12 +293,22 @@ impl Checker<'_> {
     /// Points into a TOML string, where the string stands in the document as it is; else at all of it.
     fn within(&self, span: &Span, text: &str, range: Option<Range<usize>>, message: String) -> Diagnostic {
         let written = self.workflow.source.text.get(span.clone()).unwrap_or_default();
+        let range = range.map(|range| whole_characters(text, range));
         let place = match (range, written.find(text)) {
             (Some(range), Some(start)) => span.start + start + range.start..span.start + start + range.end,
             _ => span.clone(),
         };
         self.at(Code::EXPRESSION, &place, message)
     }
+}
+
+/// The range with the characters whole in which it begins and ends: the engine counts bytes.
+fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
+    let length = text.len();
+    let start = (0..=range.start.min(length)).rev().find(|at| text.is_char_boundary(*at));
+    let end = (range.end.min(length)..=length).find(|at| text.is_char_boundary(*at));
+    let start = start.unwrap_or_default();
+    start..end.unwrap_or(length).max(start)
 }
 
 /// Where `${{` stands, as users of GitHub Actions write it; a shell has no such thing.
