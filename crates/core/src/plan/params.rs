@@ -41,8 +41,8 @@ impl Params {
         }
         for (name, param) in &workflow.params {
             let value = match inputs.0.get(name) {
-                Some(text) => params.from_text(name, param, text, print),
-                None => params.from_default(workflow, name, param, inventory, evaluator, print),
+                Some(text) => params.typed(name, param, text, print),
+                None => params.defaulted(workflow, name, param, inventory, evaluator, print),
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
@@ -94,6 +94,16 @@ impl Params {
         wrong.into_result(params)
     }
 
+    /// From what a run pinned; a secret is its mask.
+    pub(super) fn without_secrets(pinned: &IndexMap<String, PinnedParam>) -> Self {
+        let value = |pinned: &PinnedParam| match pinned {
+            PinnedParam::Value(value) => value.clone(),
+            PinnedParam::Secret { .. } => Value::from(crate::step::MASK),
+        };
+        let values = pinned.iter().map(|(name, pinned)| (name.clone(), value(pinned))).collect();
+        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new() }
+    }
+
     fn secret_again(
         &self,
         workflow: &Workflow,
@@ -115,7 +125,7 @@ impl Params {
         Ok(Secret::new(value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     }
 
-    fn from_text(
+    fn typed(
         &mut self,
         name: &str,
         param: &Param,
@@ -150,7 +160,7 @@ impl Params {
         }
     }
 
-    fn from_default(
+    fn defaulted(
         &mut self,
         workflow: &Workflow,
         name: &str,
@@ -365,7 +375,7 @@ pub(super) fn host_pattern(
 
 /// The root workflow's `description`, its templates rendered.
 pub(super) fn description(plan: &Plan) -> Option<String> {
-    let text = plan.workflow.description.as_deref()?;
+    let text = plan.workflow.description.as_ref()?.value.as_str();
     let context = static_context(&plan.inventory, &plan.params);
     let rendered = plan.evaluator.template(text, &context).unwrap_or_else(|_| text.to_owned());
     Some(plan.redactor.text(&rendered).into_owned())

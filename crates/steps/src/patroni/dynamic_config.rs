@@ -1,5 +1,7 @@
 //! `patroni.dynamic_config`: the cluster's dynamic configuration is this one.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
@@ -8,20 +10,25 @@ use serde_json::{Map, Value};
 use similar::TextDiff;
 
 use super::dynamic::{patch, pretty};
-use super::rest::{dynamic_config, patch_config};
+use super::rest::patch_config;
 use super::settings::Settings;
-use crate::host::HostContext;
+use crate::etcd::connect;
+use crate::host::{Host, HostContext};
+use crate::support::{Seen, wait_until};
+
+/// How long a cluster that was just made may take to have a dynamic configuration.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The cluster's dynamic configuration is exactly this one.
 ///
-/// Compared with `GET /config` of the host's member, and set by `PATCH /config`: what differs is changed, and what
+/// Compared with what is in etcd, and set by `PATCH /config` of the host's member: what differs is changed, and what
 /// isn't wanted is removed. Settings that need a restart of PostgreSQL are pending until there is one.
 /// Output: none.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniDynamicConfig {
-    /// The whole dynamic configuration, such as `"{{ steps.keys.config }}"`.
-    pub config: Map<String, Value>,
+    /// The whole dynamic configuration, such as `"{{ steps.keys.config }}"`. Null: any will do.
+    pub config: Option<Map<String, Value>>,
     /// Patroni's configuration file, for address and password of the REST API. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
@@ -32,26 +39,45 @@ impl StepType for PatroniDynamicConfig {
 }
 
 impl PatroniDynamicConfig {
-    fn wanted(&self) -> Value {
-        Value::Object(self.config.clone())
+    fn wanted(&self) -> Option<Value> {
+        self.config.clone().map(Value::Object)
     }
 
-    /// The host's Patroni, and the dynamic configuration as it is.
-    async fn look(&self, cx: &Context) -> Result<(Settings, Value), StepError> {
-        let host = cx.host().await?;
-        let settings = Settings::required(&*host, &self.config_file).await?;
-        let now = dynamic_config(&*host, &settings).await?.map_err(|why| {
-            StepError::failed(format!("the dynamic configuration can't be read at {}: {why}", settings.rest))
-        })?;
+    /// The host's Patroni, and the dynamic configuration as it is in etcd; null where there is none yet.
+    ///
+    /// Not by `GET /config`: a member answers that from what it saw at its last turn.
+    async fn look(&self, host: &dyn Host) -> Result<(Settings, Value), StepError> {
+        let settings = Settings::required(host, &self.config_file).await?;
+        let key = format!("{}config", settings.prefix);
+        let keys = connect(host, &settings.endpoints).await?.keys(&key).await?;
+        let text = keys.into_iter().find(|found| found.key == key).map(|found| found.value);
+        let now = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok((settings, now))
+    }
+
+    /// Asks the member to make it so. It looks at the cluster anew before it does.
+    async fn set(&self, host: &dyn Host, wanted: &Value) -> Result<Seen, StepError> {
+        let (settings, now) = self.look(host).await?;
+        let Some(patch) = patch(&now, wanted) else { return Ok(Seen::Yes(Output::empty())) };
+        if now.is_null() {
+            return Ok(Seen::NotYet("the cluster has no dynamic configuration yet".to_owned()));
+        }
+        let reply = patch_config(host, &settings, patch).await?;
+        let said = String::from_utf8_lossy(&reply.body).trim().to_owned();
+        match reply.status {
+            200 => Ok(Seen::Yes(Output::empty())),
+            // It doesn't see the cluster yet, or somebody else was faster.
+            409 | 502 | 503 => Ok(Seen::NotYet(format!("PATCH /config gave {}", reply.status))),
+            status => Err(StepError::permanent(format!("PATCH /config gave {status}: {said}"))),
+        }
     }
 }
 
 #[async_trait]
 impl Step for PatroniDynamicConfig {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let (_, now) = self.look(cx).await?;
-        let wanted = self.wanted();
+        let Some(wanted) = self.wanted() else { return Ok(Check::Satisfied(Output::empty())) };
+        let (_, now) = self.look(&*cx.host().await?).await?;
         if patch(&now, &wanted).is_none() {
             return Ok(Check::Satisfied(Output::empty()));
         }
@@ -61,18 +87,11 @@ impl Step for PatroniDynamicConfig {
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
-        let (settings, now) = self.look(cx).await?;
+        let Some(wanted) = self.wanted() else { return Ok(Output::empty()) };
         let host = cx.host().await?;
-        if let Some(patch) = patch(&now, &self.wanted()) {
-            // What is changed is not on the host's disk, so its lock is proven by itself.
-            host.fence(cx.attempt()).await?;
-            let reply = patch_config(&*host, &settings, patch).await?;
-            if reply.status != 200 {
-                let said = String::from_utf8_lossy(&reply.body).trim().to_owned();
-                return Err(StepError::failed(format!("PATCH /config gave {}: {said}", reply.status)));
-            }
-        }
-        Ok(Output::empty())
+        // What is changed is not on the host's disk, so its lock is proven by itself.
+        host.fence(cx.attempt()).await?;
+        wait_until(cx, PATIENCE, || self.set(&*host, &wanted)).await
     }
 }
 

@@ -7,7 +7,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rest::report;
+use super::rest::{holds_the_key, report};
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, wait_until};
@@ -56,7 +56,9 @@ impl PatroniMember {
         let (address, port) = settings.rest_address()?;
         let report = match report(host, &address, port).await? {
             Ok(report) => report,
-            Err(why) => return Ok(Seen::NotYet(format!("Patroni at {} doesn't answer: {why}", settings.rest))),
+            Err(why) => {
+                return Ok(Seen::NotYet(format!("Patroni at {} doesn't answer: {why}", settings.rest)));
+            }
         };
         let is_so = match self.role {
             MemberRole::Leader => report.leads(),
@@ -65,6 +67,12 @@ impl PatroniMember {
         };
         if !is_so {
             return Ok(Seen::NotYet(format!("{} is {}, {}", settings.name, report.role, report.state)));
+        }
+        if self.role == MemberRole::Leader && !holds_the_key(host, &address, port).await? {
+            return Ok(Seen::NotYet(format!(
+                "{} serves as the primary, but doesn't hold the leader's key",
+                settings.name
+            )));
         }
         let output = Output::empty()
             .with("role", &report.role)

@@ -29,6 +29,8 @@ pub(crate) struct Report {
     pub(crate) system_identifier: Option<String>,
     /// The cluster is in pause.
     pub(crate) paused: bool,
+    /// PostgreSQL must be restarted for some settings to count.
+    pub(crate) pending_restart: bool,
     /// Patroni's version.
     pub(crate) version: Option<String>,
     /// WAL position in bytes: written by a leader, received by a replica.
@@ -67,6 +69,7 @@ impl Report {
             timeline: number("/timeline"),
             system_identifier: text("/database_system_identifier"),
             paused: body.get("pause").and_then(Value::as_bool).unwrap_or(false),
+            pending_restart: body.get("pending_restart").and_then(Value::as_bool).unwrap_or(false),
             version: text("/patroni/version"),
             position: number("/xlog/location").or_else(|| number("/xlog/received_location")),
             streaming: standbys.into_iter().flatten().filter_map(streams).collect(),
@@ -75,7 +78,11 @@ impl Report {
 }
 
 /// Asks a member about itself. The inner error says why it doesn't answer.
-pub(crate) async fn report(host: &dyn Host, address: &str, port: u16) -> Result<Result<Report, String>, StepError> {
+pub(crate) async fn report(
+    host: &dyn Host,
+    address: &str,
+    port: u16,
+) -> Result<Result<Report, String>, StepError> {
     let reply = match answered(host.http(&request("GET", address, port, "/patroni")).await)? {
         Ok(reply) => reply,
         Err(why) => return Ok(Err(why)),
@@ -83,22 +90,20 @@ pub(crate) async fn report(host: &dyn Host, address: &str, port: u16) -> Result<
     Ok(Report::read(&reply.body).ok_or_else(|| format!("GET /patroni gave {} and no status", reply.status)))
 }
 
-/// The dynamic configuration. The inner error says why there is none.
-pub(crate) async fn dynamic_config(host: &dyn Host, settings: &Settings) -> Result<Result<Value, String>, StepError> {
-    let (address, port) = settings.rest_address()?;
-    Ok(match answered(host.http(&request("GET", &address, port, "/config")).await)? {
-        Ok(reply) if reply.status == 200 => {
-            serde_json::from_slice(&reply.body).map_err(|_| "GET /config gave no JSON".to_owned())
-        }
-        Ok(reply) => Err(format!("GET /config gave {}", reply.status)),
-        Err(why) => Err(why),
-    })
+/// Whether a member holds the leader's key: it serves as the primary a moment before.
+pub(crate) async fn holds_the_key(host: &dyn Host, address: &str, port: u16) -> Result<bool, StepError> {
+    let reply = answered(host.http(&request("GET", address, port, "/leader")).await)?;
+    Ok(reply.is_ok_and(|reply| reply.status == 200))
 }
 
 /// Changes the dynamic configuration: what is null in the patch is removed.
 ///
 /// Also makes the member look at the cluster at once instead of at its next turn.
-pub(crate) async fn patch_config(host: &dyn Host, settings: &Settings, patch: Value) -> Result<HttpReply, StepError> {
+pub(crate) async fn patch_config(
+    host: &dyn Host,
+    settings: &Settings,
+    patch: Value,
+) -> Result<HttpReply, StepError> {
     let (address, port) = settings.rest_address()?;
     let auth = settings.rest_auth.as_ref();
     let request = HttpRequest {

@@ -1,5 +1,6 @@
 //! `systemd.unit`: a unit that runs, or that has stopped for certain.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -116,7 +117,10 @@ impl SystemdUnit {
             _ => {}
         }
         match self.enabled {
-            Some(true) if !enabled(unit) => verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned())),
+            // While it is masked, systemd doesn't say.
+            Some(true) if !enabled(unit) && !unit.masked() => {
+                verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned()));
+            }
             Some(false) if unit.file_state.starts_with("enabled") => {
                 verbs.push((UnitVerb::Disable, "enabled -> disabled".to_owned()));
             }
@@ -148,7 +152,12 @@ impl SystemdUnit {
         if unit.processes.len() > left.len() {
             left.push(format!("{} in all", unit.processes.len()));
         }
-        Ok(Some(format!("{} is {}, but processes of it are left: {}", self.unit, unit.active, left.join(", "))))
+        Ok(Some(format!(
+            "{} is {}, but processes of it are left: {}",
+            self.unit,
+            unit.active,
+            left.join(", ")
+        )))
     }
 
     async fn await_end(&self, host: &dyn Host) -> Result<(), StepError> {
@@ -178,7 +187,11 @@ impl Step for SystemdUnit {
         let must_exist = self.state == Some(UnitTarget::Running) || self.enabled == Some(true);
         if unit.load == "not-found" && must_exist {
             let missing = format!("there is no unit {}", self.unit);
-            return Ok(if cx.planning() { Check::Deferred(missing + " yet") } else { Check::Refused(missing) });
+            return Ok(if cx.planning() {
+                Check::Deferred(missing + " yet")
+            } else {
+                Check::Refused(missing)
+            });
         }
         let verbs = self.verbs(&unit);
         if verbs.is_empty() {
@@ -194,20 +207,27 @@ impl Step for SystemdUnit {
             masked: unit.masked(),
             invocation: unit.invocation.clone(),
         };
-        let words: Vec<String> = verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
+        let words: Vec<String> =
+            verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
         Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;
-        for (verb, words) in self.verbs(&unit) {
+        let mut verbs = VecDeque::from(self.verbs(&unit));
+        while let Some((verb, words)) = verbs.pop_front() {
             if !words.is_empty() {
                 cx.progress(format!("{}: {words}", self.unit));
             }
             host.change(cx.attempt(), &HostChange::Unit { unit: self.unit.clone(), verb }).await?;
-            if verb == UnitVerb::Stop {
-                self.await_end(&*host).await?;
+            match verb {
+                UnitVerb::Stop => self.await_end(&*host).await?,
+                UnitVerb::Unmask => {
+                    // Only now does it show whether the unit is enabled.
+                    verbs = self.verbs(&host.unit(&self.unit).await?).into();
+                }
+                _ => {}
             }
         }
         Ok(Self::output(&host.unit(&self.unit).await?))
