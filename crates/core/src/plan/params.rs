@@ -94,6 +94,16 @@ impl Params {
         wrong.into_result(params)
     }
 
+    /// From what a run pinned; a secret is its mask.
+    pub(super) fn without_secrets(pinned: &IndexMap<String, PinnedParam>) -> Self {
+        let value = |pinned: &PinnedParam| match pinned {
+            PinnedParam::Value(value) => value.clone(),
+            PinnedParam::Secret { .. } => Value::from(crate::step::MASK),
+        };
+        let values = pinned.iter().map(|(name, pinned)| (name.clone(), value(pinned))).collect();
+        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new() }
+    }
+
     fn secret_again(
         &self,
         workflow: &Workflow,
