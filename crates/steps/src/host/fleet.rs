@@ -97,6 +97,7 @@ impl fmt::Debug for Hosts {
 fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, HostError> {
     let refused = |message: String| Failure::unreachable(message).into_error(&entry.name, &entry.address());
     let login = login(entry).map_err(refused)?;
+    let paths = paths(config, entry).map_err(refused)?;
     let transport: Arc<dyn Transport> = match entry.text("ansible_connection").as_deref() {
         Some("local") => Arc::new(LocalTransport::new(&entry.name)),
         None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {
@@ -106,8 +107,21 @@ fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, 
             return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are")));
         }
     };
-    let paths = Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() };
     Ok(Arc::new(PosixHost::new(transport, login, paths)))
+}
+
+/// Where the host keeps its lock and its attempts: `flow_state_dir`, else as the program says.
+///
+/// For a machine that stands for several hosts, each with a folder of its own. Everyone who works on a
+/// host must name the same one: runs under different folders don't see each other's locks.
+fn paths(config: &HostsConfig, entry: &inventory::Host) -> Result<Paths, String> {
+    match entry.text("flow_state_dir") {
+        None => Ok(Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() }),
+        Some(folder) if folder.starts_with('/') && folder.trim_end_matches('/') != "" => {
+            Ok(Paths::below(&folder))
+        }
+        Some(folder) => Err(format!("flow_state_dir={folder} is no absolute path of a folder")),
+    }
 }
 
 /// Whether and how to become root.
@@ -191,13 +205,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_and_become_methods_that_are_not_there_are_refused_by_name() {
+    async fn variables_that_can_t_be_followed_are_refused_by_name() {
         for (vars, part) in [
             (serde_json::json!({ "ansible_connection": "winrm" }), "ansible_connection=winrm"),
             (
                 serde_json::json!({ "ansible_become": "yes", "ansible_become_method": "su" }),
                 "ansible_become_method=su",
             ),
+            (serde_json::json!({ "flow_state_dir": "here" }), "flow_state_dir=here"),
         ] {
             let error = hosts().get(&entry(vars)).await.unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
