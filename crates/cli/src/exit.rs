@@ -66,6 +66,7 @@ impl Error {
                 EngineError::Broken(_) => Exit::Broken,
                 EngineError::Refused(_)
                 | EngineError::Unconfirmed { .. }
+                | EngineError::NotAsked { .. }
                 | EngineError::Ended { .. }
                 | EngineError::Host { .. } => Exit::Refused,
             },

@@ -32,6 +32,7 @@ pub fn show(error: &Error) {
                 &error.to_string(),
                 Some("it was written by another version of flow, or damaged; keep a copy of the store"),
             ),
+            EngineError::NotAsked { .. } => plain(&error.to_string(), None),
             EngineError::Broken(_) => {
                 plain(&error.to_string(), Some("`flow resume` goes on with it; please report this"))
             }
