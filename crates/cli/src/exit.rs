@@ -68,6 +68,7 @@ impl Error {
                 | EngineError::Unconfirmed { .. }
                 | EngineError::NotAsked { .. }
                 | EngineError::Ended { .. }
+                | EngineError::NotAsked { .. }
                 | EngineError::Host { .. } => Exit::Refused,
             },
         }
