@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use flow_core::inventory;
 use flow_core::run::{RunId, TaskName};
-use flow_core::step::{Attempt, Check, Context, ContextParts, Renderer, Resolved, Resources, Step, StepError};
+use flow_core::step::{
+    Attempt, Check, Context, ContextParts, Renderer, Resolved, Resources, Step, StepError,
+};
 use flow_core::step::{Change, Output};
 use serde_json::json;
 
@@ -67,22 +69,34 @@ impl Lab {
     pub(crate) async fn deployed_on(release: Release) -> Self {
         let lab = Self::of(release).await;
         let version = if release == Release::Bookworm { 15 } else { 17 };
-        let peers = ["patroni1=http://198.18.0.11:2380", "patroni2=http://198.18.0.12:2380", "patroni3=http://198.18.0.13:2380"];
+        let peers = [
+            "patroni1=http://198.18.0.11:2380",
+            "patroni2=http://198.18.0.12:2380",
+            "patroni3=http://198.18.0.13:2380",
+        ];
         for (host, address) in HOSTS {
             lab.make(host, "file", json!({
                 "path": "/etc/postgresql-common/createcluster.conf", "parents": true, "content": "create_main_cluster = false\n",
             })).await;
-            lab.make(host, "package", json!({
-                "names": ["postgresql-common", format!("postgresql-{version}"), "etcd-server", "patroni"],
-                "mask": ["etcd.service", "patroni.service"],
-            })).await;
+            lab.make(
+                host,
+                "package",
+                json!({
+                    "names": ["postgresql-common", format!("postgresql-{version}"), "etcd-server", "patroni"],
+                    "mask": ["etcd.service", "patroni.service"],
+                }),
+            )
+            .await;
             // The packages make it only where they make a cluster of their own.
             lab.make(host, "directory", json!({
                 "path": format!("/var/lib/postgresql/{version}"), "owner": "postgres", "group": "postgres",
             })).await;
             let etcd = format!("ETCD_NAME={host}\nETCD_INITIAL_CLUSTER={}\n", peers.join(","));
             lab.make(host, "file", json!({ "path": "/etc/default/etcd", "content": etcd })).await;
-            let patroni = PATRONI.replace("HOST", host).replace("ADDRESS", address).replace("VERSION", &version.to_string());
+            let patroni = PATRONI
+                .replace("HOST", host)
+                .replace("ADDRESS", address)
+                .replace("VERSION", &version.to_string());
             lab.make(host, "file", json!({
                 "path": "/etc/patroni/config.yml", "content": patroni, "mode": "0600", "owner": "postgres",
             })).await;
@@ -194,7 +208,12 @@ pub(crate) fn operator() -> Context {
     context(None, Resources::default(), Files::default(), false)
 }
 
-fn context(host: Option<Arc<inventory::Host>>, resources: Resources, files: Files, planning: bool) -> Context {
+fn context(
+    host: Option<Arc<inventory::Host>>,
+    resources: Resources,
+    files: Files,
+    planning: bool,
+) -> Context {
     Context::new(ContextParts {
         attempt: Attempt {
             run: RunId::from_text(RUN),

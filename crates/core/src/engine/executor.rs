@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::scheduler::Message;
-use super::{Fleet, Notice, SharedPlan};
+use super::{Fleet, Notice, SharedPlan, Verdict};
 use crate::plan::{Mode, Outputs, Scope, Task};
 use crate::run::{NodeId, RunId, TaskName};
 use crate::step::{
@@ -36,6 +36,8 @@ pub(super) struct Env {
     pub(super) unreachable: HashMap<String, StepError>,
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     pub(super) planning: bool,
+    /// What the operator says of tasks whose outcome can't be told.
+    pub(super) verdicts: HashMap<NodeId, Verdict>,
 }
 
 /// How an executor's work on a task ended.
@@ -48,6 +50,8 @@ pub(super) enum End {
     Unknown(StepError),
     /// Settled: the attempt had no effect.
     NotDone,
+    /// It can't be told, and the operator has said what became of it.
+    Decided(Verdict),
     /// The scheduler gave no leave to apply.
     NotStarted,
 }
@@ -299,6 +303,10 @@ impl Env {
                 Ok(Resolved::NotDone) if after_crash => return End::NotDone,
                 Ok(Resolved::NotDone) => return End::Failed(StepError { outcome: Outcome::Failed, ..lost }),
                 Ok(Resolved::Unknown(why)) => {
+                    // Asked last: an attempt that is alive, or that left an answer, is beyond opinion.
+                    if let (true, Some(verdict)) = (after_crash, self.verdicts.get(&node)) {
+                        return End::Decided(*verdict);
+                    }
                     return End::Unknown(StepError { detail: Some(lost.message), ..StepError::failed(why) });
                 }
                 Ok(Resolved::Running) => {

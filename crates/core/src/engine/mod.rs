@@ -108,6 +108,15 @@ pub enum Notice {
     Note(String),
 }
 
+/// What a person says became of an attempt of which nobody can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The effect is there. The task counts as done; it has no outputs.
+    Done,
+    /// The effect is not there. The task is run again.
+    NotDone,
+}
+
 /// A run under way in this process.
 pub struct RunHandle {
     /// Its id.
@@ -195,6 +204,14 @@ pub enum EngineError {
         run: RunId,
         /// How.
         outcome: Outcome,
+    },
+    /// A verdict on a task of which it isn't asked.
+    #[error("{task} is not among the tasks whose outcome is unknown")]
+    NotAsked {
+        /// The name that was given.
+        task: String,
+        /// Those that are.
+        unknown: Vec<TaskName>,
     },
     /// Before anything was changed, a host was found locked, unreachable or another machine.
     #[error("{error}")]

@@ -87,6 +87,7 @@ impl Engine {
             unreachable,
             notices,
             planning: true,
+            verdicts: HashMap::new(),
             plan: Arc::clone(&plan),
         };
         let found = look_at_all(&env, self.options.concurrency.max(1)).await;

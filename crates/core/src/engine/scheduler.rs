@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::executor::{self, End, Env};
-use super::{EngineError, Notice};
+use super::{EngineError, Notice, Verdict};
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
@@ -132,6 +132,8 @@ pub(super) struct Scheduler {
     pub(super) working: HashMap<NodeId, AbortHandle>,
     pub(super) errors: HashMap<NodeId, StepError>,
     pub(super) stop_told: Option<Stop>,
+    /// Who works on the run.
+    pub(super) owner: String,
 }
 
 /// What is to be done once a batch of events is durable.
@@ -244,7 +246,15 @@ impl Scheduler {
             }
             End::Done(output) => {
                 batch.outputs.push((node, output.clone()));
-                batch.events.push(Event::TaskDone { task, attempt, output });
+                batch.events.push(Event::TaskDone { task, attempt, output, by: None });
+            }
+            End::Decided(Verdict::Done) => {
+                let output = Output::empty();
+                batch.outputs.push((node, output.clone()));
+                batch.events.push(Event::TaskDone { task, attempt, output, by: Some(self.operator()) });
+            }
+            End::Decided(Verdict::NotDone) => {
+                batch.events.push(Event::TaskNotDone { task, attempt, by: self.operator() });
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
@@ -265,6 +275,10 @@ impl Scheduler {
                 batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
             }
         }
+    }
+
+    fn operator(&self) -> Settler {
+        Settler::Operator(self.owner.clone())
     }
 
     /// The wait before the next attempt; none where there is none.

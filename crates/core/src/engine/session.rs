@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 use super::executor::Env;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
-use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
+use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan};
-use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
+use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
 
@@ -27,6 +27,7 @@ pub struct Session {
     /// The last change of each task.
     changes: HashMap<NodeId, Change>,
     ready: Vec<NodeId>,
+    verdicts: HashMap<NodeId, Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
 }
@@ -71,6 +72,7 @@ impl Engine {
             started,
             changes: HashMap::new(),
             ready,
+            verdicts: HashMap::new(),
             notices,
             fresh: true,
         };
@@ -113,7 +115,8 @@ impl Engine {
                 _ => {}
             }
         }
-        let started = records.first().map_or_else(Timestamp::now, |first| first.at);
+        // The time that the run was created with: names that steps make of it stay the same.
+        let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
         Ok(Session {
             engine: self.clone(),
@@ -131,6 +134,7 @@ impl Engine {
             started,
             changes,
             ready: Vec::new(),
+            verdicts: HashMap::new(),
             notices,
             fresh: false,
         })
@@ -146,6 +150,20 @@ impl Session {
     /// Where the run stands.
     pub fn state(&self) -> &RunState {
         &self.journal.state
+    }
+
+    /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
+    /// alive and the step still can't tell; what can be found out goes before what anyone says.
+    pub fn decide(&mut self, task: &str, verdict: Verdict) -> Result<(), EngineError> {
+        let state = &self.journal.state;
+        let asked = |node: &NodeId| matches!(state.task(*node), TaskState::Unknown | TaskState::Intended);
+        let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(asked) else {
+            let unknown = [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
+            let unknown = unknown.filter_map(|node| state.shape().name(node).cloned()).collect();
+            return Err(EngineError::NotAsked { task: task.to_owned(), unknown });
+        };
+        self.verdicts.insert(node, verdict);
+        Ok(())
     }
 
     /// Goes on with the run. One that has ended well is refused.
@@ -208,7 +226,9 @@ impl Session {
                 }
             },
         };
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, .. } = self;
+        let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
+            hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
+        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, .. } = self;
         let state = &journal.state;
         let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
         let unsettled: Vec<(NodeId, Change)> =
@@ -225,6 +245,7 @@ impl Session {
             unreachable,
             notices: notices.clone(),
             planning: false,
+            verdicts,
         });
         let scheduler = Scheduler {
             journal,
@@ -240,6 +261,7 @@ impl Session {
             working: HashMap::new(),
             errors: HashMap::new(),
             stop_told: None::<Stop>,
+            owner: engine.options.owner.clone(),
         };
         let ended = tokio::task::spawn_blocking(move || scheduler.work())
             .await
@@ -247,7 +269,8 @@ impl Session {
         let mut journal = ended.journal;
         let locks_kept = match &fleet {
             Some(fleet) => {
-                give_back(&**fleet, &plan, &hosts, &holder, &journal.state, ended.outcome, &notices).await
+                tell_of_absent(&away, &journal.state, &notices);
+                give_back(&**fleet, &plan, &held, &holder, &journal.state, ended.outcome, &notices).await
             }
             None => Vec::new(),
         };
@@ -328,6 +351,14 @@ impl Session {
     }
 }
 
+/// A host that an earlier process met, and this one didn't, may still have that one's lock.
+fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &mpsc::UnboundedSender<Notice>) {
+    for host in away.iter().filter(|host| state.hosts().contains_key(&host.name)) {
+        let text = format!("{} can't be reached; it may still be locked for this run", host.name);
+        let _ = notices.send(Notice::Note(text));
+    }
+}
+
 enum Taking {
     Host(StepError),
     Engine(EngineError),
@@ -343,14 +374,9 @@ async fn give_back(
     outcome: Outcome,
     notices: &mpsc::UnboundedSender<Notice>,
 ) -> Vec<String> {
-    let begun = [TaskState::Done, TaskState::Intended, TaskState::Unknown, TaskState::Failed];
-    let half_done = outcome != Outcome::Succeeded
-        && plan.workflow.whole
-        && begun
-            .iter()
-            .any(|s| state.in_state(*s).any(|node| state.attempt(node) > 0 && *s != TaskState::Failed));
-    let unsettled =
-        [TaskState::Intended, TaskState::Unknown].iter().any(|s| state.in_state(*s).next().is_some());
+    let any = |wanted| state.in_state(wanted).next().is_some();
+    let unsettled = any(TaskState::Intended) || any(TaskState::Unknown);
+    let half_done = plan.workflow.whole && outcome != Outcome::Succeeded && any(TaskState::Done);
     let mut kept = Vec::new();
     if half_done || unsettled {
         kept.extend(hosts.iter().map(|host| host.name.clone()));

@@ -163,12 +163,10 @@ impl Reader<'_> {
     /// What can be told only when all lines are read: groups that are named but nowhere declared,
     /// and groups that contain each other.
     fn settle(&mut self) {
-        // `all` and `ungrouped` are there without a section of their own.
-        let always = |name: &str| matches!(name, "all" | "ungrouped");
         let known: Vec<String> = self
             .builder
             .group_names()
-            .filter(|name| always(name) || self.declared.get(*name).is_none_or(|(_, more)| *more))
+            .filter(|name| self.declared.get(*name).is_none_or(|(_, more)| *more))
             .map(str::to_owned)
             .collect();
         for (parent, child, span) in std::mem::take(&mut self.children) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, Tag};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, StructureStyle, Tag};
 
 use crate::workflow::{Code, Diagnostic, Source, Span};
 
@@ -70,8 +70,13 @@ pub(super) fn to_map(fields: &[(String, Span, Node)]) -> Map<String, Value> {
 /// Text that isn't YAML, keys that are there twice, tags that flow doesn't know, `!vault`, several
 /// documents, and files too large or too deep.
 pub(super) fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
-    let mut reader =
-        Reader { source, events: Parser::new_from_str(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader {
+        source,
+        events: Parser::new_from_str(&source.text),
+        anchors: HashMap::new(),
+        nodes: 0,
+        tag: None,
+    };
     reader.document()
 }
 
@@ -80,6 +85,8 @@ struct Reader<'s, E> {
     events: E,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    /// Where the tag of the last value stands, where it has one.
+    tag: Option<Span>,
 }
 
 type Read<'s> = Result<(Event<'s>, Span), Diagnostic>;
@@ -113,10 +120,15 @@ where
         loop {
             match self.events.next() {
                 Some(Ok((Event::Comment(..), _))) => {}
-                Some(Ok((event, span))) => return Ok((event, self.place(&span))),
+                Some(Ok((event, span))) => {
+                    self.tag = span.tag_span().and_then(|tag| tag.byte_range());
+                    return Ok((event, self.place(&span)));
+                }
                 Some(Err(error)) => {
                     let at = error.marker().byte_offset().unwrap_or_default().min(self.source.text.len());
-                    return Err(self.at(at..at, format!("not YAML: {}", error.info())));
+                    return Err(self
+                        .at(at..at, format!("not YAML: {}", error.info()))
+                        .help("mostly it is the indentation, or text that needs quotes"));
                 }
                 None => return Ok((Event::StreamEnd, self.source.text.len()..self.source.text.len())),
             }
@@ -151,13 +163,13 @@ where
                 let kind = NodeKind::Scalar(self.scalar(&text, style, tag.as_deref(), &span)?);
                 (anchor, Node { span, kind })
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 self.plain_tag(tag.as_deref(), &span)?;
-                (anchor, self.list(span.start, depth)?)
+                (anchor, self.list(span.start, style, depth)?)
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 self.plain_tag(tag.as_deref(), &span)?;
-                (anchor, self.table(span.start, depth)?)
+                (anchor, self.table(span.start, style, depth)?)
             }
             _ => return Err(self.at(span, "not YAML: a value is missing here")),
         };
@@ -175,12 +187,12 @@ where
         Ok(())
     }
 
-    fn list(&mut self, start: usize, depth: usize) -> Result<Node, Diagnostic> {
+    fn list(&mut self, start: usize, style: StructureStyle, depth: usize) -> Result<Node, Diagnostic> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
                 (Event::SequenceEnd, span) => {
-                    let end = items.last().map_or(span.end, |last: &Node| last.span.end.max(span.end));
+                    let end = end(style, &span, items.last());
                     return Ok(Node { span: start..end, kind: NodeKind::List(items) });
                 }
                 event => items.push(self.node(event, depth + 1)?),
@@ -188,7 +200,7 @@ where
         }
     }
 
-    fn table(&mut self, start: usize, depth: usize) -> Result<Node, Diagnostic> {
+    fn table(&mut self, start: usize, style: StructureStyle, depth: usize) -> Result<Node, Diagnostic> {
         let mut fields: Vec<(String, Span, Node)> = Vec::new();
         let mut places: HashMap<String, Span> = HashMap::new();
         let mut merged = Vec::new();
@@ -196,8 +208,7 @@ where
             let (event, key_span) = self.next()?;
             let key = match event {
                 Event::MappingEnd => {
-                    let end =
-                        fields.last().map_or(key_span.end, |(_, _, last)| last.span.end.max(key_span.end));
+                    let end = end(style, &key_span, fields.last().map(|(_, _, last)| last));
                     let kind = NodeKind::Table(merge(fields, merged));
                     return Ok(Node { span: start..end, kind });
                 }
@@ -261,7 +272,7 @@ where
         match (tag.handle(), tag.suffix()) {
             ("!" | "", "unsafe" | "") | ("", "!") => Ok(Value::from(text)),
             ("!", "vault" | "vault-encrypted") => Err(self
-                .at(span.clone(), "a value encrypted with ansible-vault")
+                .at(self.tag.clone().unwrap_or_else(|| span.clone()), "a value encrypted with ansible-vault")
                 .label("can't be read")
                 .help("vaults are not read; take it out and give it as a secret: env:NAME or file:PATH")),
             _ => self.plain_tag(Some(tag), span).map(|()| Value::from(text)),
@@ -273,10 +284,19 @@ where
         match tag {
             Some(tag) if !matches!(tag.core_suffix(), Some("seq" | "map")) => {
                 let message = format!("the tag `{}` is not understood", tag.original());
-                Err(self.at(span.clone(), message).help("`!unsafe` and YAML's own tags are"))
+                let place = self.tag.clone().unwrap_or_else(|| span.clone());
+                Err(self.at(place, message).help("`!unsafe` and YAML's own tags are"))
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Where a list or table ends: at its bracket, or with the last thing in it.
+fn end(style: StructureStyle, closing: &Span, last: Option<&Node>) -> usize {
+    match last {
+        Some(last) if style == StructureStyle::Block => last.span.end,
+        _ => closing.end,
     }
 }
 

@@ -70,6 +70,17 @@ pub(super) fn pinned(
     Ok(plan)
 }
 
+/// The tasks of what a run pinned, in order, without reading any secret.
+pub(super) fn outline(pinned: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
+    let documents = Documents::load(&pinned.bundle, registry)?;
+    let evaluator = Arc::new(Evaluator::new());
+    let inventory = Arc::new(pinned.inventory.clone());
+    let params = Params::without_secrets(&pinned.params);
+    let redactor = params.redactor(&inventory, &pinned.bundle);
+    let plan = expand(&documents, pinned, inventory, params, redactor, registry, evaluator)?;
+    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+}
+
 fn step_types(plan: &Plan) -> BTreeMap<String, u32> {
     let used = plan.steps.iter().map(|step| step.def.uses.value.as_str());
     used.filter_map(|name| Some((name.to_owned(), plan.registry.get(name)?.version))).collect()

@@ -160,6 +160,12 @@ impl Plan {
         expand::pinned(definition, inventory, registry, &Fingerprinter::new(key))
     }
 
+    /// The names of the tasks of a run that was started before, each after what it needs. Reads no
+    /// secret, so that a run can be shown wherever its store is.
+    pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
+        expand::outline(definition, registry)
+    }
+
     /// How many tasks it has.
     pub fn len(&self) -> usize {
         self.shape.tasks()

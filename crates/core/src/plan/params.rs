@@ -41,8 +41,8 @@ impl Params {
         }
         for (name, param) in &workflow.params {
             let value = match inputs.0.get(name) {
-                Some(text) => params.from_text(name, param, text, print),
-                None => params.from_default(workflow, name, param, inventory, evaluator, print),
+                Some(text) => params.typed(name, param, text, print),
+                None => params.defaulted(workflow, name, param, inventory, evaluator, print),
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
@@ -94,6 +94,16 @@ impl Params {
         wrong.into_result(params)
     }
 
+    /// From what a run pinned; a secret is its mask.
+    pub(super) fn without_secrets(pinned: &IndexMap<String, PinnedParam>) -> Self {
+        let value = |pinned: &PinnedParam| match pinned {
+            PinnedParam::Value(value) => value.clone(),
+            PinnedParam::Secret { .. } => Value::from(crate::step::MASK),
+        };
+        let values = pinned.iter().map(|(name, pinned)| (name.clone(), value(pinned))).collect();
+        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new() }
+    }
+
     fn secret_again(
         &self,
         workflow: &Workflow,
@@ -115,7 +125,7 @@ impl Params {
         Ok(Secret::new(value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     }
 
-    fn from_text(
+    fn typed(
         &mut self,
         name: &str,
         param: &Param,
@@ -150,7 +160,7 @@ impl Params {
         }
     }
 
-    fn from_default(
+    fn defaulted(
         &mut self,
         workflow: &Workflow,
         name: &str,
@@ -163,7 +173,11 @@ impl Params {
             Diagnostic::at(Code::PARAM, &workflow.source, span, message)
         };
         let Some(default) = &param.default else {
-            let how = if param.kind == ParamKind::Secret { "env:VARIABLE" } else { "VALUE" };
+            let how = match param.kind {
+                ParamKind::Secret => "env:VARIABLE".to_owned(),
+                _ if param.choices.is_empty() => "VALUE".to_owned(),
+                _ => choices(param).join("|"),
+            };
             return Err(at(param.span.clone(), format!("the param `{name}` must be given"))
                 .label(if param.help.is_empty() { "no default".to_owned() } else { param.help.clone() })
                 .help(format!("--set {name}={how}")));
@@ -288,11 +302,6 @@ fn refuse_other_choices(
     if param.choices.is_empty() || param.choices.iter().any(|choice| choice.value == value) {
         return Ok(value);
     }
-    let choices: Vec<String> = param
-        .choices
-        .iter()
-        .map(|choice| choice.value.as_str().map_or_else(|| choice.value.to_string(), str::to_owned))
-        .collect();
     Err(Diagnostic::at(
         Code::PARAM,
         &workflow.source,
@@ -300,7 +309,13 @@ fn refuse_other_choices(
         format!("`{name}` can't be {value}"),
     )
     .label(if param.help.is_empty() { name.to_owned() } else { param.help.clone() })
-    .help(format!("one of: {}", choices.join(", "))))
+    .help(format!("one of: {}", choices(param).join(", "))))
+}
+
+/// The values that a param takes, as they are typed.
+fn choices(param: &Param) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    param.choices.iter().map(|choice| text(&choice.value)).collect()
 }
 
 /// What defaults, `hosts` and `confirm` see: params and the inventory.
@@ -365,7 +380,7 @@ pub(super) fn host_pattern(
 
 /// The root workflow's `description`, its templates rendered.
 pub(super) fn description(plan: &Plan) -> Option<String> {
-    let text = plan.workflow.description.as_deref()?;
+    let text = plan.workflow.description.as_ref()?.value.as_str();
     let context = static_context(&plan.inventory, &plan.params);
     let rendered = plan.evaluator.template(text, &context).unwrap_or_else(|_| text.to_owned());
     Some(plan.redactor.text(&rendered).into_owned())

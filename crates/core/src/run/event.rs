@@ -114,6 +114,9 @@ pub enum Event {
         attempt: u32,
         /// What it leaves to later tasks.
         output: Output,
+        /// Who settled it, where the attempt itself left no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Settler>,
     },
     /// It ended without the effect.
     TaskFailed {

@@ -61,6 +61,14 @@ impl Checker<'_> {
         Diagnostic::at(code, &self.workflow.source, span.clone(), message)
     }
 
+    /// Whether something was told of that very place already.
+    fn told(&self, span: &Span) -> bool {
+        self.diagnostics.0.iter().any(|known| {
+            known.source.as_ref() == Some(&self.workflow.source)
+                && known.labels.first().is_some_and(|(place, _)| place == span)
+        })
+    }
+
     fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
     }

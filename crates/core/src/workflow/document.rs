@@ -17,13 +17,12 @@ pub struct Workflow {
     pub name: Spanned<String>,
     /// `summary`: one line for lists.
     pub summary: String,
-    /// `description`: more lines, shown before a run.
-    pub description: Option<String>,
+    /// `description`: more lines, shown before a run; a template over params and the inventory.
+    pub description: Option<Spanned<String>>,
     /// `whole`: only right as a whole; `--limit` and `--tags` are refused.
     pub whole: bool,
-    /// `confirm`: the name that must be typed before destructive steps run; may be a template over
-    /// params.
-    /// Required where a destructive step is reachable.
+    /// `confirm`: the name that must be typed before destructive steps run; a template over params
+    /// and the inventory. Required where a destructive step is reachable.
     pub confirm: Option<Spanned<String>>,
     /// `[params.NAME]`
     pub params: IndexMap<String, Param>,

@@ -52,6 +52,7 @@ impl Documents {
         match files.get(&bundle.root) {
             Some(root) => {
                 let root = Arc::clone(root);
+                sort(&mut diagnostics, &root.source);
                 diagnostics.into_result(Self { root, files })
             }
             None => Err(diagnostics),
@@ -75,6 +76,9 @@ impl Documents {
                 let place = |one: &Diagnostic| (one.code, one.source.clone(), one.labels.clone());
                 let told: Vec<_> = diagnostics.0.iter().map(place).collect();
                 diagnostics.0.extend(found.0.into_iter().filter(|one| !told.contains(&place(one))));
+                if let Some(source) = bundle.source(root) {
+                    sort(&mut diagnostics, &source);
+                }
                 Err(diagnostics)
             }
         }
@@ -84,6 +88,14 @@ impl Documents {
     pub fn included(&self, step: &StepDef) -> Option<&Arc<Workflow>> {
         self.files.get(included_file(step)?.0)
     }
+}
+
+/// In the order in which a reader meets them: file by file, the root first, from top to bottom.
+fn sort(diagnostics: &mut Diagnostics, root: &Arc<Source>) {
+    diagnostics.0.sort_by_cached_key(|one| {
+        let file = one.source.as_ref().map(|source| (source != root, source.name.clone()));
+        (file, one.labels.first().map(|(span, _)| span.start))
+    });
 }
 
 /// The file that a step includes, and the argument that names it.
@@ -223,3 +235,6 @@ fn reason(error: &std::io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,9 +54,9 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
         source: Arc::clone(source),
         name: name.unwrap_or_else(|| Spanned::new(String::new(), 0..0)),
         summary: summary.map(|summary| summary.value).unwrap_or_default(),
-        description: reader.text(&fields, "description").map(|text| text.value),
+        description: reader.text(&fields, "description"),
         whole: reader.boolean(&fields, "whole").unwrap_or_default(),
-        confirm: reader.text(&fields, "confirm"),
+        confirm: reader.confirm(&fields),
         params: reader.params(&fields),
         steps: reader.steps(&fields),
         outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),
@@ -64,3 +64,6 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
     reader.output_names(&workflow.outputs);
     (Some(workflow), reader.finish())
 }
+
+#[cfg(test)]
+mod tests;

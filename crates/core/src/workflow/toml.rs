@@ -57,8 +57,13 @@ fn parse(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
         return (None, syntax_errors(source, &syntax));
     }
     let mut diagnostics = Diagnostics::default();
-    for error in duplicates.iter().take(MAX_ERRORS) {
-        diagnostics.push(duplicate(source, error.span().unwrap_or_default()));
+    let places: Vec<Span> = duplicates.iter().map(|error| error.span().unwrap_or_default()).collect();
+    // The keys of a table that is there twice are there twice as well; that helps nobody.
+    let told = places.iter().filter(|place| {
+        header(source, place).is_some() || !places.iter().any(|other| is_header_of(source, other, place))
+    });
+    for place in told.take(MAX_ERRORS) {
+        diagnostics.push(duplicate(source, place.clone()));
     }
     let mut reader = Reader { source, diagnostics };
     let fields = reader.table(table.into_inner(), 0);
@@ -77,6 +82,10 @@ fn syntax_errors(source: &Arc<Source>, errors: &[&toml::de::Error]) -> Diagnosti
         if last_line.replace(line) != Some(line) {
             let what = match error.message() {
                 "recursion limit" | "cannot recurse further; max recursion depth met" => "nested too deep",
+                "string values must be quoted, expected literal string" => "text must be in quotes",
+                "invalid basic string, expected `\"`" | "invalid literal string, expected `'`" => {
+                    "this quote is not closed"
+                }
                 what => what,
             };
             diagnostics.push(syntax(source, span, what));
@@ -101,27 +110,52 @@ fn syntax(source: &Arc<Source>, span: Span, what: &str) -> Diagnostic {
     Diagnostic::at(Code::SYNTAX, source, at..span.end.clamp(at, end.max(at)), format!("not TOML: {what}"))
 }
 
+/// The header of a table, such as `[steps.stop]`, where a place is in one.
+fn header<'s>(source: &'s Source, place: &Span) -> Option<&'s str> {
+    let start = source.text.get(..place.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = source.text.get(start..)?.lines().next()?.trim();
+    let header = &line[..=line.find(']')?];
+    header.starts_with('[').then_some(header)
+}
+
+/// Whether `place` is below the header that `other` stands in, and below no further one.
+fn is_header_of(source: &Source, other: &Span, place: &Span) -> bool {
+    header(source, other).is_some()
+        && source
+            .text
+            .get(other.end..place.start)
+            .is_some_and(|between| !between.lines().skip(1).any(|line| line.trim_start().starts_with('[')))
+}
+
 /// A key that is there twice, with both places.
 ///
 /// The parser tells only the second. So that one is given a name of its own and the text is read
 /// again: the first is then its neighbour.
 fn duplicate(source: &Arc<Source>, span: Span) -> Diagnostic {
-    const STAND_IN: &str = "\"\\u0001\"";
-    let written = source.text.get(span.clone()).unwrap_or_default();
-    let text = format!(
-        "{}{STAND_IN}{}",
-        source.text.get(..span.start).unwrap_or_default(),
-        source.text.get(span.end..).unwrap_or_default()
-    );
-    let name = key_text(written);
-    let (table, _) = DeTable::parse_recoverable(&text);
-    let first = find_neighbour(table.get_ref(), span.start, &name);
+    let name = key_text(source.text.get(span.clone()).unwrap_or_default());
+    let first = first_place(source, &span, &name);
+    let (code, shown) = match header(source, &span) {
+        Some(header) => (Code::ID, header),
+        None => (Code::UNKNOWN_KEY, name.as_str()),
+    };
     let found =
-        Diagnostic::at(Code::UNKNOWN_KEY, source, span, format!("`{name}` is there twice")).label("again");
+        Diagnostic::at(code, source, span.clone(), format!("`{shown}` is there twice")).label("again");
     match first {
         Some(first) => found.also(first, "first here"),
         None => found,
     }
+}
+
+/// What follows the line counts only where a value goes over several: there the key could come again.
+fn first_place(source: &Source, span: &Span, name: &str) -> Option<Span> {
+    const STAND_IN: &str = "\"\\u0001\"";
+    let (before, after) = (source.text.get(..span.start)?, source.text.get(span.end..)?);
+    let line = &after[..after.find('\n').unwrap_or(after.len())];
+    [line, after].into_iter().find_map(|rest| {
+        let text = format!("{before}{STAND_IN}{rest}");
+        let (table, _) = DeTable::parse_recoverable(&text);
+        find_neighbour(table.get_ref(), span.start, name).filter(|first| first.end <= span.start)
+    })
 }
 
 /// A key without its quotes.

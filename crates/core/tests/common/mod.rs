@@ -1,6 +1,6 @@
 //! A world in memory for engine tests: step types that count what they do and can be told to fail.
 
-#![expect(dead_code, reason = "each test file uses a part of it")]
+#![expect(unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

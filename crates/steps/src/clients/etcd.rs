@@ -9,6 +9,7 @@ use etcd_client::{
     TxnOpResponse,
 };
 use hyper_util::rt::TokioIo;
+use tonic::Code;
 use tonic::transport::{Endpoint, Uri};
 
 use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus};
@@ -37,7 +38,7 @@ impl Client {
             let (transport, address) = (dialling.clone(), address.clone());
             async move {
                 let dialled = transport.dial(&address, port).await;
-                dialled.map(TokioIo::new).map_err(|failure| std::io::Error::other(told(failure)))
+                dialled.map(TokioIo::new).map_err(Undialled)
             }
         });
         // The address is the connector's; this one only names the authority.
@@ -67,23 +68,57 @@ impl Client {
         Err(done.into_error(self.transport.name(), self.transport.address()))
     }
 
+    /// Refused only where etcd certainly did nothing: it said no, or was never reached.
+    ///
+    /// `Unavailable` is no such answer: "request timed out" and "leader changed" carry it too.
     fn failure(&self, error: &etcd_client::Error) -> Failure {
         let etcd_client::Error::GRpcStatus(status) = error else {
             return Failure::Refused(format!("etcd at {}: {error}", self.place));
         };
+        if let Some(failure) = dial_failure(status) {
+            return failure;
+        }
         let text = format!("etcd at {}: {}", self.place, cause(status));
-        let lost = matches!(
-            status.code(),
-            tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded
-        );
-        if lost { Failure::Lost(text) } else { Failure::Refused(text) }
+        match status.code() {
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated => Failure::Refused(text),
+            _ => Failure::Lost(text),
+        }
     }
 }
 
-fn told(failure: Failure) -> String {
-    match failure {
-        Failure::Unreachable { message, .. } | Failure::Lost(message) | Failure::Refused(message) => message,
+/// A failure to dial, as tonic hands it on.
+#[derive(Debug)]
+struct Undialled(Failure);
+
+impl std::fmt::Display for Undialled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
     }
+}
+
+impl std::error::Error for Undialled {}
+
+/// What went wrong before a connection stood, so that nothing was asked.
+fn dial_failure(status: &tonic::Status) -> Option<Failure> {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(Undialled(failure)) = error.downcast_ref() {
+            return Some(match failure {
+                Failure::Refused(message) => Failure::Refused(format!("etcd: {message}")),
+                other => other.clone(),
+            });
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// tonic says "transport error" and keeps what happened in the sources.

@@ -51,6 +51,9 @@ mod tests {
         let assert = |that| Assert { that, message: "two leaders".into(), hint: Some("look".into()) };
         assert_eq!(assert(true).check(&operator()).await.unwrap(), Check::Satisfied(Output::empty()));
         let error = assert(false).check(&operator()).await.unwrap_err();
-        assert_eq!((error.message.as_str(), error.hint.as_deref(), error.permanent), ("two leaders", Some("look"), true));
+        assert_eq!(
+            (error.message.as_str(), error.hint.as_deref(), error.permanent),
+            ("two leaders", Some("look"), true)
+        );
     }
 }

@@ -81,7 +81,17 @@ mod tests {
     #[test]
     fn only_a_prefix_of_two_levels_between_slashes_will_do() {
         assert_eq!(validate_prefix("/service/demo/"), Ok(()));
-        for wrong in ["", "/", "//", "/service/", "/service/demo", "service/demo/", "//demo/", "/service//", "/service/ /"] {
+        for wrong in [
+            "",
+            "/",
+            "//",
+            "/service/",
+            "/service/demo",
+            "service/demo/",
+            "//demo/",
+            "/service//",
+            "/service/ /",
+        ] {
             assert!(validate_prefix(wrong).is_err(), "{wrong}");
         }
     }

@@ -48,7 +48,8 @@ impl StepType for EtcdMember {
 impl EtcdMember {
     async fn look(&self, host: &dyn Host) -> Result<Seen, StepError> {
         let endpoint = endpoint(&self.endpoint).map_err(StepError::permanent)?;
-        let silent = |why: String| Ok(Seen::NotYet(format!("etcd at {} doesn't answer: {why}", self.endpoint)));
+        let silent =
+            |why: String| Ok(Seen::NotYet(format!("etcd at {} doesn't answer: {why}", self.endpoint)));
         let client = match answered(host.etcd(&endpoint).await)? {
             Ok(client) => client,
             Err(why) => return silent(why),
@@ -101,9 +102,9 @@ impl Step for EtcdMember {
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
-        wait_until(cx, Duration::from_secs(self.timeout), || self.look(&*host)).await.map_err(|error| {
-            error.with_hint("`systemctl status etcd` and `journalctl -u etcd` on the host")
-        })
+        wait_until(cx, Duration::from_secs(self.timeout), || self.look(&*host))
+            .await
+            .map_err(|error| error.with_hint("`systemctl status etcd` and `journalctl -u etcd` on the host"))
     }
 }
 

@@ -60,10 +60,15 @@ impl EtcdPrefixAbsent {
         loop {
             let keys = client.keys(&self.prefix).await?;
             let in_the_way = keys.iter().find(|key| {
-                key.key.strip_prefix(&self.prefix).is_some_and(|name| self.while_absent.iter().any(|n| n == name))
+                key.key
+                    .strip_prefix(&self.prefix)
+                    .is_some_and(|name| self.while_absent.iter().any(|n| n == name))
             });
             let Some(key) = in_the_way else { return Ok(keys) };
-            let holds = format!("{} is held by {}: a Patroni of this cluster still runs somewhere", key.key, key.value);
+            let holds = format!(
+                "{} is held by {}: a Patroni of this cluster still runs somewhere",
+                key.key, key.value
+            );
             if Instant::now() >= deadline {
                 return Err(StepError::failed(holds).with_hint(
                     "stop that Patroni, or wait until its lease has expired; a host outside the inventory may share this scope",
@@ -83,15 +88,26 @@ impl EtcdPrefixAbsent {
             .collect()
     }
 
-    async fn delete(&self, host: &dyn Host, cx: &Context, client: &dyn Etcd, keys: &[EtcdKey]) -> Result<(), StepError> {
+    async fn delete(
+        &self,
+        host: &dyn Host,
+        cx: &Context,
+        client: &dyn Etcd,
+        keys: &[EtcdKey],
+    ) -> Result<(), StepError> {
         // What is changed is not on the host, so its lock is proven by itself.
         host.fence(cx.attempt()).await?;
         if client.delete_prefix(&self.prefix, keys).await? == Condition::Broken {
-            return Err(StepError::failed(format!("keys below {} are being changed; nothing was deleted", self.prefix)));
+            return Err(StepError::failed(format!(
+                "keys below {} are being changed; nothing was deleted",
+                self.prefix
+            )));
         }
         match client.keys(&self.prefix).await?.first() {
             None => Ok(()),
-            Some(key) => Err(StepError::failed(format!("{} is there again: somebody still writes there", key.key))),
+            Some(key) => {
+                Err(StepError::failed(format!("{} is there again: somebody still writes there", key.key)))
+            }
         }
     }
 
@@ -150,10 +166,17 @@ mod tests {
     async fn stopped() -> Lab {
         let lab = Lab::deployed().await;
         for (host, _) in HOSTS.into_iter().rev() {
-            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped", "masked": true })).await;
+            lab.make(
+                host,
+                "systemd.unit",
+                json!({ "unit": "patroni.service", "state": "stopped", "masked": true }),
+            )
+            .await;
         }
         let other = StoredKey { value: "7".into(), mod_revision: 1, lease: 0 };
-        lab.world.edit(|state| state.etcd.keys.insert("/service/demo-other/initialize".into(), other)).unwrap();
+        lab.world
+            .edit(|state| state.etcd.keys.insert("/service/demo-other/initialize".into(), other))
+            .unwrap();
         lab
     }
 
@@ -203,7 +226,8 @@ mod tests {
     async fn keys_are_saved_without_the_prefix_and_with_the_dynamic_configuration() {
         let lab = Lab::deployed().await;
         let saved: EtcdPrefixSaved =
-            serde_json::from_value(json!({ "endpoints": ["198.18.0.13:2379"], "prefix": "/service/demo/" })).unwrap();
+            serde_json::from_value(json!({ "endpoints": ["198.18.0.13:2379"], "prefix": "/service/demo/" }))
+                .unwrap();
         let output = satisfied(saved.check(&lab.on("patroni1")).await.unwrap()).0;
         assert_eq!(output["config"]["ttl"], 30);
         assert_eq!(output["keys"]["leader"], "patroni1");

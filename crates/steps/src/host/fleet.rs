@@ -18,10 +18,23 @@ use super::{Host, HostError};
 pub type HostFactory = Arc<dyn Fn(&inventory::Host) -> Result<Arc<dyn Host>, HostError> + Send + Sync>;
 
 /// How real hosts are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HostsConfig {
     /// Where this process finds its user's SSH files.
     pub ssh: SshEnvironment,
+    /// The hosts' directory for attempts, empty after a reboot. The same for every process that works
+    /// on a host.
+    pub run_directory: String,
+    /// The hosts' directory for the lock; survives a reboot. The same for every process, too.
+    pub lib_directory: String,
+}
+
+impl Default for HostsConfig {
+    /// `/run/flow` and `/var/lib/flow`.
+    fn default() -> Self {
+        let Paths { run, lib } = Paths::default();
+        Self { ssh: SshEnvironment::default(), run_directory: run, lib_directory: lib }
+    }
 }
 
 /// One [`Host`] for each machine, made when first asked for. Registered as a resource of a program.
@@ -84,6 +97,7 @@ impl fmt::Debug for Hosts {
 fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, HostError> {
     let refused = |message: String| Failure::unreachable(message).into_error(&entry.name, &entry.address());
     let login = login(entry).map_err(refused)?;
+    let paths = paths(config, entry).map_err(refused)?;
     let transport: Arc<dyn Transport> = match entry.text("ansible_connection").as_deref() {
         Some("local") => Arc::new(LocalTransport::new(&entry.name)),
         None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {
@@ -93,8 +107,21 @@ fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, 
             return Err(refused(format!("ansible_connection={other} isn't supported; ssh and local are")));
         }
     };
-    Ok(Arc::new(PosixHost::new(transport, login, Paths::default())))
+    Ok(Arc::new(PosixHost::new(transport, login, paths)))
 }
+
+/// Where the host keeps its lock and its attempts: `flow_state_dir`, else as the program says.
+///
+/// For a machine that stands for several hosts, each with a folder of its own. Everyone who works on a
+/// host must name the same one: runs under different folders don't see each other's locks.
+fn paths(config: &HostsConfig, entry: &inventory::Host) -> Result<Paths, String> {
+    match entry.text("flow_state_dir") {
+        None => Ok(Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() }),
+        Some(folder) if folder.starts_with('/') && folder.trim_end_matches('/') != "" => {
+            Ok(Paths::below(&folder))
+        }
+        Some(folder) => Err(format!("flow_state_dir={folder} is no absolute path of a folder")),
+    }
 
 /// Whether and how to become root.
 fn login(entry: &inventory::Host) -> Result<Login, String> {
@@ -108,7 +135,7 @@ fn login(entry: &inventory::Host) -> Result<Login, String> {
         .iter()
         .find_map(|name| entry.text(name));
     let user = entry.text("ansible_become_user").unwrap_or_else(|| "root".into());
-    Ok(Login { become_user: Some(Become { user, password: password.map(Secret::new) }) })
+    Ok(Login { become_user: Some(Become::new(user, password.map(Secret::new))) })
 }
 
 /// Ansible's booleans: YAML's, and what an INI file holds.
@@ -166,7 +193,7 @@ mod tests {
 
     fn hosts() -> Hosts {
         let ssh = SshEnvironment { config_files: Vec::new(), ..SshEnvironment::default() };
-        Hosts::new(HostsConfig { ssh })
+        Hosts::new(HostsConfig { ssh, ..HostsConfig::default() })
     }
 
     #[tokio::test]
@@ -177,13 +204,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_and_become_methods_that_are_not_there_are_refused_by_name() {
+    async fn variables_that_can_t_be_followed_are_refused_by_name() {
         for (vars, part) in [
             (serde_json::json!({ "ansible_connection": "winrm" }), "ansible_connection=winrm"),
             (
                 serde_json::json!({ "ansible_become": "yes", "ansible_become_method": "su" }),
                 "ansible_become_method=su",
             ),
+            (serde_json::json!({ "flow_state_dir": "here" }), "flow_state_dir=here"),
         ] {
             let error = hosts().get(&entry(vars)).await.unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
@@ -195,7 +223,7 @@ mod tests {
         let login =
             login(&entry(serde_json::json!({ "ansible_become": "True", "ansible_become_pass": "x" })))
                 .unwrap();
-        assert!(login.become_user.is_some_and(|b| b.user == "root" && b.password.is_some()));
+        assert!(format!("{login:?}").contains("user: \"root\", password: Some("));
         assert!(
             super::login(&entry(serde_json::json!({ "ansible_become": false })))
                 .unwrap()

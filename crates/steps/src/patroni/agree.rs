@@ -38,7 +38,9 @@ impl PatroniAgree {
     fn read(&self) -> Result<BySettings, StepError> {
         let one = |(host, value): (&String, &Value)| {
             let settings: Settings = serde_json::from_value(value.clone()).map_err(|error| {
-                StepError::permanent(format!("`configurations` of {host} is no output of patroni.config: {error}"))
+                StepError::permanent(format!(
+                    "`configurations` of {host} is no output of patroni.config: {error}"
+                ))
             })?;
             Ok((host.clone(), settings))
         };
@@ -52,7 +54,10 @@ impl PatroniAgree {
         if let Some(wanted) = self.members
             && wanted != all.len()
         {
-            return Err(StepError::permanent(format!("{} configurations were read, not {wanted}", all.len())));
+            return Err(StepError::permanent(format!(
+                "{} configurations were read, not {wanted}",
+                all.len()
+            )));
         }
         differ("scope", all, |settings| settings.scope.clone())?;
         differ("namespace", all, |settings| settings.namespace.clone())?;
@@ -62,8 +67,11 @@ impl PatroniAgree {
             return Err(StepError::permanent(format!("{host}: {what}, which this version of flow can't do")));
         }
         if let Some(wanted) = self.scope.as_deref().filter(|wanted| *wanted != first.scope) {
-            return Err(StepError::permanent(format!("these hosts are of scope {}, not {wanted}", first.scope))
-                .with_hint("is it the right inventory?"));
+            return Err(StepError::permanent(format!(
+                "these hosts are of scope {}, not {wanted}",
+                first.scope
+            ))
+            .with_hint("is it the right inventory?"));
         }
         let members: IndexMap<_, _> = all.iter().map(|(host, s)| (host.clone(), json!(s.name))).collect();
         let rest: Vec<_> = all.values().map(|settings| settings.rest.clone()).collect();

@@ -85,7 +85,8 @@ impl PatroniCluster {
                 Err(why) => return Seen::NotYet(format!("Patroni at {rest} doesn't answer: {why}")),
             }
         }
-        if let Some((rest, report)) = members.iter().find(|(_, report)| !report.leads() && !report.follows()) {
+        if let Some((rest, report)) = members.iter().find(|(_, report)| !report.leads() && !report.follows())
+        {
             return Seen::NotYet(format!("{rest} is {}, {}", report.role, report.state));
         }
         let (leaders, replicas): (Vec<_>, Vec<_>) = members.iter().partition(|(_, report)| report.leads());
@@ -99,17 +100,23 @@ impl PatroniCluster {
         if leader.streaming.len() < replicas.len() {
             return Seen::NotYet(format!("{} of {} replicas stream", leader.streaming.len(), replicas.len()));
         }
-        let behind = |report: &Report| leader.position.unwrap_or(0).saturating_sub(report.position.unwrap_or(u64::MAX));
+        let behind = |report: &Report| {
+            leader.position.unwrap_or(0).saturating_sub(report.position.unwrap_or(u64::MAX))
+        };
         if let Some((rest, report)) = replicas.iter().find(|(_, report)| behind(report) > self.max_lag) {
             return Seen::NotYet(format!("{rest} is {} bytes behind", behind(report)));
         }
-        let identifiers: BTreeSet<_> = members.iter().map(|(_, report)| report.system_identifier.as_deref()).collect();
+        let identifiers: BTreeSet<_> =
+            members.iter().map(|(_, report)| report.system_identifier.as_deref()).collect();
         let identifier = match identifiers.into_iter().collect::<Vec<_>>().as_slice() {
             [Some(one)] => (*one).to_owned(),
             [None] => return Seen::NotYet("no member knows its system identifier yet".to_owned()),
             several => {
                 let known: Vec<&str> = several.iter().map(|id| id.unwrap_or("not known")).collect();
-                return Seen::NotYet(format!("the members have different system identifiers: {}", known.join(", ")));
+                return Seen::NotYet(format!(
+                    "the members have different system identifiers: {}",
+                    known.join(", ")
+                ));
             }
         };
         let table: Vec<_> = members
@@ -173,7 +180,9 @@ impl Step for PatroniCluster {
             Ok(seen)
         };
         let waited = wait_until(cx, Duration::from_secs(self.timeout), look).await;
-        waited.map_err(|error| error.with_hint("`journalctl -u patroni` on the members says what they wait for"))
+        waited.map_err(|error| {
+            error.with_hint("`journalctl -u patroni` on the members says what they wait for")
+        })
     }
 }
 
@@ -232,6 +241,9 @@ mod tests {
         assert_eq!(judged(|all| all[2].state = "creating replica".into()), "c is replica, creating replica");
         assert_eq!(judged(|all| all[0].streaming.truncate(1)), "1 of 2 replicas stream");
         assert_eq!(judged(|all| all[1].position = Some(80)), "b is 20 bytes behind");
-        assert!(judged(|all| all[1].system_identifier = Some("8".into())).contains("different system identifiers"));
+        assert!(
+            judged(|all| all[1].system_identifier = Some("8".into()))
+                .contains("different system identifiers")
+        );
     }
 }

@@ -128,7 +128,11 @@ mod tests {
         }
         lab.world.edit(|state| state.etcd.keys.clear()).unwrap();
         let error = step().check(&lab.on("patroni1")).await.unwrap_err();
-        assert!(error.message.contains("the first Patroni to start would make it the cluster's"), "{}", error.message);
+        assert!(
+            error.message.contains("the first Patroni to start would make it the cluster's"),
+            "{}",
+            error.message
+        );
         lab.make("patroni1", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
         satisfied(step().check(&lab.on("patroni1")).await.unwrap());
     }

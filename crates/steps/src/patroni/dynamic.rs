@@ -54,17 +54,27 @@ mod tests {
     #[test]
     fn only_what_differs_is_in_the_patch() {
         let now = json!({ "ttl": 30, "postgresql": { "use_slots": true, "parameters": { "a": 1, "b": 2 } }, "extra": 1 });
-        let wanted = json!({ "ttl": 30, "postgresql": { "use_slots": true, "parameters": { "a": 1, "b": 3 } } });
-        assert_eq!(patch(&now, &wanted), Some(json!({ "postgresql": { "parameters": { "b": 3 } }, "extra": null })));
+        let wanted =
+            json!({ "ttl": 30, "postgresql": { "use_slots": true, "parameters": { "a": 1, "b": 3 } } });
+        assert_eq!(
+            patch(&now, &wanted),
+            Some(json!({ "postgresql": { "parameters": { "b": 3 } }, "extra": null }))
+        );
         assert_eq!(patch(&wanted, &wanted), None);
     }
 
     fn config() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<i8>().prop_map(Value::from), Just(json!([1, "x"]))];
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i8>().prop_map(Value::from),
+            Just(json!([1, "x"]))
+        ];
         let tables = leaf.prop_recursive(3, 20, 4, |inner| {
-            prop::collection::hash_map("[a-d]", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+            prop::collection::hash_map("[a-d]", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect()))
         });
-        prop::collection::hash_map("[a-d]", tables, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+        prop::collection::hash_map("[a-d]", tables, 0..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
     }
 
     proptest! {

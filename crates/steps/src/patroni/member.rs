@@ -56,7 +56,9 @@ impl PatroniMember {
         let (address, port) = settings.rest_address()?;
         let report = match report(host, &address, port).await? {
             Ok(report) => report,
-            Err(why) => return Ok(Seen::NotYet(format!("Patroni at {} doesn't answer: {why}", settings.rest))),
+            Err(why) => {
+                return Ok(Seen::NotYet(format!("Patroni at {} doesn't answer: {why}", settings.rest)));
+            }
         };
         let is_so = match self.role {
             MemberRole::Leader => report.leads(),
@@ -67,7 +69,10 @@ impl PatroniMember {
             return Ok(Seen::NotYet(format!("{} is {}, {}", settings.name, report.role, report.state)));
         }
         if self.role == MemberRole::Leader && !holds_the_key(host, &address, port).await? {
-            return Ok(Seen::NotYet(format!("{} serves as the primary, but doesn't hold the leader's key", settings.name)));
+            return Ok(Seen::NotYet(format!(
+                "{} serves as the primary, but doesn't hold the leader's key",
+                settings.name
+            )));
         }
         let output = Output::empty()
             .with("role", &report.role)

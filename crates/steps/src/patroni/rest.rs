@@ -78,7 +78,11 @@ impl Report {
 }
 
 /// Asks a member about itself. The inner error says why it doesn't answer.
-pub(crate) async fn report(host: &dyn Host, address: &str, port: u16) -> Result<Result<Report, String>, StepError> {
+pub(crate) async fn report(
+    host: &dyn Host,
+    address: &str,
+    port: u16,
+) -> Result<Result<Report, String>, StepError> {
     let reply = match answered(host.http(&request("GET", address, port, "/patroni")).await)? {
         Ok(reply) => reply,
         Err(why) => return Ok(Err(why)),
@@ -95,7 +99,11 @@ pub(crate) async fn holds_the_key(host: &dyn Host, address: &str, port: u16) -> 
 /// Changes the dynamic configuration: what is null in the patch is removed.
 ///
 /// Also makes the member look at the cluster at once instead of at its next turn.
-pub(crate) async fn patch_config(host: &dyn Host, settings: &Settings, patch: Value) -> Result<HttpReply, StepError> {
+pub(crate) async fn patch_config(
+    host: &dyn Host,
+    settings: &Settings,
+    patch: Value,
+) -> Result<HttpReply, StepError> {
     let (address, port) = settings.rest_address()?;
     let auth = settings.rest_auth.as_ref();
     let request = HttpRequest {

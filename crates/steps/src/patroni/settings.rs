@@ -82,7 +82,8 @@ impl Settings {
             format!("it is no YAML{at}")
         })?;
         let text_at = |path: &str| file.pointer(path).and_then(plain);
-        let required = |path: &str| text_at(path).ok_or_else(|| format!("`{}` is missing", path[1..].replace('/', ".")));
+        let required =
+            |path: &str| text_at(path).ok_or_else(|| format!("`{}` is missing", path[1..].replace('/', ".")));
         let scope = required("/scope")?;
         let bare = text_at("/namespace").unwrap_or_else(|| "service".to_owned());
         let bare = bare.trim_matches('/');
@@ -96,7 +97,10 @@ impl Settings {
             let connect = text_at(&format!("/{section}/connect_address"));
             connect.or_else(|| text_at(&format!("/{section}/listen")))
         };
-        let rest_auth = match (text_at("/restapi/authentication/username"), text_at("/restapi/authentication/password")) {
+        let rest_auth = match (
+            text_at("/restapi/authentication/username"),
+            text_at("/restapi/authentication/password"),
+        ) {
             (Some(username), Some(password)) => Some(RestAuth { username, password: Secret::new(password) }),
             _ => None,
         };
@@ -139,7 +143,10 @@ fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>,
         });
     };
     let field = |name: &str| section.get(name);
-    if field("protocol").and_then(Value::as_str) == Some("https") || field("cacert").is_some() || field("cert").is_some() {
+    if field("protocol").and_then(Value::as_str) == Some("https")
+        || field("cacert").is_some()
+        || field("cert").is_some()
+    {
         unsupported.push("etcd speaks TLS (`etcd3.protocol`, `cacert` or `cert`)".to_owned());
     }
     if field("username").is_some() {

@@ -44,7 +44,8 @@ impl PatroniSurvey {
 
 fn judge(all: &IndexMap<String, Status>) -> Result<Output, StepError> {
     let leads = |status: &Status| status.role.as_deref() == Some("leader");
-    let leaders: Vec<&String> = all.iter().filter(|(_, status)| leads(status)).map(|(host, _)| host).collect();
+    let leaders: Vec<&String> =
+        all.iter().filter(|(_, status)| leads(status)).map(|(host, _)| host).collect();
     if let [one, other, ..] = leaders.as_slice() {
         return Err(StepError::permanent(format!("two members say that they lead: {one} and {other}"))
             .with_hint("find out which one clients write to before anything else"));
@@ -119,7 +120,11 @@ mod tests {
 
     #[test]
     fn the_leader_comes_first_and_a_looping_member_shows_as_a_mismatch() {
-        let members = [("p1", member(Some("replica"), "7")), ("p2", member(Some("leader"), "7")), ("p3", member(None, "8"))];
+        let members = [
+            ("p1", member(Some("replica"), "7")),
+            ("p2", member(Some("leader"), "7")),
+            ("p3", member(None, "8")),
+        ];
         let output = survey(&members).unwrap().0;
         assert_eq!((&output["leader"], &output["first"]), (&json!("p2"), &json!("p2")));
         assert_eq!(output["others"], json!(["p1", "p3"]));
@@ -136,7 +141,8 @@ mod tests {
 
     #[test]
     fn two_leaders_are_refused() {
-        let error = survey(&[("p1", member(Some("leader"), "7")), ("p2", member(Some("leader"), "8"))]).unwrap_err();
+        let error =
+            survey(&[("p1", member(Some("leader"), "7")), ("p2", member(Some("leader"), "8"))]).unwrap_err();
         assert_eq!(error.message, "two members say that they lead: p1 and p2");
     }
 }

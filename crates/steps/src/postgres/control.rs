@@ -19,7 +19,11 @@ pub(crate) struct Control {
 }
 
 /// Reads a data directory's control file. `None`: there is none, or `pg_controldata` can't read it.
-pub(crate) async fn control(host: &dyn Host, bin_dir: &str, data_dir: &str) -> Result<Option<Control>, StepError> {
+pub(crate) async fn control(
+    host: &dyn Host,
+    bin_dir: &str,
+    data_dir: &str,
+) -> Result<Option<Control>, StepError> {
     let program = format!("{}/pg_controldata", bin_dir.trim_end_matches('/'));
     let reply = host.probe(&format!("LC_ALL=C {} {}", quote(&program), quote(data_dir))).await?;
     Ok(if reply.success() { parse(&reply.text()) } else { None })

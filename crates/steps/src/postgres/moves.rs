@@ -82,7 +82,9 @@ async fn movable(host: &dyn Host, path: &str, suffix: &str) -> Result<Result<u64
         FileKind::Directory => {}
         FileKind::Symlink => {
             let target = stat.target.unwrap_or_default();
-            return Ok(Err(format!("{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration")));
+            return Ok(Err(format!(
+                "{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration"
+            )));
         }
         _ => return Ok(Err(format!("{path} is no directory"))),
     }

@@ -81,8 +81,13 @@ impl PostgresQuery {
         sql.query("SET default_transaction_read_only = on").await?;
         let rows = sql.query(&self.sql).await?;
         match &self.expect {
-            Some(expected) if !same(expected, &rows) => Err(StepError::failed("the rows are not the expected ones")
-                .with_detail(format!("expected {}\ngot      {}", Value::from_iter(expected.clone()), Value::from_iter(rows)))),
+            Some(expected) if !same(expected, &rows) => {
+                Err(StepError::failed("the rows are not the expected ones").with_detail(format!(
+                    "expected {}\ngot      {}",
+                    Value::from_iter(expected.clone()),
+                    Value::from_iter(rows)
+                )))
+            }
             _ => Ok(Check::Satisfied(output(rows))),
         }
     }
@@ -90,7 +95,9 @@ impl PostgresQuery {
     async fn holds(sql: &dyn Sql, condition: &str) -> Result<bool, StepError> {
         let rows = sql.query(condition).await?;
         let first = rows.first().and_then(|row| row.values().next());
-        Ok(first.is_some_and(|value| matches!(value.as_str(), Some("t" | "true" | "on")) || value == &Value::Bool(true)))
+        Ok(first.is_some_and(|value| {
+            matches!(value.as_str(), Some("t" | "true" | "on")) || value == &Value::Bool(true)
+        }))
     }
 }
 
@@ -117,7 +124,11 @@ impl Step for PostgresQuery {
         }
         let first = self.sql.trim().lines().next().unwrap_or_default();
         let change = Change::new(format!("run: {first}"));
-        Ok(Check::Pending(if self.sql.trim().lines().count() > 1 { change.with_diff(self.sql.trim()) } else { change }))
+        Ok(Check::Pending(if self.sql.trim().lines().count() > 1 {
+            change.with_diff(self.sql.trim())
+        } else {
+            change
+        }))
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
@@ -150,7 +161,8 @@ mod tests {
         answers(&lab, "SET default_transaction_read_only = on", "");
         answers(&lab, "select 1", "1");
         let cx = lab.on("patroni1");
-        let output = satisfied(query(json!({ "sql": "select 1", "expect": [{ "v": 1 }] })).check(&cx).await.unwrap());
+        let output =
+            satisfied(query(json!({ "sql": "select 1", "expect": [{ "v": 1 }] })).check(&cx).await.unwrap());
         assert_eq!(output.0["rows"][0]["v"], "1");
         let error = query(json!({ "sql": "select 1", "expect": [{ "v": 2 }] })).check(&cx).await.unwrap_err();
         assert_eq!(error.message, "the rows are not the expected ones");

@@ -41,7 +41,10 @@ impl StepType for PostgresStopped {
 
 /// What runs on a data directory.
 pub(super) async fn processes_on(host: &dyn Host, data_dir: &str) -> Result<Vec<Process>, StepError> {
-    let query = ProcessQuery { directory: Some(data_dir.trim_end_matches('/').to_owned()), ..ProcessQuery::default() };
+    let query = ProcessQuery {
+        directory: Some(data_dir.trim_end_matches('/').to_owned()),
+        ..ProcessQuery::default()
+    };
     Ok(host.processes(&query).await?)
 }
 
@@ -66,7 +69,11 @@ impl Step for PostgresStopped {
             // Its supervisor, which an earlier step stops, usually takes it along.
             Check::Deferred(format!("PostgreSQL runs on {}: {}", self.data_dir, describe(&running)))
         } else {
-            Check::Pending(Change::new(format!("stop PostgreSQL on {}: {}", self.data_dir, describe(&running))))
+            Check::Pending(Change::new(format!(
+                "stop PostgreSQL on {}: {}",
+                self.data_dir,
+                describe(&running)
+            )))
         })
     }
 
@@ -77,7 +84,8 @@ impl Step for PostgresStopped {
             quote(&self.data_dir),
             self.timeout
         );
-        let command = Command { user: Some(self.user.clone()), directory: Some("/".into()), ..Command::new(script) };
+        let command =
+            Command { user: Some(self.user.clone()), directory: Some("/".into()), ..Command::new(script) };
         let reply = cx.host().await?.run(cx.attempt(), &command).await?;
         // Where it is no running cluster, pg_ctl fails; the check that follows sees what is left.
         if reply.success() { Ok(Output::empty()) } else { Err(exit_error(&reply)) }
@@ -92,7 +100,8 @@ mod tests {
     #[tokio::test]
     async fn a_running_postgresql_is_pending_and_none_is_satisfied() {
         let lab = Lab::deployed().await;
-        let step: PostgresStopped = serde_json::from_value(serde_json::json!({ "data_dir": DATA, "bin_dir": BIN })).unwrap();
+        let step: PostgresStopped =
+            serde_json::from_value(serde_json::json!({ "data_dir": DATA, "bin_dir": BIN })).unwrap();
         let change = pending(step.check(&lab.on("patroni2")).await.unwrap());
         assert!(change.summary.starts_with(&format!("stop PostgreSQL on {DATA}: ")), "{}", change.summary);
         satisfied(step.check(&Lab::bare().await.on("patroni1")).await.unwrap());

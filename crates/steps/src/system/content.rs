@@ -79,7 +79,8 @@ impl Wanted<'_> {
         let (stat, bytes) = tokio::try_join!(host.stat(self.path), self.read(&*host))?;
         let wanted = sha256(self.content.as_bytes());
         let Some(stat) = stat else {
-            let mut change = Change::new(format!("create {}", self.path)).with_data(Recorded { wanted, former: None });
+            let mut change =
+                Change::new(format!("create {}", self.path)).with_data(Recorded { wanted, former: None });
             change.diff = self.diff.unwrap_or(true).then(|| unified(self.path, "", self.content));
             return Ok(Check::Pending(change));
         };
@@ -87,7 +88,10 @@ impl Wanted<'_> {
             FileKind::File => {}
             FileKind::Symlink => {
                 let target = stat.target.unwrap_or_default();
-                return Ok(Check::Refused(format!("{} is a symbolic link to {target}: name the file itself", self.path)));
+                return Ok(Check::Refused(format!(
+                    "{} is a symbolic link to {target}: name the file itself",
+                    self.path
+                )));
             }
             _ => return Ok(Check::Refused(format!("{} is there and is no file", self.path))),
         }
@@ -118,7 +122,8 @@ impl Wanted<'_> {
         {
             self.keep_former(cx, &*host, former).await?;
         }
-        if self.parents && recorded.former.is_none()
+        if self.parents
+            && recorded.former.is_none()
             && let Some((parent, _)) = self.path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
             && host.stat(parent).await?.is_none()
         {
@@ -142,7 +147,8 @@ impl Wanted<'_> {
             return Err(StepError::failed(format!("{} was changed by someone else meanwhile", self.path)));
         }
         let (directory, path) = former_place(cx, self.path);
-        let private = |mode| Ownership { owner: Some("root".into()), group: Some("root".into()), mode: Some(mode) };
+        let private =
+            |mode| Ownership { owner: Some("root".into()), group: Some("root".into()), mode: Some(mode) };
         if host.stat(&directory).await?.is_none() {
             let make = HostChange::MakeDirectory { path: directory, ownership: private(0o700) };
             host.change(cx.attempt(), &make).await?;
@@ -291,7 +297,8 @@ mod tests {
     async fn a_template_is_rendered_and_a_second_run_changes_nothing() {
         let lab = Lab::bare().await.with_file("t.conf", "answer = {{ answer }}\n");
         let cx = lab.on("patroni1");
-        let step: Template = serde_json::from_value(json!({ "src": "t.conf", "path": "/etc/t.conf" })).unwrap();
+        let step: Template =
+            serde_json::from_value(json!({ "src": "t.conf", "path": "/etc/t.conf" })).unwrap();
         lab.establish(&step, &cx).await;
         assert_eq!(lab.text("patroni1", "/etc/t.conf").as_deref(), Some("answer = 42\n"));
         let effects = lab.effects().len();

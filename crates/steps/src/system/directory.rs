@@ -86,7 +86,10 @@ mod tests {
             serde_json::from_value(json!({ "path": "/srv/a/b", "mode": mode })).unwrap()
         };
         lab.establish(&step("0750"), &cx).await;
-        assert_eq!(pending(step("0700").check(&cx).await.unwrap()).summary, "change /srv/a/b: mode 0750 -> 0700");
+        assert_eq!(
+            pending(step("0700").check(&cx).await.unwrap()).summary,
+            "change /srv/a/b: mode 0750 -> 0700"
+        );
         lab.establish(&step("0700"), &cx).await;
     }
 

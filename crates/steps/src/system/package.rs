@@ -37,7 +37,11 @@ impl StepType for Package {
             return Err("`names` is empty".to_owned());
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || "+-.=:~".contains(c);
-        match self.names.iter().find(|name| name.is_empty() || name.starts_with('-') || !name.chars().all(legal)) {
+        match self
+            .names
+            .iter()
+            .find(|name| name.is_empty() || name.starts_with('-') || !name.chars().all(legal))
+        {
             Some(name) => Err(format!("`{name}` is no package's name")),
             None => Ok(()),
         }
@@ -117,13 +121,15 @@ impl Step for Package {
 /// apt's own words, with the next action where the reason is known.
 fn explain(reply: &crate::host::Reply) -> StepError {
     let said = reply.error_text();
-    let unknown = said.lines().find_map(|line| line.split_once("Unable to locate package ").map(|(_, name)| name));
+    let unknown =
+        said.lines().find_map(|line| line.split_once("Unable to locate package ").map(|(_, name)| name));
     if let Some(name) = unknown {
         return StepError::permanent(format!("there is no package `{}` for this host", name.trim()))
             .with_detail(crate::support::tail(&said))
             .with_hint("see the name with `apt-cache search`, and the host's sources in /etc/apt");
     }
-    if let Some(line) = said.lines().find(|line| line.contains("Version '") && line.contains("was not found")) {
+    if let Some(line) = said.lines().find(|line| line.contains("Version '") && line.contains("was not found"))
+    {
         return StepError::permanent(line.trim_start_matches("E: ").to_owned())
             .with_hint("`apt-cache madison PACKAGE` on the host lists the versions that are there");
     }

@@ -118,7 +118,9 @@ impl SystemdUnit {
         }
         match self.enabled {
             // While it is masked, systemd doesn't say.
-            Some(true) if !enabled(unit) && !unit.masked() => verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned())),
+            Some(true) if !enabled(unit) && !unit.masked() => {
+                verbs.push((UnitVerb::Enable, "disabled -> enabled".to_owned()));
+            }
             Some(false) if unit.file_state.starts_with("enabled") => {
                 verbs.push((UnitVerb::Disable, "enabled -> disabled".to_owned()));
             }
@@ -150,7 +152,12 @@ impl SystemdUnit {
         if unit.processes.len() > left.len() {
             left.push(format!("{} in all", unit.processes.len()));
         }
-        Ok(Some(format!("{} is {}, but processes of it are left: {}", self.unit, unit.active, left.join(", "))))
+        Ok(Some(format!(
+            "{} is {}, but processes of it are left: {}",
+            self.unit,
+            unit.active,
+            left.join(", ")
+        )))
     }
 
     async fn await_end(&self, host: &dyn Host) -> Result<(), StepError> {
@@ -180,7 +187,11 @@ impl Step for SystemdUnit {
         let must_exist = self.state == Some(UnitTarget::Running) || self.enabled == Some(true);
         if unit.load == "not-found" && must_exist {
             let missing = format!("there is no unit {}", self.unit);
-            return Ok(if cx.planning() { Check::Deferred(missing + " yet") } else { Check::Refused(missing) });
+            return Ok(if cx.planning() {
+                Check::Deferred(missing + " yet")
+            } else {
+                Check::Refused(missing)
+            });
         }
         let verbs = self.verbs(&unit);
         if verbs.is_empty() {
@@ -196,7 +207,8 @@ impl Step for SystemdUnit {
             masked: unit.masked(),
             invocation: unit.invocation.clone(),
         };
-        let words: Vec<String> = verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
+        let words: Vec<String> =
+            verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
         Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
     }
 

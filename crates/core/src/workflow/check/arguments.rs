@@ -43,6 +43,9 @@ impl<'c> Checker<'c> {
     }
 
     fn arguments(&mut self, step: &StepDef, info: &StepInfo) {
+        if step.with.value.is_empty() && self.told(&step.with.span) {
+            return;
+        }
         let schema = Schema::new(info.schema.as_value());
         let problems = schema.check_arguments(&step.with.value);
         if problems.is_empty() {
@@ -52,7 +55,7 @@ impl<'c> Checker<'c> {
         for problem in problems {
             let diagnostic = match problem {
                 Problem::Unknown { name, span, parent, known } => {
-                    let owner = parent.map_or_else(|| info.name.to_owned(), |parent| parent);
+                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
                     let unknown =
                         self.at(Code::UNKNOWN_ARGUMENT, &span, format!("`{owner}` has no argument `{name}`"));
                     unknown.help(match nearest(&name, known.iter().map(String::as_str)) {
@@ -62,7 +65,7 @@ impl<'c> Checker<'c> {
                     })
                 }
                 Problem::Missing { name, span, parent, description } => {
-                    let owner = parent.map_or_else(|| info.name.to_owned(), |parent| parent);
+                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
                     let place = span.unwrap_or_else(|| step.uses.span.clone());
                     let missing = self.at(
                         Code::MISSING_ARGUMENT,

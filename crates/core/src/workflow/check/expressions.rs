@@ -32,6 +32,11 @@ struct Place<'p> {
     bare: bool,
 }
 
+/// A place that is evaluated before there are tasks: it sees params and the inventory.
+fn before_hosts(what: &'static str) -> Place<'static> {
+    Place { what, roots: &["params", "groups", "hostvars"], params: None, step: None, bare: false }
+}
+
 impl Checker<'_> {
     /// Checks every expression of the workflow.
     pub(super) fn expressions(&mut self) {
@@ -41,17 +46,15 @@ impl Checker<'_> {
             self.default(param, &before);
             before.push(name.as_str());
         }
-        if let Some(confirm) = &workflow.confirm {
-            let place =
-                Place { what: "`confirm`", roots: &["params"], params: None, step: None, bare: false };
-            self.expression(&confirm.value, &confirm.span, &place);
+        let described = workflow.description.iter().map(|text| ("the description", text));
+        let confirmed = workflow.confirm.iter().map(|text| ("`confirm`", text));
+        for (what, text) in described.chain(confirmed) {
+            self.expression(&text.value, &text.span, &before_hosts(what));
         }
         for (name, step) in &workflow.steps {
             if let Some(hosts) = &step.hosts {
                 let Hosts::Pattern(pattern) = &hosts.value;
-                let place =
-                    Place { what: "`hosts`", roots: &["params"], params: None, step: None, bare: false };
-                self.expression(pattern, &hosts.span, &place);
+                self.expression(pattern, &hosts.span, &before_hosts("`hosts`"));
             }
             let mut place = Place { what: "a step", roots: &ROOTS, params: None, step: None, bare: false };
             place.step = Some((name, self.graph.upstream(name)));
@@ -66,13 +69,7 @@ impl Checker<'_> {
     }
 
     fn default(&mut self, param: &Param, before: &[&str]) {
-        let place = Place {
-            what: "the default of a param",
-            roots: &["params", "groups", "hostvars"],
-            params: Some(before.to_vec()),
-            step: None,
-            bare: false,
-        };
+        let place = Place { params: Some(before.to_vec()), ..before_hosts("the default of a param") };
         self.arguments_of(param.default.iter(), &place);
     }
 
@@ -86,6 +83,17 @@ impl Checker<'_> {
         if !place.bare && !expr::is_template(text) {
             return;
         }
+        if let Some(at) = dollar(text).filter(|_| !place.bare) {
+            let foreign = self
+                .within(
+                    span,
+                    text,
+                    Some(at..at + 3),
+                    "a `$` before the braces would stay in the text".to_owned(),
+                )
+                .help("templates are written {{ ... }}, without it");
+            self.push(foreign);
+        }
         let names =
             if place.bare { self.evaluator.expression_names(text) } else { self.evaluator.names(text) };
         let words = Words::new(text, place.bare);
@@ -96,8 +104,10 @@ impl Checker<'_> {
             }
             Err(error) => {
                 let range = error.range.clone().map(|range| shifted(text, place.bare, range));
-                let unread =
-                    self.within(span, text, range, format!("this expression can't be read: {error}"));
+                let assigns = range.clone().and_then(|range| text.get(range)) == Some("=");
+                let message = format!("this expression can't be read: {error}");
+                let mut unread = self.within(span, text, range, message);
+                unread.help = assigns.then(|| "to compare, write `==`".to_owned());
                 self.push(unread);
             }
         }
@@ -283,12 +293,27 @@ impl Checker<'_> {
     /// Points into a TOML string, where the string stands in the document as it is; else at all of it.
     fn within(&self, span: &Span, text: &str, range: Option<Range<usize>>, message: String) -> Diagnostic {
         let written = self.workflow.source.text.get(span.clone()).unwrap_or_default();
+        let range = range.map(|range| whole_characters(text, range));
         let place = match (range, written.find(text)) {
             (Some(range), Some(start)) => span.start + start + range.start..span.start + start + range.end,
             _ => span.clone(),
         };
         self.at(Code::EXPRESSION, &place, message)
     }
+}
+
+/// The range with the characters whole in which it begins and ends: the engine counts bytes.
+fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
+    let length = text.len();
+    let start = (0..=range.start.min(length)).rev().find(|at| text.is_char_boundary(*at));
+    let end = (range.end.min(length)..=length).find(|at| text.is_char_boundary(*at));
+    let start = start.unwrap_or_default();
+    start..end.unwrap_or(length).max(start)
+}
+
+/// Where `${{` stands, as users of GitHub Actions write it; a shell has no such thing.
+fn dollar(text: &str) -> Option<usize> {
+    text.find("${{")
 }
 
 /// What is wrong with a name.

@@ -114,7 +114,7 @@ impl<'c> Checker<'c> {
                     .label("this is a template")
                     .help("write the file's name; choose between two with `if` on two steps"),
                 _ => self
-                    .at(Code::TYPE, &file.span, "`file` is a string")
+                    .at(Code::TYPE, &file.span, "`file` must be a string")
                     .label(format!("this is {}", describe(file))),
             };
             self.push(dynamic);
@@ -137,7 +137,7 @@ impl<'c> Checker<'c> {
             Some((ArgumentKind::Table(fields), _)) => fields,
             Some((_, params)) => {
                 let wrong = self
-                    .at(Code::TYPE, &params.span, "`params` is a table")
+                    .at(Code::TYPE, &params.span, "`params` must be a table")
                     .label(format!("this is {}", describe(params)))
                     .help("write: params = { NAME = \"VALUE\" }");
                 self.push(wrong);
@@ -161,7 +161,10 @@ impl<'c> Checker<'c> {
             }
         }
         for (name, param) in &included.params {
-            if param.default.is_none() && !given.contains_key(name) {
+            let typo = |given: &String| {
+                !included.params.contains_key(given) && nearest(given, [name.as_str()]).is_some()
+            };
+            if param.default.is_none() && !given.contains_key(name) && !given.keys().any(typo) {
                 let missing = self
                     .at(Code::PARAM, &file.span, format!("`{path}` needs the param `{name}`"))
                     .help(format!("{name}: {}", param.help));
@@ -173,7 +176,7 @@ impl<'c> Checker<'c> {
     fn included_param(&mut self, name: &str, value: &Argument, param: &Param) {
         if !matches_kind(value, param.kind) {
             let wrong = self
-                .at(Code::TYPE, &value.span, format!("`{name}` is {}", in_words(param.kind)))
+                .at(Code::TYPE, &value.span, format!("`{name}` must be {}", in_words(param.kind)))
                 .label(format!("this is {}", describe(value)))
                 .help(format!("{name}: {}", param.help));
             self.push(wrong);

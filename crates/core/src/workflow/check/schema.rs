@@ -79,7 +79,8 @@ impl<'s> Schema<'s> {
         }
         let required = schema.get("required").and_then(Value::as_array);
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
-            if !fields.contains_key(name) {
+            let typo = |given: &String| !properties.contains_key(given) && nearest(given, [name]).is_some();
+            if !fields.contains_key(name) && !fields.keys().any(typo) {
                 let description = properties.get(name).and_then(|property| self.description(property));
                 problems.push(Problem::Missing {
                     name: name.to_owned(),
@@ -102,7 +103,7 @@ impl<'s> Schema<'s> {
                 let wanted = self.wanted(schema);
                 problems.push(Problem::Wrong {
                     span: value.span.clone(),
-                    message: format!("`{name}` is {wanted}"),
+                    message: format!("`{name}` must be {wanted}"),
                     label: "this renders to a string".to_owned(),
                     help: Some("one whole `{{ expression }}` keeps its type".to_owned()),
                 });
@@ -125,7 +126,7 @@ impl<'s> Schema<'s> {
         if !fits(schema, value) {
             problems.push(Problem::Wrong {
                 span: value.span.clone(),
-                message: format!("`{name}` is {}", self.wanted(schema)),
+                message: format!("`{name}` must be {}", self.wanted(schema)),
                 label: format!("this is {}", describe(value)),
                 help: self.description(described).map(|text| format!("{name}: {text}")),
             });
@@ -190,7 +191,7 @@ impl<'s> Schema<'s> {
             (None, [only]) => self.value(only, name, value, problems),
             (None, _) => problems.push(Problem::Wrong {
                 span: value.span.clone(),
-                message: format!("`{name}` is {}", self.wanted(schema)),
+                message: format!("`{name}` must be {}", self.wanted(schema)),
                 label: format!("this is {}", describe(value)),
                 help: self.description(schema).map(|text| format!("{name}: {text}")),
             }),
@@ -376,7 +377,7 @@ fn range(
         };
         problems.push(Problem::Wrong {
             span: value.span.clone(),
-            message: format!("`{name}` is {wanted}"),
+            message: format!("`{name}` must be {wanted}"),
             label: String::new(),
             help: None,
         });

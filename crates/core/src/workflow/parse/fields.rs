@@ -82,6 +82,9 @@ impl<'s> Reader<'s> {
         example: &str,
     ) -> Option<Spanned<String>> {
         if !fields.contains_key(key) {
+            if fields.keys().any(|name| nearest(name, [key]).is_some()) {
+                return None; // A typo, and told as one.
+            }
             let missing = self
                 .at(Code::MISSING_KEY, span, format!("`{key}` is missing"))
                 .help(format!("add: {example}"));
@@ -121,13 +124,15 @@ impl<'s> Reader<'s> {
         let fault = if trimmed.is_empty() {
             Some((format!("`{key}` is empty"), "leave it out, or write an expression".to_owned()))
         } else {
-            trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).map(|inner| {
-                let bare = inner.trim();
-                (
-                    format!("`{key}` is an expression already"),
-                    format!("without the braces: {key} = \"{bare}\""),
-                )
-            })
+            trimmed.trim_start_matches('$').strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).map(
+                |inner| {
+                    let bare = inner.trim();
+                    (
+                        format!("`{key}` is an expression already"),
+                        format!("without the braces: {key} = \"{bare}\""),
+                    )
+                },
+            )
         };
         match fault {
             Some((message, help)) => {
@@ -137,6 +142,25 @@ impl<'s> Reader<'s> {
             }
             None => Some(Spanned::new(text.clone(), field.span.clone())),
         }
+    }
+
+    /// The name to be typed. `params.scope` without braces would be that very text.
+    pub(super) fn confirm(&mut self, fields: &Fields) -> Option<Spanned<String>> {
+        let text = self.text(fields, "confirm")?;
+        let trimmed = text.value.trim();
+        let fault = if trimmed.is_empty() {
+            Some(("`confirm` is empty".to_owned(), "name what is at stake, such as the cluster".to_owned()))
+        } else if trimmed.starts_with("params.") {
+            let message = format!("one would have to type `{trimmed}` as it stands");
+            Some((message, format!("write: confirm = \"{{{{ {trimmed} }}}}\"")))
+        } else {
+            None
+        };
+        if let Some((message, help)) = fault {
+            let refused = self.at(Code::EXPRESSION, text.span.clone(), message).help(help);
+            self.push(refused);
+        }
+        Some(text)
     }
 
     pub(super) fn boolean(&mut self, fields: &Fields, key: &str) -> Option<bool> {
@@ -155,7 +179,9 @@ impl<'s> Reader<'s> {
         let field = fields.get(key)?;
         match &field.kind {
             ArgumentKind::Table(fields) => Some(Spanned::new(fields.clone(), field.span.clone())),
-            _ => self.mistyped(key, field, "a table", Some(&format!("such as [{key}]"))),
+            _ => {
+                self.mistyped(key, field, "a table", Some(&format!("write: {key} = {{ NAME = \"VALUE\" }}")))
+            }
         }
     }
 
@@ -203,7 +229,7 @@ impl<'s> Reader<'s> {
                 let wrong = self.at(
                     Code::TYPE,
                     field.span.clone(),
-                    format!("`{key}` is an integer from {low} to {high}"),
+                    format!("`{key}` must be an integer from {low} to {high}"),
                 );
                 self.push(wrong);
                 None
@@ -274,7 +300,7 @@ impl<'s> Reader<'s> {
         help: Option<&str>,
     ) -> Option<T> {
         let mut wrong = self
-            .at(Code::TYPE, field.span.clone(), format!("`{key}` is {wanted}"))
+            .at(Code::TYPE, field.span.clone(), format!("`{key}` must be {wanted}"))
             .label(format!("this is {}", describe(field)));
         wrong.help = help.map(str::to_owned);
         self.push(wrong);

@@ -40,7 +40,7 @@ impl Reader<'_> {
     fn param(&mut self, fields: &Fields, span: Span) -> Param {
         self.unknown_keys(fields, KEYS, "a param");
         let kind = self.param_kind(fields, &span);
-        let help = self.required_text(fields, "help", span.clone(), "help = \"what it is for\"");
+        let help = self.text(fields, "help");
         let choices = self.choices(fields, kind);
         let default = fields.get("default").cloned();
         if let (Some(kind), Some(default)) = (kind, &default) {

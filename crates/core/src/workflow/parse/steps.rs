@@ -77,10 +77,12 @@ impl Reader<'_> {
             id.span.clone(),
             "uses = \"STEP TYPE\"; `flow steps` lists the types",
         );
+        // One that isn't a table keeps its place, by which the check knows that it was told.
+        let with_place = fields.get("with").map_or_else(|| id.span.clone(), |with| with.span.clone());
         let with = self.table(fields, "with");
         StepDef {
             uses: uses.unwrap_or_else(|| Spanned::new(String::new(), id.span.clone())),
-            with: with.unwrap_or_else(|| Spanned::new(IndexMap::new(), id.span.clone())),
+            with: with.unwrap_or_else(|| Spanned::new(IndexMap::new(), with_place)),
             needs: self.names(fields, "needs"),
             hosts: self.hosts(fields),
             serial: self.serial(fields),

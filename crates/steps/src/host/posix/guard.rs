@@ -29,6 +29,14 @@ impl Default for Paths {
     }
 }
 
+impl Paths {
+    /// Both kinds below one folder, for a machine that stands for several hosts.
+    pub(crate) fn below(folder: &str) -> Self {
+        let folder = folder.trim_end_matches('/');
+        Self { run: format!("{folder}/run"), lib: folder.to_owned() }
+    }
+}
+
 /// Seconds to wait for the lock's flock, which is only ever held for moments.
 const LOCK_WAIT: u32 = 15;
 
@@ -53,7 +61,7 @@ impl Paths {
              exec 8>>\"$L/lock.flock\"\n\
              flock {mode} -w {LOCK_WAIT} 8 || stop busy\n\
              held= epoch=\n\
-             if [ -e \"$L/lock\" ]; then read -r held epoch <\"$L/lock\" || :; [ -n \"$held\" ] || stop unreadable; fi\n"
+             if [ -e \"$L/lock\" ]; then read -r held epoch <\"$L/lock\" || :; [ -n \"$held\" ] || stop unreadable \"$L/lock\"; fi\n"
         )
     }
 
@@ -166,14 +174,16 @@ pub(crate) fn verdict(host: &str, by: &str, mut reply: Reply) -> Result<Reply, H
             Ok(holder) => Err(HostError::Locked { host: host.to_owned(), holder: Box::new(holder) }),
             Err(_) => failed("the host is locked by another run, and its lock can't be read".into(), None),
         },
-        "unreadable" => failed("the host's lock file is empty: /var/lib/flow/lock".into(), None),
         "busy" => failed(format!("the host's lock was busy for {LOCK_WAIT} s"), None),
         "alive" => failed(format!("an earlier process of {by} is still at work"), None),
         "at-work" => {
             let name = String::from_utf8_lossy(&rest).into_owned();
             failed(format!("the lock is kept: {name} is still at work on the host"), None)
         }
-        other => failed(format!("an unknown verdict: {other}"), None),
+        other => match other.strip_prefix("unreadable ") {
+            Some(path) => failed(format!("the host's lock file is empty: {path}"), None),
+            None => failed(format!("an unknown verdict: {other}"), None),
+        },
     }
 }
 

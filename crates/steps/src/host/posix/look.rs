@@ -119,9 +119,9 @@ pub(super) fn unit(unit: &str) -> Result<String, String> {
     ))
 }
 
-pub(super) fn read_unit(unit: &str, reply: Reply) -> Result<Unit, String> {
+pub(super) fn read_unit(unit: &str, reply: &Reply) -> Result<Unit, String> {
     if !reply.success() {
-        return Err(format!("can't look at {unit}: {}", reason(&reply)));
+        return Err(format!("can't look at {unit}: {}", reason(reply)));
     }
     let text = reply.text();
     let (properties, processes) = text.split_once("\n\n").unwrap_or((&text, ""));

@@ -142,7 +142,7 @@ impl Host for PosixHost {
     }
 
     async fn unit(&self, unit: &str) -> Result<Unit, HostError> {
-        self.look(look::unit(unit), |reply| look::read_unit(unit, reply)).await
+        self.look(look::unit(unit), |reply| look::read_unit(unit, &reply)).await
     }
 
     async fn processes(&self, query: &ProcessQuery) -> Result<Vec<Process>, HostError> {

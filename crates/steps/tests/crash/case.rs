@@ -1,0 +1,190 @@
+//! A case: a world, a store and an inventory in a folder of their own, and the processes that work there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flow_core::run::{Event, Outcome, RunId};
+use flow_core::store::Store;
+use flow_steps::host::sim::{Release, SimWorld};
+use tempfile::TempDir;
+
+use crate::child::{Job, VARIABLE};
+use crate::killing_store::Kill;
+
+pub(crate) const NODES: [&str; 3] = ["patroni1", "patroni2", "patroni3"];
+pub(crate) const DATA: &str = "/var/lib/postgresql/15/main";
+
+const INVENTORY: &str = "[promoters]\npatroni1 ansible_host=198.18.0.11\npatroni2 ansible_host=198.18.0.12\n\
+    patroni3 ansible_host=198.18.0.13\n[etcd]\npatroni1\npatroni2\npatroni3\n";
+const VARIABLES: &str = "patroni_scope: demo\npostgresql_version: 15\n\
+    postgresql_superuser_password: one-of-the-tests\npostgresql_replication_password: two-of-the-tests\n";
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By a signal, in the midst of its work.
+    Killed,
+    /// By itself, its work on the run so.
+    With(Outcome),
+    /// By itself; it was refused, or something in it broke.
+    Error,
+}
+
+/// What is compared: the hosts' state, and how often each change was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    outline: String,
+    effects: BTreeMap<String, usize>,
+}
+
+pub(crate) struct Case {
+    folder: TempDir,
+    pub(crate) job: Job,
+}
+
+impl Case {
+    /// Three bare hosts, to be deployed on.
+    pub(crate) fn bare() -> Self {
+        let case = Self::empty("deploy.toml", &[]);
+        SimWorld::create(case.folder.path().join("world.json"), Release::Bookworm, NODES).unwrap();
+        case
+    }
+
+    /// Hosts as another world has them, to be recovered.
+    pub(crate) fn recovery(world: &Path) -> Self {
+        let case = Self::empty("system-id-recovery.toml", &[("mode", "reset")]);
+        std::fs::copy(world, case.folder.path().join("world.json")).unwrap();
+        case
+    }
+
+    fn empty(workflow: &str, set: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("inventory.ini"), INVENTORY).unwrap();
+        std::fs::create_dir(folder.path().join("group_vars")).unwrap();
+        std::fs::write(folder.path().join("group_vars/promoters.yml"), VARIABLES).unwrap();
+        let job = Job {
+            folder: folder.path().to_owned(),
+            workflow: workflow.to_owned(),
+            set: set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            edit: None,
+            resume: false,
+            kill: None,
+        };
+        Self { folder, job }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn world(&self) -> SimWorld {
+        self.job.world()
+    }
+
+    /// Starts a process that starts the run or, where there is one, resumes it.
+    pub(crate) fn spawn(&self, kill: Option<&Kill>) -> Child {
+        let job = Job { resume: self.run().is_some(), kill: kill.cloned(), ..self.job.clone() };
+        let log = File::options().create(true).append(true).open(self.path().join("log")).unwrap();
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child::work", "--ignored", "--nocapture"])
+            .env(VARIABLE, serde_json::to_string(&job).unwrap())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Lets a process work until it ends.
+    pub(crate) fn work(&self, kill: Option<&Kill>) -> Ended {
+        self.wait(self.spawn(kill))
+    }
+
+    pub(crate) fn wait(&self, mut child: Child) -> Ended {
+        let status = child.wait().unwrap();
+        match self.events().pop() {
+            _ if status.signal().is_some() => Ended::Killed,
+            Some(Event::RunEnded { outcome }) if status.success() => Ended::With(outcome),
+            _ => Ended::Error,
+        }
+    }
+
+    /// Goes on until the run has ended well; anything else fails the test.
+    pub(crate) fn finish(&self, story: &str) {
+        let ended = self.work(None);
+        assert_eq!(ended, Ended::With(Outcome::Succeeded), "{story}:\n{}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn run(&self) -> Option<RunId> {
+        self.job.store().runs().unwrap().pop().map(|row| row.id)
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let Some(run) = self.run() else { return Vec::new() };
+        self.job.store().events(&run).unwrap().into_iter().map(|record| record.event).collect()
+    }
+
+    /// The tasks that changed something, in the order of their intents.
+    pub(crate) fn intended(&self) -> Vec<String> {
+        let intended = |event: &Event| match event {
+            Event::TaskIntended { task, .. } => Some(task.to_string()),
+            _ => None,
+        };
+        self.events().iter().filter_map(intended).collect()
+    }
+
+    /// The hosts' state and the effects, with the run's id and time masked.
+    pub(crate) fn end(&self) -> End {
+        let row = self.job.store().runs().unwrap().remove(0);
+        let mask = |text: &str| {
+            text.replace(row.id.as_str(), "RUN")
+                .replace(&row.started.strftime("%Y%m%dT%H%M%SZ").to_string(), "TIME")
+                .replace(&row.started.to_string(), "TIME")
+        };
+        let state = self.world().state().unwrap();
+        let effects = state.effect_counts().iter().map(|(text, count)| (mask(text), *count)).collect();
+        End { outline: mask(&state.outline()), effects }
+    }
+}
+
+impl End {
+    /// Fails with the lines that differ.
+    pub(crate) fn assert_equal(&self, reference: &Self, case: &Case, story: &str) {
+        let effects = |end: &Self| -> String {
+            end.effects.iter().map(|(text, count)| format!("{count} x {text}\n")).collect()
+        };
+        let differences = |before: &str, after: &str| -> String {
+            similar::TextDiff::from_lines(before, after).unified_diff().context_radius(0).to_string()
+        };
+        let state = differences(&reference.outline, &self.outline);
+        let effects = differences(&effects(reference), &effects(self));
+        assert!(
+            state.is_empty() && effects.is_empty(),
+            "{story}: not the end of an undisturbed run\nhosts:\n{state}\neffects:\n{effects}\nlog:\n{}",
+            case.log()
+        );
+    }
+}
+
+/// Runs every case, some at once, and tells of all that fail.
+pub(crate) fn each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+            check(case);
+        }
+    };
+    // The scope fails where a thread did.
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(worker);
+        }
+    });
+}

@@ -1,0 +1,29 @@
+//! The deployment on bare hosts, killed at every point of every task.
+
+use std::sync::OnceLock;
+
+use crate::case::{Case, End, Ended, each};
+use crate::killing_store::{Kill, POINTS};
+
+fn reference() -> &'static (Vec<String>, End) {
+    static REFERENCE: OnceLock<(Vec<String>, End)> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let case = Case::bare();
+        case.finish("the deployment");
+        (case.intended(), case.end())
+    })
+}
+
+#[test]
+fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
+    let (tasks, end) = reference();
+    assert!(tasks.len() >= 15, "{tasks:?}");
+    let kills: Vec<Kill> = tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
+    each(&kills, |kill| {
+        let case = Case::bare();
+        let story = format!("the deployment, killed at {kill:?}");
+        assert_eq!(case.work(Some(kill)), Ended::Killed, "{story}:\n{}", case.log());
+        case.finish(&story);
+        case.end().assert_equal(end, &case, &story);
+    });
+}

@@ -1,0 +1,81 @@
+//! The recovery, killed at every point of every task.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use flow_core::run::Outcome;
+
+use crate::case::{Case, DATA, End, Ended, each};
+use crate::killing_store::{Kill, POINTS, Point};
+
+/// A broken cluster, and what an undisturbed recovery makes of it.
+pub(crate) struct Reference {
+    _case: Case,
+    pub(crate) broken: PathBuf,
+    pub(crate) end: End,
+    /// The tasks that change something.
+    pub(crate) tasks: Vec<String>,
+}
+
+/// Deployed by the shipped workflow, broken as in the demo, recovered without a disturbance.
+pub(crate) fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let deployed = Case::bare();
+        deployed.finish("the deployment");
+        let world = deployed.world();
+        world.initdb("patroni3", DATA).unwrap();
+        world
+            .edit(|state| {
+                // What follows counts anew, and locks and attempts of the deployment are none of it.
+                state.effects.clear();
+            })
+            .unwrap();
+        let broken = deployed.path().join("world.json");
+        let case = Case::recovery(&broken);
+        case.finish("the recovery");
+        Reference { end: case.end(), tasks: case.intended(), broken, _case: deployed }
+    })
+}
+
+/// Killed as said, process after process, then resumed to the end: the same end.
+pub(crate) fn killed(world: &Path, kills: &[&Kill], end: &End) {
+    let case = Case::recovery(world);
+    let story = format!("the recovery, killed at {kills:?}");
+    for kill in kills {
+        match case.work(Some(kill)) {
+            Ended::Killed => {}
+            // The task was over before the process began.
+            Ended::With(Outcome::Succeeded) => break,
+            other => panic!("{story}: {other:?}\n{}", case.log()),
+        }
+    }
+    if case.events().last().is_none_or(|event| !matches!(event, flow_core::run::Event::RunEnded { .. })) {
+        case.finish(&story);
+    }
+    case.end().assert_equal(end, &case, &story);
+}
+
+#[test]
+fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
+    let reference = reference();
+    assert!(reference.tasks.len() >= 12, "{:?}", reference.tasks);
+    let kills: Vec<Kill> =
+        reference.tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
+    each(&kills, |kill| killed(&reference.broken, &[kill], &reference.end));
+}
+
+#[test]
+fn killed_again_during_the_resume_it_comes_to_the_same_end() {
+    let reference = reference();
+    let mut cases = Vec::new();
+    for (number, pair) in reference.tasks.windows(2).enumerate() {
+        let [task, following] = pair else { continue };
+        // The first kill's point changes from task to task: sixteen pairs of points over four tasks.
+        let first = POINTS[number % POINTS.len()];
+        cases.extend(POINTS.map(|second| (Kill::at(task, first), Kill::at(following, second))));
+        // And the same task again, where its effect was left without a result.
+        cases.push((Kill::at(task, Point::AfterEffect), Kill::at(task, Point::AfterEffect)));
+    }
+    each(&cases, |(first, second)| killed(&reference.broken, &[first, second], &reference.end));
+}
