@@ -78,7 +78,10 @@ fn a_host_rebooted_between_stop_and_set_aside_stays_stopped_and_the_run_ends_wel
     let host = if leader == "patroni3" { "patroni2" } else { "patroni3" };
     lab.must(&["kill", host]);
     lab.must(&["boot", host]);
-    let patroni = lab.on(host, "systemctl is-active patroni.service; systemctl is-enabled patroni.service; pgrep -x postgres; true");
+    let patroni = lab.on(
+        host,
+        "systemctl is-active patroni.service; systemctl is-enabled patroni.service; pgrep -x postgres; true",
+    );
     assert_eq!(patroni, "inactive\nmasked", "a reboot brings nothing back");
     lab.assert_resumes(&operator, &before);
 }

@@ -15,7 +15,11 @@ fn ctrl_c_once_lets_what_runs_finish_keeps_the_locks_and_is_resumed() {
     let result = done.result();
     assert_eq!(result["outcome"], "interrupted");
     assert_eq!(result["failures"], serde_json::json!([]));
-    assert!(done.events.iter().any(|event| event["event"] == "task_done" && event["task"] == *task), "{}", done.text());
+    assert!(
+        done.events.iter().any(|event| event["event"] == "task_done" && event["task"] == *task),
+        "{}",
+        done.text()
+    );
     assert!(!done.text().contains("\"set-aside"), "nothing new was started: {}", done.text());
 
     let run = operator.runs()[0].0.clone();

@@ -143,7 +143,8 @@ fn drop_connections(lab: &Lab, host: &str) {
 /// Waits until apt is at work on a host, under a unit of its own.
 fn wait_for_dpkg(lab: &Lab, host: &str) {
     until("the package install", || {
-        let busy = lab.try_on(host, "pgrep -x dpkg >/dev/null && systemctl list-units --plain --no-legend 'flow-*'");
+        let busy =
+            lab.try_on(host, "pgrep -x dpkg >/dev/null && systemctl list-units --plain --no-legend 'flow-*'");
         match busy {
             Ok(units) if units.contains("running") => Ok(()),
             other => Err(format!("{other:?}")),

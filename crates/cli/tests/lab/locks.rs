@@ -40,9 +40,15 @@ fn a_second_flow_on_the_cluster_is_refused_with_run_owner_and_next_action() {
     let run = one.runs()[0].0.clone();
 
     for arguments in [&RECOVER[..], &["run", "deploy.toml"]] {
-        two.flow(arguments)
-            .ended(3)
-            .says(&["locked by run", &run, "(hold)", "pid ", "nothing was changed", "hint:", "flow unlock"]);
+        two.flow(arguments).ended(3).says(&[
+            "locked by run",
+            &run,
+            "(hold)",
+            "pid ",
+            "nothing was changed",
+            "hint:",
+            "flow unlock",
+        ]);
     }
     lab.assert_healthy();
     // In the store of the first one too, while it is at work.

@@ -45,7 +45,8 @@ fn a_user_with_a_sudo_password_works_as_root_and_the_password_is_kept_nowhere() 
 fn a_wrong_sudo_password_is_named_but_not_told() {
     let lab = Lab::deployed();
     let operator = logged_in_as(&lab, "dba", "ansible_become_password=not-the-password-7");
-    let done = run(&operator).ended(1).says(&["sudo refused the password", "ansible_become_password", "patroni1"]);
+    let done =
+        run(&operator).ended(1).says(&["sudo refused the password", "ansible_become_password", "patroni1"]);
     lab.on_all("test ! -e /root/who");
     assert_kept_nowhere(&operator, &done, "not-the-password-7");
 }

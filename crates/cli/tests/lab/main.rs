@@ -4,6 +4,8 @@
 //! `FLOW_TEST_RELEASE=bookworm FLOW_LAB=mine cargo test -p flow-cli --test lab -- --test-threads=1 [NAME]`.
 //! Tests with `short` in their names are the short set.
 
+#![expect(unreachable_pub, reason = "nothing is reached from outside a test")]
+
 mod deploy;
 mod harness;
 mod hosts;

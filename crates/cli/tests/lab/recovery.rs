@@ -26,7 +26,8 @@ fn short_a_system_id_mismatch_is_explained_then_recovered_and_nothing_is_lost() 
     operator.flow(&["plan", "system-id-recovery.toml", "--set", "mode=reset"]).ended(2).says(&["set-aside-"]);
     assert_eq!(lab.footprint(Some(&broken)), footprint, "explaining, refusing and planning change nothing");
 
-    let done = operator.flow(&RECOVER).ended(0).says(&["THE CLUSTER COMES BACK EMPTY", ".set-aside-TIME-RUN"]);
+    let done =
+        operator.flow(&RECOVER).ended(0).says(&["THE CLUSTER COMES BACK EMPTY", ".set-aside-TIME-RUN"]);
     let healthy = lab.assert_recovered(&before);
     let run = done.result()["run"].as_str().unwrap().to_owned();
 
@@ -66,7 +67,10 @@ fn a_cluster_in_pause_is_never_set_aside_under_a_running_postgresql() {
     let mut running = operator.recover();
     running.wait_event("task_intended", "set-aside");
     let processes = lab.on_all("pgrep -x postgres || true");
-    assert!(processes.values().all(String::is_empty), "PostgreSQL runs while data is set aside: {processes:?}");
+    assert!(
+        processes.values().all(String::is_empty),
+        "PostgreSQL runs while data is set aside: {processes:?}"
+    );
     running.wait().ended(0);
     lab.assert_recovered(&before);
 }

@@ -39,14 +39,20 @@ fn passwords_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journa
     let lab = Lab::bare();
     let operator = Operator::new(&lab);
     let vars = std::fs::read_to_string(lab.file("group_vars/promoters.yml")).unwrap();
-    let passwords: Vec<&str> =
-        vars.lines().filter(|line| line.contains("password:")).filter_map(|line| line.split(' ').nth(1)).collect();
+    let passwords: Vec<&str> = vars
+        .lines()
+        .filter(|line| line.contains("password:"))
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
     assert_eq!(passwords.len(), 2);
 
     let sampler = Sampler::new();
     let done = operator.flow(&["run", "deploy.toml", "--output", "json"]).ended(0);
     let samples = sampler.end(&lab);
-    assert!(samples.iter().all(|seen| seen.contains("apt-get") && seen.contains("postgres")), "it looked: {samples:?}");
+    assert!(
+        samples.iter().all(|seen| seen.contains("apt-get") && seen.contains("postgres")),
+        "it looked: {samples:?}"
+    );
     let shown = operator.flow(&["show", "--verbose"]).ended(0);
     let journals = lab.on_all("journalctl --no-pager -o cat");
     for password in passwords {
@@ -58,7 +64,8 @@ fn passwords_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journa
         assert!(!shown.text().contains(password), "in what `flow show` tells");
         assert_not_in_store(&operator, password);
         assert!(!journals.values().any(|journal| journal.contains(password)), "in a host's journal");
-        let own = lab.on_all(&format!("grep -rlF {password} /run/flow /var/lib/flow /tmp 2>/dev/null || true"));
+        let own =
+            lab.on_all(&format!("grep -rlF {password} /run/flow /var/lib/flow /tmp 2>/dev/null || true"));
         assert!(own.values().all(String::is_empty), "in a file of flow's on a host: {own:?}");
     }
 }

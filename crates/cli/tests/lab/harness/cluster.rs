@@ -77,7 +77,8 @@ impl Lab {
         }
         let leaders: Vec<&Member> = members.iter().filter(|member| !member.replica).collect();
         let [leader] = leaders[..] else { return Err(format!("not one leader: {members:?}")) };
-        let streaming = members.iter().filter(|member| member.replica && member.receives == "streaming").count();
+        let streaming =
+            members.iter().filter(|member| member.replica && member.receives == "streaming").count();
         if streaming != 2 || leader.senders != 2 {
             return Err(format!("not two streaming replicas: {members:?}"));
         }
@@ -178,7 +179,11 @@ impl Lab {
         let last_row = format!("grep -acF 'customer {ROWS}' {DATA}.set-aside-*/{} || true", before.table);
         for (host, lines) in self.on_all(&last_row) {
             let has_rows = lines.parse::<u32>().is_ok_and(|lines| lines > 0);
-            assert_eq!(has_rows, before.broken.as_ref() != Some(&host), "rows in the old directory on {host}: {lines}");
+            assert_eq!(
+                has_rows,
+                before.broken.as_ref() != Some(&host),
+                "rows in the old directory on {host}: {lines}"
+            );
         }
         let units = self.on_all("systemctl is-enabled patroni.service; systemctl is-active patroni.service");
         assert!(units.values().all(|unit| unit == "enabled\nactive"), "{units:?}");

@@ -82,7 +82,10 @@ impl Lab {
         let members = self.wait_healthy();
         let leader = members.leader();
         self.sql(leader, "create table accounts (id int primary key, owner text)");
-        self.sql(leader, &format!("insert into accounts select n, 'customer ' || n from generate_series(1, {ROWS}) n"));
+        self.sql(
+            leader,
+            &format!("insert into accounts select n, 'customer ' || n from generate_series(1, {ROWS}) n"),
+        );
         self.sql(leader, "checkpoint");
         let position = self.sql(leader, "select pg_current_wal_lsn()");
         for replica in members.replicas() {
@@ -147,7 +150,8 @@ impl Lab {
     /// The same script on several hosts at once; results in the hosts' order.
     pub fn each(&self, hosts: &[&str], script: &str) -> Vec<Result<String, String>> {
         std::thread::scope(|scope| {
-            let all: Vec<_> = hosts.iter().map(|host| scope.spawn(move || self.try_on(host, script))).collect();
+            let all: Vec<_> =
+                hosts.iter().map(|host| scope.spawn(move || self.try_on(host, script))).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
         })
     }
@@ -163,7 +167,10 @@ impl Lab {
             "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let script = format!("exec 3<>/dev/tcp/{}/8008 && printf '%s' \"$0\" >&3 && timeout 10 cat <&3", address(host));
+        let script = format!(
+            "exec 3<>/dev/tcp/{}/8008 && printf '%s' \"$0\" >&3 && timeout 10 cat <&3",
+            address(host)
+        );
         let output = run(&["run", "bash", "-c", &script, &request]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match text.split_once("\r\n\r\n") {
@@ -187,7 +194,8 @@ impl Lab {
 
     /// Gives a replica a data directory of another cluster.
     pub fn break_system_id(&self, replica: &str) {
-        let output = Command::new(repository().join("fixtures/lab/break-system-id")).arg(replica).output().unwrap();
+        let output =
+            Command::new(repository().join("fixtures/lab/break-system-id")).arg(replica).output().unwrap();
         assert!(output.status.success(), "break-system-id: {}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("system ID mismatch"));
     }

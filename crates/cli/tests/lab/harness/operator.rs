@@ -175,7 +175,10 @@ impl Running {
 
     /// Sends a signal, such as `INT`.
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success(), "no {signal} to {}", self.what);
     }
 
