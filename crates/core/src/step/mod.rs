@@ -10,6 +10,7 @@ mod secret;
 
 pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
 pub use registry::{ArgumentError, Registry, StepInfo, StepType};
+pub(crate) use secret::MASK;
 pub use secret::{Redactor, Secret};
 
 use std::fmt;

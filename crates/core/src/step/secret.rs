@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What stands in place of a secret.
-pub(super) const MASK: &str = "••••••";
+pub(crate) const MASK: &str = "••••••";
 
 /// Text that must not be shown. It can't be serialized, and its `Debug` is a mask.
 #[derive(Clone, PartialEq, Eq)]

@@ -122,6 +122,7 @@ fn paths(config: &HostsConfig, entry: &inventory::Host) -> Result<Paths, String>
         }
         Some(folder) => Err(format!("flow_state_dir={folder} is no absolute path of a folder")),
     }
+}
 
 /// Whether and how to become root.
 fn login(entry: &inventory::Host) -> Result<Login, String> {
