@@ -5,7 +5,7 @@ pub mod cluster;
 pub mod lab;
 pub mod operator;
 
-pub use cluster::{Member, PROMOTERS};
+pub use cluster::PROMOTERS;
 pub use lab::Lab;
 pub use operator::{Done, Operator, Running};
 
