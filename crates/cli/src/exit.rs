@@ -66,7 +66,6 @@ impl Error {
                 EngineError::Broken(_) => Exit::Broken,
                 EngineError::Refused(_)
                 | EngineError::Unconfirmed { .. }
-                | EngineError::NotAsked { .. }
                 | EngineError::Ended { .. }
                 | EngineError::NotAsked { .. }
                 | EngineError::Host { .. } => Exit::Refused,
