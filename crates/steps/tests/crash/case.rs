@@ -188,6 +188,13 @@ impl End {
         self
     }
 
+    /// The same without what any boot starts: Debian's `postgresql.service`, which has no cluster to run.
+    pub(crate) fn without_boot(mut self) -> Self {
+        let of_boot = |line: &&str| !line.contains("postgresql.service") && !line.ends_with("/usr/sbin/postgresql");
+        self.outline = self.outline.lines().filter(of_boot).map(|line| format!("{line}\n")).collect();
+        self
+    }
+
     /// Fails with the lines that differ.
     pub(crate) fn assert_equal(&self, reference: &Self, case: &Case, story: &str) {
         let effects = |end: &Self| -> String {
