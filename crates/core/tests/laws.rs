@@ -87,8 +87,9 @@ fn allowed(state: &RunState, choice: usize) -> Option<Event> {
         RunStatus::Open => {}
     }
     let named = (0..shape.len() as NodeId).filter(|n| shape.name(*n).is_some());
-    let open: Vec<NodeId> =
-        named.filter(|n| matches!(state.task(*n), TaskState::Ready | TaskState::Intended | TaskState::Unknown)).collect();
+    let open: Vec<NodeId> = named
+        .filter(|n| matches!(state.task(*n), TaskState::Ready | TaskState::Intended | TaskState::Unknown))
+        .collect();
     let Some(&node) = open.get(choice % open.len().max(1)) else {
         let outcome = if state.all_passed() { Outcome::Succeeded } else { Outcome::Failed };
         return Some(Event::RunEnded { outcome });

@@ -51,7 +51,9 @@ fn a_number_that_is_taken_or_leaves_a_gap_is_refused_with_the_whole_batch() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, run) = with_run(folder.path());
     store.append(&run, &records(1, 3)).unwrap();
-    for wrong in [records(3, 4), records(1, 1), records(5, 6), vec![record(4), record(6)], vec![record(4), record(4)]] {
+    for wrong in
+        [records(3, 4), records(1, 1), records(5, 6), vec![record(4), record(6)], vec![record(4), record(4)]]
+    {
         store.append(&run, &wrong).unwrap_err();
         assert_eq!(store.events(&run).unwrap(), records(1, 3), "after {wrong:?}");
     }
@@ -91,7 +93,8 @@ fn a_writer_that_is_killed_leaves_whole_batches_from_the_first_on() {
             .spawn()
             .unwrap();
         let run = RunId::from_text("0123456789ab");
-        let read = || SqliteStore::open(&folder.path().join("runs.db")).unwrap().events(&run).unwrap_or_default();
+        let read =
+            || SqliteStore::open(&folder.path().join("runs.db")).unwrap().events(&run).unwrap_or_default();
         while read().len() < 3 * rounds {
             assert!(child.try_wait().unwrap().is_none(), "the writer failed");
         }

@@ -183,14 +183,16 @@ impl End {
             self.outline = self.outline.replace(role, any);
         }
         for name in NODES {
-            self.outline = self.outline.replace(&format!("leader (leased) = {name}"), "leader (leased) = ANY");
+            self.outline =
+                self.outline.replace(&format!("leader (leased) = {name}"), "leader (leased) = ANY");
         }
         self
     }
 
     /// The same without what any boot starts: Debian's `postgresql.service`, which has no cluster to run.
     pub(crate) fn without_boot(mut self) -> Self {
-        let of_boot = |line: &&str| !line.contains("postgresql.service") && !line.ends_with("/usr/sbin/postgresql");
+        let of_boot =
+            |line: &&str| !line.contains("postgresql.service") && !line.ends_with("/usr/sbin/postgresql");
         self.outline = self.outline.lines().filter(of_boot).map(|line| format!("{line}\n")).collect();
         self
     }

@@ -38,10 +38,13 @@ async fn patroni_is_back(task: &str, host: &str) {
     let touched = |case: &Case| {
         let effects = case.world().effects().unwrap();
         let (step, _) = task.split_once('@').unwrap();
-        effects.into_iter().filter(|effect| match step {
-            "purge" => effect.text.contains("delete-prefix"),
-            _ => effect.host == host && effect.text.contains("rename"),
-        }).count()
+        effects
+            .into_iter()
+            .filter(|effect| match step {
+                "purge" => effect.text.contains("delete-prefix"),
+                _ => effect.host == host && effect.text.contains("rename"),
+            })
+            .count()
     };
     assert_eq!(touched(&case), 0);
     assert_eq!(case.work(None), Ended::With(Outcome::Failed), "{}", case.log());
