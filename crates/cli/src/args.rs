@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use flow_core::engine::Verdict;
 
 /// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
 #[derive(Parser)]
@@ -116,6 +117,10 @@ pub struct ResumeArgs {
 
     #[command(flatten)]
     pub inventory: InventoryArg,
+
+    /// Say what became of a task of which nobody can tell: `done`, or `not-done` to run it again.
+    #[arg(long, value_name = "TASK=done|not-done", value_parser = parse_settle)]
+    pub settle: Vec<(String, Verdict)>,
 }
 
 #[derive(Args, Clone)]
@@ -170,6 +175,14 @@ pub struct UnlockArgs {
     /// The hosts, an Ansible pattern.
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     pub limit: String,
+}
+
+fn parse_settle(text: &str) -> Result<(String, Verdict), String> {
+    match text.rsplit_once('=') {
+        Some((task, "done")) => Ok((task.to_owned(), Verdict::Done)),
+        Some((task, "not-done")) => Ok((task.to_owned(), Verdict::NotDone)),
+        _ => Err("expected TASK=done or TASK=not-done".to_owned()),
+    }
 }
 
 fn parse_set(text: &str) -> Result<(String, String), String> {

@@ -67,6 +67,7 @@ impl Error {
                 EngineError::Refused(_)
                 | EngineError::Unconfirmed { .. }
                 | EngineError::Ended { .. }
+                | EngineError::NotAsked { .. }
                 | EngineError::Host { .. } => Exit::Refused,
             },
         }

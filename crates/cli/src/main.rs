@@ -30,13 +30,14 @@ fn main() -> std::process::ExitCode {
             return Exit::Broken.into();
         }
     };
+    let format = cli.global.output;
     let result = runtime.block_on(dispatch(cli));
     // What was left running on Ctrl-C (a blocked read, say) must not hold the program back.
     runtime.shutdown_background();
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            screen::errors::show(&error);
+            screen::errors::show(&error, format);
             error.exit().into()
         }
     }

@@ -5,6 +5,7 @@ use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::Store;
 
 use super::run::follow;
+use super::runs::resume_command;
 use crate::args::{Global, InventoryArg, ResumeArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
@@ -26,12 +27,16 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
         }
         _ => None,
     };
-    let session = engine.open(store, &run, inventory.as_ref())?;
+    let go_on = resume_command(global, &store.runs()?, &run);
+    let mut session = engine.open(store, &run, inventory.as_ref())?;
+    for (task, verdict) in &args.settle {
+        session.decide(task, *verdict)?;
+    }
     screen::before::moved_on(session.plan());
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
     let handle = session.resume()?;
-    follow(handle, screen, global.output).await
+    follow(handle, screen, &go_on).await
 }
 
 /// The newest run that has not ended well.

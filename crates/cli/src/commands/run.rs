@@ -2,10 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use flow_core::engine::{Notice, RunHandle, Stop};
+use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
 
-use crate::args::{Format, Global, RunArgs};
+use crate::args::{Global, RunArgs};
+use super::runs::resume_command;
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
@@ -19,8 +20,10 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     }
     let confirmed = confirm(&plan, args.confirm, &args.workflow.workflow)?;
     let screen = Screen::new(global.output, &plan);
+    let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
-    follow(handle, screen, global.output).await
+    let go_on = resume_command(global, &others, &handle.id);
+    follow(handle, screen, &go_on).await
 }
 
 /// Shows what is destructive and has its name typed, unless it was given.
@@ -35,7 +38,7 @@ fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<
         )),
         None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => {
             let mut stderr = std::io::stderr();
-            let _ = write!(stderr, "\nType {name} to go ahead: ");
+            let _ = write!(stderr, "Type {name} to go ahead: ");
             let _ = stderr.flush();
             let mut typed = String::new();
             let _ = std::io::stdin().read_line(&mut typed);
@@ -52,8 +55,8 @@ fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<
     }
 }
 
-/// Shows a run until it ends. Ctrl-C once: start nothing new. Twice: leave what runs.
-pub async fn follow(mut handle: RunHandle, mut screen: Screen, format: Format) -> Result<Exit, Error> {
+/// Shows a run until it ends; `go_on` is the command that goes on with it. Ctrl-C once: start nothing new. Twice: leave what runs.
+pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &str) -> Result<Exit, Error> {
     let stop = handle.stopper();
     let id = handle.id.clone();
     let signals = tokio::spawn(async move {
@@ -84,7 +87,12 @@ pub async fn follow(mut handle: RunHandle, mut screen: Screen, format: Format) -
     let result = handle.wait().await;
     signals.abort();
     screen.clear();
-    let report = result.inspect_err(|_| screen.go_on_hint(&id))?;
-    screen.ended(&report, format);
+    let report = result.inspect_err(|error| {
+        // Where the run itself was refused, the error says it all.
+        if !matches!(error, EngineError::Host { .. }) {
+            screen.broke_off(&id, go_on);
+        }
+    })?;
+    screen.ended(&report, go_on);
     Ok(report.outcome.into())
 }

@@ -68,6 +68,18 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
+/// The command that goes on with a run, to be copied: with the store, where it was named on the
+/// command line.
+pub fn resume_command(global: &Global, all: &[RunRow], id: &RunId) -> String {
+    let id = short(all, id);
+    match &global.store {
+        Some(store) if std::env::var("FLOW_STORE").ok().as_ref() != Some(store) => {
+            format!("flow resume {id} --store {store}")
+        }
+        _ => format!("flow resume {id}"),
+    }
+}
+
 /// The shortest beginning of an id, at least four characters, that no other run has.
 pub fn short<'r>(all: &[RunRow], id: &'r RunId) -> &'r str {
     let text = id.as_str();

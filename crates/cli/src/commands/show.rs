@@ -1,13 +1,16 @@
 //! `flow show`: where a run stands, from its events alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use flow_core::run::{Event, Record, RunId};
-use flow_core::store::RunRow;
+use flow_core::engine::read_definition;
+use flow_core::plan::Plan;
+use flow_core::run::{Event, Record, RunId, Settler};
+use flow_core::store::{RunRow, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::runs::{outcome_word, short, status};
+use super::runs::{outcome_word, resume_command, short, status};
 use crate::args::{Format, Global, ShowArgs};
 use crate::exit::{Error, Exit};
 use crate::{context, screen};
@@ -24,6 +27,8 @@ struct Row {
     output: Option<Value>,
     error: Option<Value>,
     message: Option<String>,
+    /// Where the plan has it.
+    place: usize,
 }
 
 pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
@@ -37,7 +42,8 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     };
     let records = store.events(&row.id)?;
     let status = status(&*store, &row.id)?;
-    let tasks = fold(&records);
+    let mut tasks = fold(&records);
+    add_waiting(&*store, &row, &mut tasks);
     if global.output == Format::Json {
         screen::json(&as_json(&row, status, &records, &tasks));
         return Ok(Exit::Success);
@@ -55,7 +61,7 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
         show_task(name, task, width, args.verbose);
     }
     if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
-        screen::line(&format!("\ngo on with: flow resume {id}"));
+        screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));
     }
     Ok(Exit::Success)
 }
@@ -65,9 +71,9 @@ fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
         (Some(began), Some(ended)) => screen::seconds(began, ended),
         _ => String::new(),
     };
-    let attempts = if task.attempts > 1 { format!("  {} attempts", task.attempts) } else { String::new() };
+    let attempts = if task.attempts > 1 { format!("  [{} attempts]", task.attempts) } else { String::new() };
     let text = task.message.as_deref().or(task.change.as_deref()).unwrap_or_default();
-    screen::line(&format!("{:9}  {name:width$}  {duration:>8}{attempts}  {text}", task.state));
+    screen::line(&format!("{:10}  {name:width$}  {duration:>9}  {text}{attempts}", task.state));
     if !verbose {
         return;
     }
@@ -77,10 +83,42 @@ fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
     if let Some(output) =
         task.output.as_ref().filter(|output| output.as_object().is_some_and(|o| !o.is_empty()))
     {
-        screen::indented(&format!("output: {output:#}"), 13);
+        show_output(output);
     }
-    if let Some(detail) = task.error.as_ref().and_then(|error| error["detail"].as_str()) {
-        screen::indented(detail, 13);
+    for (key, before) in [("detail", ""), ("hint", "hint: ")] {
+        if let Some(text) = task.error.as_ref().and_then(|error| error[key].as_str()) {
+            screen::indented(&format!("{before}{text}"), 13);
+        }
+    }
+}
+
+/// Adds the tasks that no event tells of yet, in the plan's order. A definition that can't be read
+/// any more leaves them out: what happened is shown all the same.
+fn add_waiting(store: &dyn Store, row: &RunRow, tasks: &mut BTreeMap<String, Row>) {
+    let Ok(Ok(definition)) = store.definition(&row.id).map(|text| read_definition(&row.id, &text)) else {
+        return;
+    };
+    let Ok(names) = Plan::outline(definition, &Arc::new(context::registry())) else { return };
+    for (place, name) in names.iter().enumerate() {
+        let task = tasks.entry(name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
+        task.place = place;
+    }
+}
+
+/// An output field by field; what is empty says nothing.
+fn show_output(output: &Value) {
+    for (name, value) in output.as_object().into_iter().flatten() {
+        match value {
+            Value::Null => {}
+            Value::String(text) if text.is_empty() => {}
+            Value::String(text) if text.lines().count() > 1 => {
+                screen::indented(&format!("{name}:"), 13);
+                screen::indented(text, 15);
+            }
+            Value::String(text) => screen::indented(&format!("{name}: {text}"), 13),
+            Value::Object(_) | Value::Array(_) => screen::indented(&format!("{name}: {value:#}"), 13),
+            value => screen::indented(&format!("{name}: {value}"), 13),
+        }
     }
 }
 
@@ -90,6 +128,12 @@ fn history_line(event: &Event) -> Option<String> {
         Event::RunResumed { owner, epoch } => format!("resumed by {owner} (epoch {epoch})"),
         Event::RunInterrupted { at_once: false } => "asked to stop".to_owned(),
         Event::RunInterrupted { at_once: true } => "asked to stop at once".to_owned(),
+        Event::TaskDone { task, by: Some(Settler::Operator(who)), .. } => {
+            format!("{task} settled as done by {who}")
+        }
+        Event::TaskNotDone { task, by: Settler::Operator(who), .. } => {
+            format!("{task} settled as not done by {who}")
+        }
         Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
         _ => return None,
     })
@@ -98,7 +142,10 @@ fn history_line(event: &Event) -> Option<String> {
 /// Tasks in the order in which they were first heard of.
 fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
     let mut rows: Vec<(&str, &Row)> = tasks.iter().map(|(name, row)| (name.as_str(), row)).collect();
-    rows.sort_by_key(|(_, row)| row.began.or(row.ended));
+    rows.sort_by_key(|(_, row)| {
+        let heard = row.began.or(row.ended);
+        (heard.is_none(), heard, row.place)
+    });
     rows
 }
 

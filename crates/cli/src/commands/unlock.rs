@@ -16,6 +16,12 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
     // A process that still works on the run would find its locks gone; it must end first.
     let store = context::store(global)?;
     let run = store.find(&args.run).map_or_else(|_| args.run.clone(), |row| row.id.to_string());
+    if !flow_core::run::RunId::is_well_formed(&run) {
+        return Err(Error::refused(
+            format!("`{run}` is no run's id"),
+            "it has 12 letters and digits, as the message of the locked host names it",
+        ));
+    }
     let _claim = store.claim(&flow_core::run::RunId::from_text(&run), &context::owner())?;
     let mut failed = false;
     for name in names {

@@ -26,12 +26,16 @@ pub fn validate(global: &Global, args: &WorkflowArgs) -> Result<Exit, Error> {
     } else {
         let steps = workflow.steps.len();
         match tasks {
-            Some(tasks) => {
-                screen::line(&format!("{}: {steps} steps, {tasks} tasks, no errors", workflow.name.value))
-            }
+            Some(count) => screen::line(&format!(
+                "{}: {}, {}, no errors",
+                workflow.name.value,
+                screen::counted(steps, "step"),
+                screen::tasks(count)
+            )),
             None => screen::line(&format!(
-                "{}: {steps} steps, no errors; give -i INVENTORY to check hosts and params too",
-                workflow.name.value
+                "{}: {}, no errors; give -i INVENTORY to check hosts and params too",
+                workflow.name.value,
+                screen::counted(steps, "step")
             )),
         }
     }

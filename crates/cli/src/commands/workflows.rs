@@ -1,6 +1,6 @@
 //! `flow workflows`: what the binary carries.
 
-use flow_core::workflow::{Source, parse};
+use flow_core::workflow::{ParamKind, Source, parse};
 use serde_json::json;
 
 use crate::args::{Format, Global};
@@ -35,12 +35,28 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
         screen::json(&rows);
         return Ok(Exit::Success);
     }
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    for (name, workflow) in &rows {
-        screen::line(&format!("{name:width$}  {}", workflow.summary));
+    for (place, (name, workflow)) in rows.iter().enumerate() {
+        if place > 0 {
+            screen::line("");
+        }
+        screen::line(&format!("{name}\n  {}", workflow.summary));
+        let width = workflow.params.keys().map(String::len).max().unwrap_or(0);
         for (param, def) in &workflow.params {
-            let must = if def.default.is_none() { " (required)" } else { "" };
-            screen::line(&format!("{:width$}    --set {param}=  {}{must}", "", def.help));
+            let mut notes = Vec::new();
+            if def.default.is_none() {
+                notes.push("required".to_owned());
+            }
+            if def.kind == ParamKind::Secret {
+                notes.push("secret".to_owned());
+            }
+            let choices = def.choices.iter().map(|choice| choice.value.to_string());
+            let choices: Vec<String> = choices.map(|choice| choice.trim_matches('"').to_owned()).collect();
+            if !choices.is_empty() {
+                notes.push(choices.join(" | "));
+            }
+            let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+            let first = def.help.trim().lines().next().unwrap_or_default();
+            screen::line(&format!("    {param:width$}  {first}{notes}"));
         }
     }
     Ok(Exit::Success)

@@ -40,6 +40,7 @@ pub fn destructive(plan: &Plan) {
         tell(&format!("  {}{on}", console::style(step).for_stderr().bold()));
         tell(&format!("    {help}"));
     }
+    tell("");
 }
 
 /// Says that the file has changed since the run was started.

@@ -1,50 +1,98 @@
-//! Errors: what is wrong, where, and the next action.
+//! Errors: what is wrong, where, and the next action. For people on standard error; with
+//! `--output json` on standard output too, as one line.
 
 use flow_core::engine::EngineError;
-use flow_core::workflow::Diagnostics;
+use flow_core::workflow::{Diagnostic, Diagnostics};
 use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde_json::{Value, json};
 
 use super::tell;
+use crate::args::Format;
+use crate::commands::runs::outcome_word;
 use crate::exit::Error;
 
-/// Shows an error on standard error.
-pub fn show(error: &Error) {
-    match error {
-        Error::Diagnostics(diagnostics) => show_diagnostics(diagnostics),
-        Error::Refused { message, hint } => plain(message, hint.as_deref()),
-        Error::Engine(error) => match error {
-            EngineError::Refused(diagnostics) => show_diagnostics(diagnostics),
-            EngineError::Store(store) => plain(&store.to_string(), store.hint().as_deref()),
-            EngineError::Host { error: step, .. } => {
-                plain(&format!("{step}; nothing was changed"), step.hint.as_deref());
-                if let Some(detail) = &step.detail {
-                    tell(detail);
-                }
-            }
-            EngineError::Ended { run, outcome } => plain(
-                &format!("run {run} has ended: {}", crate::commands::runs::outcome_word(*outcome)),
-                Some(&format!("`flow show {run}` shows it; `flow run` starts a new one")),
-            ),
-            EngineError::Unconfirmed { name } => {
-                plain(&error.to_string(), Some(&format!("to go ahead: --confirm {name}")));
-            }
-            EngineError::History { .. } | EngineError::Definition { .. } => plain(
-                &error.to_string(),
-                Some("it was written by another version of flow, or damaged; keep a copy of the store"),
-            ),
-            EngineError::Broken(_) => {
-                plain(&error.to_string(), Some("`flow resume` goes on with it; please report this"))
-            }
-        },
+/// Shows an error.
+pub fn show(error: &Error, format: Format) {
+    let messages = match error {
+        Error::Diagnostics(diagnostics) | Error::Engine(EngineError::Refused(diagnostics)) => {
+            show_diagnostics(diagnostics);
+            diagnostics.0.iter().map(as_json).collect()
+        }
+        Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
+        Error::Engine(error) => vec![show_engine(error)],
+    };
+    if format == Format::Json {
+        let code = error.exit() as u8;
+        super::line(&json!({ "type": "error", "exit_code": code, "errors": messages }).to_string());
     }
+}
+
+fn show_engine(error: &EngineError) -> Value {
+    let (message, hint, detail) = match error {
+        EngineError::Refused(_) => (error.to_string(), None, None),
+        EngineError::Store(store) => (store.to_string(), store.hint(), None),
+        EngineError::Host { error: step, .. } => {
+            (format!("{step}; nothing was changed"), step.hint.clone(), step.detail.clone())
+        }
+        EngineError::Ended { run, outcome } => (
+            format!("run {run} has ended: {}", outcome_word(*outcome)),
+            Some(format!("`flow show {run}` shows it; `flow run` starts a new one")),
+            None,
+        ),
+        EngineError::NotAsked { unknown, .. } => {
+            let names: Vec<&str> = unknown.iter().map(|task| task.as_str()).collect();
+            let hint = match names.as_slice() {
+                [] => "leave --settle out: no outcome of this run is unknown".to_owned(),
+                names => format!("what became of these is unknown: {}", names.join(", ")),
+            };
+            (error.to_string(), Some(hint), None)
+        }
+        EngineError::Unconfirmed { name } => {
+            (error.to_string(), Some(format!("to go ahead: --confirm {name}")), None)
+        }
+        EngineError::History { .. } | EngineError::Definition { .. } => (
+            error.to_string(),
+            Some("it was written by another version of flow, or damaged; keep a copy of the store".to_owned()),
+            None,
+        ),
+        EngineError::Broken(_) => (
+            error.to_string(),
+            Some("`flow resume` goes on with it; please report this".to_owned()),
+            None,
+        ),
+    };
+    told(&message, hint.as_deref(), detail.as_deref())
 }
 
 /// An error without a place.
 pub fn plain(message: &str, hint: Option<&str>) {
+    told(message, hint, None);
+}
+
+fn told(message: &str, hint: Option<&str>, detail: Option<&str>) -> Value {
     tell(&format!("{} {message}", console::style("error:").for_stderr().red().bold()));
+    for line in detail.unwrap_or_default().trim().lines() {
+        tell(&format!("    {line}"));
+    }
     if let Some(hint) = hint {
         tell(&format!("{} {hint}", console::style("hint:").for_stderr().cyan()));
     }
+    json!({ "message": message, "detail": detail, "hint": hint })
+}
+
+fn as_json(diagnostic: &Diagnostic) -> Value {
+    let place = diagnostic.source.as_ref().zip(diagnostic.labels.first()).map(|(source, (span, _))| {
+        let before = source.text.get(..span.start).unwrap_or(&source.text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        json!({
+            "file": source.name,
+            "line": before.matches('\n').count() + 1,
+            "column": before[line_start..].chars().count() + 1,
+        })
+    });
+    json!({
+        "code": diagnostic.code.0, "message": diagnostic.message, "hint": diagnostic.help, "place": place,
+    })
 }
 
 fn show_diagnostics(diagnostics: &Diagnostics) {
@@ -55,7 +103,10 @@ fn show_diagnostics(diagnostics: &Diagnostics) {
     };
     let width = usize::from(console::Term::stderr().size().1).clamp(60, 120);
     let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
-    for diagnostic in &diagnostics.0 {
+    for (count, diagnostic) in diagnostics.0.iter().enumerate() {
+        if count > 0 {
+            tell("");
+        }
         let mut text = String::new();
         if handler.render_report(&mut text, diagnostic).is_ok() {
             tell(&text);
@@ -64,6 +115,6 @@ fn show_diagnostics(diagnostics: &Diagnostics) {
         }
     }
     if diagnostics.0.len() > 1 {
-        tell(&format!("{} errors; nothing was changed", diagnostics.0.len()));
+        tell(&format!("\n{} errors; nothing was changed", diagnostics.0.len()));
     }
 }

@@ -15,6 +15,9 @@ use super::{duration, tasks, tell};
 use crate::args::Format;
 use crate::commands::runs::outcome_word;
 
+/// Between two lines on what one task waits for.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(10);
+
 /// Shows one run.
 pub struct Screen {
     json: bool,
@@ -24,7 +27,13 @@ pub struct Screen {
     names: Vec<TaskName>,
     bars: MultiProgress,
     live: bool,
-    at_work: HashMap<TaskName, (Instant, ProgressBar)>,
+    bars_at_work: HashMap<TaskName, ProgressBar>,
+    /// When each task at work began, and what it is to change.
+    at_work: HashMap<TaskName, (Instant, String)>,
+    /// Tasks that had passed before this process.
+    passed_before: Option<usize>,
+    /// Where nothing can be overwritten: when each task last said what it waits for.
+    progress_told: HashMap<TaskName, (Instant, String)>,
     began: Instant,
     changed: usize,
     ok: usize,
@@ -45,7 +54,10 @@ impl Screen {
             names,
             bars: MultiProgress::with_draw_target(target),
             live,
+            bars_at_work: HashMap::new(),
             at_work: HashMap::new(),
+            passed_before: None,
+            progress_told: HashMap::new(),
             began: Instant::now(),
             changed: 0,
             ok: 0,
@@ -56,19 +68,21 @@ impl Screen {
     /// Says which run begins.
     pub fn started(&self, id: &RunId) {
         if !self.json {
-            self.say(&format!("run {id}: {}, {}", self.workflow, tasks(self.total)));
+            let before = match self.passed_before {
+                Some(passed) => format!(", going on: {passed} done before"),
+                None => String::new(),
+            };
+            self.say(&format!("run {id}: {}, {}{before}", self.workflow, tasks(self.total)));
         }
     }
 
-    /// Says how much of a resumed run is behind it.
+    /// Takes in how much of a resumed run is behind it.
     pub fn so_far(&mut self, state: &RunState) {
         let passed = [TaskState::Done, TaskState::Satisfied, TaskState::Skipped]
             .iter()
             .map(|s| state.in_state(*s).count())
             .sum::<usize>();
-        if !self.json {
-            self.say(&format!("going on: {passed} of {} are done already", tasks(self.total)));
-        }
+        self.passed_before = Some(passed);
     }
 
     /// Shows an event.
@@ -95,10 +109,11 @@ impl Screen {
                 self.ok += 1;
                 self.done(&task, console::style("ok").green(), "");
             }
-            Event::TaskIntended { change, .. } => self.at_work(&task, &change.summary),
+            Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
             Event::TaskDone { .. } => {
                 self.changed += 1;
-                self.done(&task, console::style("changed").yellow(), "");
+                let what = self.at_work.get(&task).map(|(_, what)| what.clone()).unwrap_or_default();
+                self.done(&task, console::style("changed").yellow(), &what);
             }
             Event::TaskFailed { error, retry_in_ms: Some(wait), .. } => {
                 let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
@@ -124,12 +139,13 @@ impl Screen {
     /// Shows what is no event.
     pub fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Started { task, .. } => self.at_work(task, ""),
+            Notice::Started { task, .. } => self.show_at_work(task, ""),
             Notice::Progress { task, text } => {
                 if self.json {
                     super::line(&json!({ "type": "progress", "task": task, "text": text }).to_string());
                 }
-                self.at_work(task, text);
+                self.tell_progress(task, text);
+                self.show_at_work(task, text);
             }
             Notice::Note(text) => self.say(&format!("note: {text}")),
             Notice::Event(_) => {}
@@ -142,21 +158,25 @@ impl Screen {
     }
 
     /// Says how a run that broke off can be gone on with.
-    pub fn go_on_hint(&self, id: &RunId) {
-        tell(&format!("`flow show {id}` tells its state"));
+    pub fn broke_off(&self, id: &RunId, go_on: &str) {
+        tell(&format!("run {id} broke off; once the cause below is mended, go on with: {go_on}\n"));
     }
 
     /// Says how the run ended, what failed, what was not started, and how to go on.
-    pub fn ended(&self, report: &Report, format: Format) {
-        let not_started: Vec<&TaskName> =
-            self.names.iter().filter(|name| not_started(report, name)).collect();
-        if format == Format::Json {
+    pub fn ended(&self, report: &Report, go_on: &str) {
+        let in_state = |states: &[TaskState]| -> Vec<&TaskName> {
+            self.names.iter().filter(|name| states.contains(&state_of(report, name))).collect()
+        };
+        let not_started = in_state(&[TaskState::Waiting, TaskState::Ready]);
+        let left = in_state(&[TaskState::Intended]);
+        let unknown = in_state(&[TaskState::Unknown]);
+        if self.json {
             let failures: Vec<_> =
                 report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
             let result = json!({
                 "type": "result", "run": report.run, "workflow": self.workflow,
                 "outcome": outcome_word(report.outcome), "changed": self.changed, "ok": self.ok,
-                "skipped": self.skipped, "failures": failures, "not_started": not_started,
+                "skipped": self.skipped, "failures": failures, "left_at_work": left, "not_started": not_started,
                 "locks_kept": report.locks_kept,
             });
             super::line(&result.to_string());
@@ -165,15 +185,27 @@ impl Screen {
         for (task, error) in &report.failures {
             show_failure(task, error);
         }
+        if !report.failures.is_empty() || !left.is_empty() || !not_started.is_empty() {
+            tell("");
+        }
+        if !left.is_empty() {
+            tell(&format!("left at work: {}; a resume finds out what became of it", list(&left)));
+        }
         if !not_started.is_empty() {
-            tell(&format!("\nnot started: {}", list(&not_started)));
+            tell(&format!("not started: {}", list(&not_started)));
         }
         if !report.locks_kept.is_empty() {
             tell(&format!("still locked for this run: {}", report.locks_kept.join(", ")));
         }
         super::line(&self.summary(report));
-        if matches!(report.outcome, Outcome::Failed | Outcome::Interrupted | Outcome::Undecided) {
-            tell(&format!("go on with: flow resume {}", &report.run.as_str()[..6]));
+        match report.outcome {
+            Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
+            Outcome::Undecided => {
+                tell("see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):");
+                let settled = unknown.iter().map(|task| format!(" --settle {task}=done"));
+                tell(&format!("  {go_on}{}", settled.collect::<String>()));
+            }
+            Outcome::Succeeded | Outcome::Refused | Outcome::Undone => {}
         }
     }
 
@@ -186,48 +218,75 @@ impl Screen {
                 tasks(self.ok + self.skipped)
             );
         }
+        let failed = report.failures.iter().filter(|(task, _)| state_of(report, task) == TaskState::Failed);
+        let failed = failed.count();
+        let unknown = report.failures.len() - failed;
         let mut parts = vec![format!("{} changed", self.changed), format!("{} ok", self.ok)];
         if self.skipped > 0 {
             parts.push(format!("{} skipped", self.skipped));
         }
-        if !report.failures.is_empty() {
-            parts.push(format!("{} failed", report.failures.len()));
+        if failed > 0 {
+            parts.push(format!("{failed} failed"));
+        }
+        if unknown > 0 {
+            parts.push(format!("{unknown} unknown"));
         }
         format!("{name} {} in {time}: {}", outcome_word(report.outcome), parts.join(", "))
     }
 
-    fn at_work(&mut self, task: &TaskName, text: &str) {
+    fn intended(&mut self, task: &TaskName, what: &str) {
+        self.at_work.insert(task.clone(), (Instant::now(), what.to_owned()));
+        self.show_at_work(task, what);
+    }
+
+    /// In plain lines: what a task waits for, where it is news, and not more often than every 10 s.
+    fn tell_progress(&mut self, task: &TaskName, text: &str) {
+        if self.live {
+            return;
+        }
+        let told = self.progress_told.get(task);
+        if told.is_some_and(|(at, before)| before == text || at.elapsed() < PROGRESS_PAUSE) {
+            return;
+        }
+        self.progress_told.insert(task.clone(), (Instant::now(), text.to_owned()));
+        let width = self.width;
+        self.say(&format!("waiting  {:width$}  {text}", task.as_str()));
+    }
+
+    fn show_at_work(&mut self, task: &TaskName, text: &str) {
         if !self.live {
             return;
         }
         let bars = &self.bars;
         let width = self.width;
-        let (_, bar) = self.at_work.entry(task.clone()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {wide_msg}")
+        let bar = self.bars_at_work.entry(task.clone()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner}        {prefix}  {elapsed:>4} {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = bars.add(ProgressBar::new_spinner().with_style(style));
             bar.set_prefix(format!("{:width$}", task.as_str()));
             bar.enable_steady_tick(Duration::from_millis(120));
-            (Instant::now(), bar)
+            bar
         });
         if !text.is_empty() {
             bar.set_message(text.to_owned());
         }
     }
 
+    /// One line for what became of a task; how long it took is said where a person would have noticed.
     fn done(&mut self, task: &TaskName, mark: console::StyledObject<&str>, text: &str) {
-        let mut took = String::new();
-        if let Some((began, bar)) = self.at_work.remove(task) {
+        if let Some(bar) = self.bars_at_work.remove(task) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
-            if began.elapsed() > Duration::from_millis(500) {
-                took = duration(began.elapsed().as_secs_f64());
-            }
         }
+        let took = self.at_work.remove(task).map(|(began, _)| began.elapsed().as_secs_f64());
+        let took = match took.filter(|seconds| *seconds >= 1.0) {
+            Some(seconds) => format!("  ({})", duration(seconds)),
+            None => String::new(),
+        };
         let width = self.width;
         // Padded by hand: a styled text's escape codes would count.
         let pad = " ".repeat(8usize.saturating_sub(console::measure_text_width(&mark.to_string())));
-        self.say(&format!("{mark}{pad} {:width$}  {took:>8}  {text}", task.as_str()));
+        self.say(&format!("{mark}{pad} {:width$}  {text}{took}", task.as_str()));
     }
 
     fn say(&self, text: &str) {
@@ -239,17 +298,15 @@ impl Screen {
     }
 }
 
-fn not_started(report: &Report, name: &TaskName) -> bool {
+fn state_of(report: &Report, name: &TaskName) -> TaskState {
     let state = &report.state;
-    state
-        .shape()
-        .node(name)
-        .is_some_and(|node| matches!(state.task(node), TaskState::Waiting | TaskState::Ready))
+    state.shape().node(name).map_or(TaskState::Waiting, |node| state.task(node))
 }
 
 fn show_failure(task: &TaskName, error: &StepError) {
     tell(&format!("\n{} {task}: {error}", console::style("failed:").for_stderr().red().bold()));
-    if let Some(detail) = &error.detail {
+    // One line of it is in the message already.
+    if let Some(detail) = error.detail.as_ref().filter(|detail| !error.message.ends_with(detail.trim())) {
         for line in detail.trim().lines() {
             tell(&format!("    {line}"));
         }

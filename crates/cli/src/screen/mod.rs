@@ -67,5 +67,10 @@ pub fn duration(seconds: f64) -> String {
 
 /// "1 task", "3 tasks".
 pub fn tasks(count: usize) -> String {
-    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
+    counted(count, "task")
+}
+
+/// "1 step", "3 steps".
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -48,13 +48,13 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     let later = count(|finding| matches!(finding, Finding::KnownAfter(_)));
     let wrong = count(|finding| matches!(finding, Finding::Refused(_) | Finding::Failed(_)));
     let summary = if wrong > 0 {
-        format!("{} can't go ahead as things are", tasks(wrong))
+        format!("{wrong} of {} can't go ahead as things are; nothing was changed", tasks(preview.tasks.len()))
     } else if changes + later == 0 {
         format!("nothing to do: all {} are as they should be", tasks(preview.tasks.len()))
     } else if later == 0 {
         format!("{} to change; nothing was changed yet", tasks(changes))
     } else {
-        format!("{} to change, {later} known only later; nothing was changed yet", tasks(changes))
+        format!("{} to change, {} known only later; nothing was changed yet", tasks(changes), later)
     };
     tell(&format!("\n{workflow}: {summary}"));
     if let (Some(name), true) = (confirmation, changes + later > 0) {

@@ -13,10 +13,17 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct RunId(Arc<str>);
 
+/// Crockford's digits.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
 impl RunId {
+    /// Whether a text could be an id: of its length, in its digits. What isn't must name no file.
+    pub fn is_well_formed(text: &str) -> bool {
+        text.len() == 12 && text.bytes().all(|byte| DIGITS.contains(&byte))
+    }
+
     /// A new id for a run that begins at `seconds` since 1970, told apart by `chance`.
     pub fn new(seconds: i64, chance: u64) -> Self {
-        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let digit = |value: u64, place: u32| char::from(DIGITS[((value >> (5 * place)) & 31) as usize]);
         let age = seconds.unsigned_abs() >> 5;
         let time = (0..7).rev().map(|place| digit(age, place));

@@ -329,7 +329,7 @@ pub enum HostError {
         message: String,
     },
     /// The host's lock is another run's.
-    #[error("{host} is locked by run {} ({}), held by {} since {}", holder.run, holder.workflow, holder.owner, holder.since)]
+    #[error("{host} is locked by run {} ({}), held by {} since {}", holder.run, holder.workflow, holder.owner, holder.since.strftime("%Y-%m-%d %H:%M:%S UTC"))]
     Locked {
         /// The inventory's name.
         host: String,
@@ -361,7 +361,8 @@ impl From<HostError> for StepError {
             HostError::Unreachable { hint, .. } => Self { hint, ..Self::failed(message) },
             HostError::Lost { .. } => Self::lost(message),
             HostError::Locked { holder, .. } => Self::permanent(message).with_hint(format!(
-                "`flow show {0}` tells its state; `flow resume {0}` goes on with it",
+                "where it was started, `flow show {0}` tells its state and `flow resume {0}` goes on with it; \
+                 `flow unlock {0}` takes its locks off if it is given up",
                 holder.run
             )),
             HostError::Fenced { .. } => Self::permanent(message)

@@ -1,0 +1,16 @@
+//! The command line as its user meets it: the real binary, real local hosts, what is printed, what a
+//! shell gets. A test has its own folder, store and hosts; none knows of another.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
+
+mod confirm;
+mod hosts;
+mod interrupted;
+mod json;
+mod looking;
+mod refused;
+mod resume;
+mod run;
+mod secrets;
+mod stores;
+mod support;
