@@ -158,7 +158,8 @@ impl Session {
         let state = &self.journal.state;
         let asked = |node: &NodeId| matches!(state.task(*node), TaskState::Unknown | TaskState::Intended);
         let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(asked) else {
-            let unknown = [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
+            let unknown =
+                [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
             let unknown = unknown.filter_map(|node| state.shape().name(node).cloned()).collect();
             return Err(EngineError::NotAsked { task: task.to_owned(), unknown });
         };
