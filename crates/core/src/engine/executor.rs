@@ -332,7 +332,8 @@ impl Env {
         }
     }
 
-    /// Checks the guards again: on this task's host where they have one there, else wherever they ran.
+    /// Checks the guards again: on this task's host where the step runs on all the guard's hosts, else on all
+    /// of them, as for keys that one host deletes for the whole cluster.
     async fn check_guards(&self, node: NodeId) -> Result<(), StepError> {
         let Some(task) = self.task(node) else { return Ok(()) };
         let step = &self.plan.steps[task.step];
@@ -342,7 +343,7 @@ impl Env {
             let of_task = |n: &&petgraph::graph::NodeIndex| self.plan.graph[**n].task();
             let here = nodes.iter().find(|n| of_task(n).is_some_and(|guard| guard.host == task.host));
             let checked: Vec<_> = match here {
-                Some(one) if task.host.is_some() => vec![*one],
+                Some(one) if task.host.is_some() && step.tasks.len() >= nodes.len() => vec![*one],
                 _ => nodes.clone(),
             };
             let checks = checked.iter().map(|guard| self.check_guard(guard.index() as NodeId));

@@ -375,14 +375,9 @@ async fn give_back(
     outcome: Outcome,
     notices: &mpsc::UnboundedSender<Notice>,
 ) -> Vec<String> {
-    let begun = [TaskState::Done, TaskState::Intended, TaskState::Unknown, TaskState::Failed];
-    let half_done = outcome != Outcome::Succeeded
-        && plan.workflow.whole
-        && begun
-            .iter()
-            .any(|s| state.in_state(*s).any(|node| state.attempt(node) > 0 && *s != TaskState::Failed));
-    let unsettled =
-        [TaskState::Intended, TaskState::Unknown].iter().any(|s| state.in_state(*s).next().is_some());
+    let any = |wanted| state.in_state(wanted).next().is_some();
+    let unsettled = any(TaskState::Intended) || any(TaskState::Unknown);
+    let half_done = plan.workflow.whole && outcome != Outcome::Succeeded && any(TaskState::Done);
     let mut kept = Vec::new();
     if half_done || unsettled {
         kept.extend(hosts.iter().map(|host| host.name.clone()));

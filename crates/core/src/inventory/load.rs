@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::{Inventory, ini, vars_files, yaml};
+use super::vars_files::{self, VarsFiles};
+use super::{Inventory, ini, yaml};
 use crate::workflow::{Code, Diagnostic, Diagnostics, Source};
 
 /// Reads an Ansible inventory, INI or YAML, with the `group_vars` and `host_vars` beside it.
@@ -29,11 +30,12 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
             return Err(Diagnostic::general(Code::INVENTORY, message).help(help).into());
         }
     };
-    if let Err(found) = builder.check_names(&source) {
-        diagnostics.0.extend(found.0);
-    }
+    // A name can lead out of the folders, so that no file is looked for before all are good.
     let folder = path.parent().unwrap_or(Path::new(""));
-    let files = vars_files::read(folder, builder.group_names(), builder.host_names());
+    let files = match builder.check_names(&source) {
+        Ok(()) => vars_files::read(folder, builder.group_names(), builder.host_names()),
+        Err(found) => VarsFiles { diagnostics: found, ..VarsFiles::default() },
+    };
     diagnostics.0.extend(files.diagnostics.0);
     let mut sources = vec![path.to_owned()];
     sources.extend(files.read);
@@ -89,3 +91,6 @@ fn looks_like_yaml(text: &str) -> bool {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with(['#', ';']));
     first.is_some_and(|line| line == "---" || line.starts_with('{') || line.ends_with(':'))
 }
+
+#[cfg(test)]
+mod tests;

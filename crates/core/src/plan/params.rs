@@ -173,7 +173,11 @@ impl Params {
             Diagnostic::at(Code::PARAM, &workflow.source, span, message)
         };
         let Some(default) = &param.default else {
-            let how = if param.kind == ParamKind::Secret { "env:VARIABLE" } else { "VALUE" };
+            let how = match param.kind {
+                ParamKind::Secret => "env:VARIABLE".to_owned(),
+                _ if param.choices.is_empty() => "VALUE".to_owned(),
+                _ => choices(param).join("|"),
+            };
             return Err(at(param.span.clone(), format!("the param `{name}` must be given"))
                 .label(if param.help.is_empty() { "no default".to_owned() } else { param.help.clone() })
                 .help(format!("--set {name}={how}")));
@@ -298,11 +302,6 @@ fn refuse_other_choices(
     if param.choices.is_empty() || param.choices.iter().any(|choice| choice.value == value) {
         return Ok(value);
     }
-    let choices: Vec<String> = param
-        .choices
-        .iter()
-        .map(|choice| choice.value.as_str().map_or_else(|| choice.value.to_string(), str::to_owned))
-        .collect();
     Err(Diagnostic::at(
         Code::PARAM,
         &workflow.source,
@@ -310,7 +309,13 @@ fn refuse_other_choices(
         format!("`{name}` can't be {value}"),
     )
     .label(if param.help.is_empty() { name.to_owned() } else { param.help.clone() })
-    .help(format!("one of: {}", choices.join(", "))))
+    .help(format!("one of: {}", choices(param).join(", "))))
+}
+
+/// The values that a param takes, as they are typed.
+fn choices(param: &Param) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    param.choices.iter().map(|choice| text(&choice.value)).collect()
 }
 
 /// What defaults, `hosts` and `confirm` see: params and the inventory.

@@ -64,3 +64,6 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
     reader.output_names(&workflow.outputs);
     (Some(workflow), reader.finish())
 }
+
+#[cfg(test)]
+mod tests;

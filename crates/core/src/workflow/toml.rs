@@ -132,16 +132,8 @@ fn is_header_of(source: &Source, other: &Span, place: &Span) -> bool {
 /// The parser tells only the second. So that one is given a name of its own and the text is read
 /// again: the first is then its neighbour.
 fn duplicate(source: &Arc<Source>, span: Span) -> Diagnostic {
-    const STAND_IN: &str = "\"\\u0001\"";
-    let written = source.text.get(span.clone()).unwrap_or_default();
-    let text = format!(
-        "{}{STAND_IN}{}",
-        source.text.get(..span.start).unwrap_or_default(),
-        source.text.get(span.end..).unwrap_or_default()
-    );
-    let name = key_text(written);
-    let (table, _) = DeTable::parse_recoverable(&text);
-    let first = find_neighbour(table.get_ref(), span.start, &name);
+    let name = key_text(source.text.get(span.clone()).unwrap_or_default());
+    let first = first_place(source, &span, &name);
     let (code, shown) = match header(source, &span) {
         Some(header) => (Code::ID, header),
         None => (Code::UNKNOWN_KEY, name.as_str()),
@@ -152,6 +144,18 @@ fn duplicate(source: &Arc<Source>, span: Span) -> Diagnostic {
         Some(first) => found.also(first, "first here"),
         None => found,
     }
+}
+
+/// What follows the line counts only where a value goes over several: there the key could come again.
+fn first_place(source: &Source, span: &Span, name: &str) -> Option<Span> {
+    const STAND_IN: &str = "\"\\u0001\"";
+    let (before, after) = (source.text.get(..span.start)?, source.text.get(span.end..)?);
+    let line = &after[..after.find('\n').unwrap_or(after.len())];
+    [line, after].into_iter().find_map(|rest| {
+        let text = format!("{before}{STAND_IN}{rest}");
+        let (table, _) = DeTable::parse_recoverable(&text);
+        find_neighbour(table.get_ref(), span.start, name).filter(|first| first.end <= span.start)
+    })
 }
 
 /// A key without its quotes.

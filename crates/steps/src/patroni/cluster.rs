@@ -87,7 +87,12 @@ impl PatroniCluster {
         }
         if let Some((rest, report)) = members.iter().find(|(_, report)| !report.leads() && !report.follows())
         {
-            return Seen::NotYet(format!("{rest} is {}, {}", report.role, report.state));
+            let paused = if report.paused {
+                "; the cluster is in pause, so Patroni does nothing about it"
+            } else {
+                ""
+            };
+            return Seen::NotYet(format!("{rest} is {}, {}{paused}", report.role, report.state));
         }
         let (leaders, replicas): (Vec<_>, Vec<_>) = members.iter().partition(|(_, report)| report.leads());
         let [(address, leader)] = leaders.as_slice() else {

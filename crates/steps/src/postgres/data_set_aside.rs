@@ -38,7 +38,7 @@ struct Recorded {
 }
 
 /// What is at the place of a data directory.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Data,
     Refused(String),
@@ -50,51 +50,22 @@ impl StepType for DataSetAside {
     const UNDOABLE: bool = true;
 
     fn validate(&self) -> Result<(), String> {
-        let path = &self.data_dir;
-        let plain = path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
-        if !plain || path.trim_matches('/').split('/').count() < 2 {
-            return Err(format!("`{path}` is no absolute path of a data directory"));
-        }
-        Ok(())
+        validate_path(&self.data_dir)
     }
+}
+
+/// An absolute path that isn't near the root.
+pub(super) fn validate_path(path: &str) -> Result<(), String> {
+    let plain = path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
+    if !plain || path.trim_matches('/').split('/').count() < 2 {
+        return Err(format!("`{path}` is no absolute path of a data directory"));
+    }
+    Ok(())
 }
 
 impl DataSetAside {
     fn path(&self) -> &str {
         self.data_dir.trim_end_matches('/')
-    }
-
-    /// The same in every attempt of a run.
-    fn suffix(cx: &Context) -> String {
-        format!(".set-aside-{}-{}", cx.run_started().strftime("%Y%m%dT%H%M%SZ"), cx.run())
-    }
-
-    async fn look(&self, host: &dyn Host) -> Result<Found, StepError> {
-        let path = self.path();
-        let (version, control) = (format!("{path}/PG_VERSION"), format!("{path}/global/pg_control"));
-        let (stat, names, version, control) =
-            tokio::join!(host.stat(path), host.list(path), host.stat(&version), host.stat(&control));
-        let Some(stat) = stat? else { return Ok(Found::Nothing) };
-        let refused = |why: String| Ok(Found::Refused(why));
-        match stat.kind {
-            FileKind::Directory => {}
-            FileKind::Symlink => {
-                let target = stat.target.unwrap_or_default();
-                return refused(format!(
-                    "{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration"
-                ));
-            }
-            _ => return refused(format!("{path} is no directory")),
-        }
-        if names?.unwrap_or_default().is_empty() {
-            return Ok(Found::Nothing);
-        }
-        if version?.is_none() || control?.is_none() {
-            return refused(format!(
-                "{path} is no data directory of PostgreSQL (no PG_VERSION or no global/pg_control), and it isn't empty"
-            ));
-        }
-        Ok(Found::Data)
     }
 
     /// Who still works on it, in words.
@@ -158,6 +129,39 @@ impl DataSetAside {
     }
 }
 
+/// What a run's set-aside directories end in. The same in every attempt of a run.
+pub(super) fn suffix(cx: &Context) -> String {
+    format!(".set-aside-{}-{}", cx.run_started().strftime("%Y%m%dT%H%M%SZ"), cx.run())
+}
+
+/// Looks at what is at the place of a data directory.
+pub(super) async fn look(host: &dyn Host, path: &str) -> Result<Found, StepError> {
+    let (version, control) = (format!("{path}/PG_VERSION"), format!("{path}/global/pg_control"));
+    let (stat, names, version, control) =
+        tokio::join!(host.stat(path), host.list(path), host.stat(&version), host.stat(&control));
+    let Some(stat) = stat? else { return Ok(Found::Nothing) };
+    let refused = |why: String| Ok(Found::Refused(why));
+    match stat.kind {
+        FileKind::Directory => {}
+        FileKind::Symlink => {
+            let target = stat.target.unwrap_or_default();
+            return refused(format!(
+                "{path} is a symbolic link to {target}: name the directory itself in Patroni's configuration"
+            ));
+        }
+        _ => return refused(format!("{path} is no directory")),
+    }
+    if names?.unwrap_or_default().is_empty() {
+        return Ok(Found::Nothing);
+    }
+    if version?.is_none() || control?.is_none() {
+        return refused(format!(
+            "{path} is no data directory of PostgreSQL (no PG_VERSION or no global/pg_control), and it isn't empty"
+        ));
+    }
+    Ok(Found::Data)
+}
+
 /// Where a directory stands that was to be renamed, told by its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -187,7 +191,7 @@ async fn size(host: &dyn Host, path: &str) -> Result<Option<u64>, StepError> {
 impl Step for DataSetAside {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let (found, in_use) = tokio::try_join!(self.look(&*host), self.in_use(&*host))?;
+        let (found, in_use) = tokio::try_join!(look(&*host, self.path()), self.in_use(&*host))?;
         match found {
             Found::Nothing => return Ok(Check::Satisfied(Self::output(None))),
             Found::Refused(why) => return Ok(Check::Refused(why)),
@@ -197,7 +201,7 @@ impl Step for DataSetAside {
         if let Some(why) = in_use.filter(|_| !cx.planning()) {
             return Ok(Check::Refused(why));
         }
-        let moves = match plan(&*host, self.path(), &Self::suffix(cx)).await? {
+        let moves = match plan(&*host, self.path(), &suffix(cx)).await? {
             Ok(moves) => moves,
             Err(why) => return Ok(Check::Refused(why)),
         };

@@ -1,5 +1,6 @@
 //! Expressions and templates: can they be read, and is everything there that they name?
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -26,8 +27,8 @@ struct Place<'p> {
     roots: &'p [&'static str],
     /// The params that it may use; none means all.
     params: Option<Vec<&'p str>>,
-    /// The step it belongs to, and what runs before that.
-    step: Option<(&'p str, Vec<bool>)>,
+    /// The step it belongs to, and, once that was asked for, what runs before it.
+    step: Option<(&'p str, OnceCell<Vec<bool>>)>,
     /// A bare expression rather than a template.
     bare: bool,
 }
@@ -57,7 +58,7 @@ impl Checker<'_> {
                 self.expression(pattern, &hosts.span, &before_hosts("`hosts`"));
             }
             let mut place = Place { what: "a step", roots: &ROOTS, params: None, step: None, bare: false };
-            place.step = Some((name, self.graph.upstream(name)));
+            place.step = Some((name, OnceCell::new()));
             self.arguments_of(step.with.value.values(), &place);
             place.bare = true;
             if let Some(condition) = &step.condition {
@@ -219,7 +220,11 @@ impl Checker<'_> {
                 help: Some("a step sees the outputs of steps before it".to_owned()),
             });
         }
-        let before = self.graph.position(step).is_some_and(|at| upstream[at]);
+        // Most name a step that they need directly; only for others all that is upstream is looked for.
+        let needed =
+            self.workflow.steps.get(*own).is_some_and(|def| def.needs.iter().any(|need| need.value == *step));
+        let upstream = || upstream.get_or_init(|| self.graph.upstream(own));
+        let before = needed || self.graph.position(step).is_some_and(|at| upstream()[at]);
         (!before).then(|| Fault {
             code: Code::NOT_UPSTREAM,
             message: format!("`{own}` uses an output of `{step}`, which needn't have run before it"),
@@ -293,12 +298,22 @@ impl Checker<'_> {
     /// Points into a TOML string, where the string stands in the document as it is; else at all of it.
     fn within(&self, span: &Span, text: &str, range: Option<Range<usize>>, message: String) -> Diagnostic {
         let written = self.workflow.source.text.get(span.clone()).unwrap_or_default();
+        let range = range.map(|range| whole_characters(text, range));
         let place = match (range, written.find(text)) {
             (Some(range), Some(start)) => span.start + start + range.start..span.start + start + range.end,
             _ => span.clone(),
         };
         self.at(Code::EXPRESSION, &place, message)
     }
+}
+
+/// The range with the characters whole in which it begins and ends: the engine counts bytes.
+fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
+    let length = text.len();
+    let start = (0..=range.start.min(length)).rev().find(|at| text.is_char_boundary(*at));
+    let end = (range.end.min(length)..=length).find(|at| text.is_char_boundary(*at));
+    let start = start.unwrap_or_default();
+    start..end.unwrap_or(length).max(start)
 }
 
 /// Where `${{` stands, as users of GitHub Actions write it; a shell has no such thing.

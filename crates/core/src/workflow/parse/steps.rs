@@ -1,5 +1,7 @@
 //! `[steps.NAME]`
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -18,6 +20,7 @@ const MAX_RETRIES: u32 = 1000;
 impl Reader<'_> {
     pub(super) fn steps(&mut self, fields: &Fields) -> IndexMap<String, StepDef> {
         let mut steps = IndexMap::new();
+        let mut spellings: HashMap<String, (String, Span)> = HashMap::new();
         let table = self.table(fields, "steps");
         if table.as_ref().is_none_or(|table| table.value.is_empty()) {
             if !fields.contains_key("steps") || table.is_some() {
@@ -44,7 +47,15 @@ impl Reader<'_> {
                 self.mistyped::<()>(name, field, "a table", Some(&help));
                 continue;
             };
-            self.same_in_expressions(&steps, name, &span);
+            let spelled = name.replace('-', "_");
+            match spellings.get(&spelled) {
+                Some((other, place)) => {
+                    self.same_in_expressions((other.as_str(), place), (name.as_str(), &span), &spelled)
+                }
+                None => {
+                    spellings.insert(spelled, (name.clone(), span.clone()));
+                }
+            }
             let step = self.step(Spanned::new(name.clone(), span), fields);
             steps.insert(name.clone(), step);
         }
@@ -52,19 +63,15 @@ impl Reader<'_> {
     }
 
     /// `a-b` and `a_b` are one name in expressions, so a workflow can't have both.
-    fn same_in_expressions(&mut self, steps: &IndexMap<String, StepDef>, name: &str, span: &Span) {
-        let spelled = name.replace('-', "_");
-        let Some(other) = steps.values().find(|step| step.id.value.replace('-', "_") == spelled) else {
-            return;
-        };
+    fn same_in_expressions(&mut self, other: (&str, &Span), this: (&str, &Span), spelled: &str) {
         let clash = self
             .at(
                 Code::ID,
-                span.clone(),
-                format!("`{name}` and `{}` are the same name in expressions", other.id.value),
+                this.1.clone(),
+                format!("`{}` and `{}` are the same name in expressions", this.0, other.0),
             )
             .label(format!("steps.{spelled}"))
-            .also(other.id.span.clone(), format!("steps.{spelled} too"))
+            .also(other.1.clone(), format!("steps.{spelled} too"))
             .help("expressions write `_` for `-`; give one of the two another name");
         self.push(clash);
     }

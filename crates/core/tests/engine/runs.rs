@@ -1,11 +1,9 @@
-//! The engine's laws, on a world in memory and a real SQLite store.
-
-mod common;
+//! What a run does: barriers, failures, lost answers, stops, guards, resumes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Fault, World, engine, finish, plan, resume, store};
+use crate::world::{Fault, World, engine, finish, plan, resume, store};
 use flow_core::engine::{EngineError, Finding, Notice, Stop};
 use flow_core::run::{Event, Outcome, TaskName, TaskState};
 

@@ -1,7 +1,5 @@
 //! A world in memory for engine tests: step types that count what they do and can be told to fail.
 
-#![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,16 +19,16 @@ use serde::Deserialize;
 
 /// What is established, and how often each thing was done.
 #[derive(Default)]
-pub struct World {
-    pub there: Mutex<BTreeMap<String, String>>,
-    pub effects: Mutex<BTreeMap<String, u32>>,
+pub(crate) struct World {
+    pub(crate) there: Mutex<BTreeMap<String, String>>,
+    pub(crate) effects: Mutex<BTreeMap<String, u32>>,
     /// What the next applies of a thing do instead.
-    pub faults: Mutex<BTreeMap<String, Vec<Fault>>>,
-    pub order: Mutex<Vec<String>>,
+    pub(crate) faults: Mutex<BTreeMap<String, Vec<Fault>>>,
+    pub(crate) order: Mutex<Vec<String>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Fail,
     LoseAnswer,
     LoseRequest,
@@ -40,15 +38,15 @@ pub enum Fault {
 }
 
 impl World {
-    pub fn fault(&self, thing: &str, faults: &[Fault]) {
+    pub(crate) fn fault(&self, thing: &str, faults: &[Fault]) {
         self.faults.lock().unwrap().insert(thing.to_owned(), faults.to_vec());
     }
 
-    pub fn count(&self, thing: &str) -> u32 {
+    pub(crate) fn count(&self, thing: &str) -> u32 {
         self.effects.lock().unwrap().get(thing).copied().unwrap_or(0)
     }
 
-    pub fn total(&self) -> u32 {
+    pub(crate) fn total(&self) -> u32 {
         self.effects.lock().unwrap().values().sum()
     }
 
@@ -68,12 +66,12 @@ impl World {
 /// Establishes a thing.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Make {
+pub(crate) struct Make {
     /// Its name; on a host, `NAME@HOST`.
-    pub thing: String,
+    pub(crate) thing: String,
     /// Its value.
     #[serde(default)]
-    pub value: String,
+    pub(crate) value: String,
 }
 
 impl Make {
@@ -123,9 +121,9 @@ impl StepType for Make {
 /// A bare command: nothing can be looked at, so nothing is known after a crash.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Bare {
+pub(crate) struct Bare {
     /// What is counted.
-    pub thing: String,
+    pub(crate) thing: String,
 }
 
 #[async_trait]
@@ -162,7 +160,7 @@ impl StepType for Bare {
 /// The same as `make`, but destructive.
 #[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Wipe(Make);
+pub(crate) struct Wipe(Make);
 
 #[async_trait]
 impl Step for Wipe {
@@ -180,19 +178,19 @@ impl StepType for Wipe {
     const DESTRUCTIVE: bool = true;
 }
 
-pub fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.add::<Make>().add::<Bare>().add::<Wipe>();
     registry
 }
 
-pub fn engine(world: &Arc<World>) -> Engine {
+pub(crate) fn engine(world: &Arc<World>) -> Engine {
     let mut resources = Resources::default();
     resources.insert(Arc::clone(world));
     Engine::new(registry()).with_resources(resources)
 }
 
-pub fn inventory(hosts: &[&str]) -> Inventory {
+pub(crate) fn inventory(hosts: &[&str]) -> Inventory {
     let mut inventory = Inventory::default();
     for name in hosts {
         let host = Host { name: (*name).to_owned(), vars: serde_json::Map::new() };
@@ -204,7 +202,7 @@ pub fn inventory(hosts: &[&str]) -> Inventory {
     inventory
 }
 
-pub fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Request {
+pub(crate) fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Request {
     let inputs = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     Request {
         bundle: Bundle::single("test.toml", text),
@@ -214,16 +212,16 @@ pub fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Request {
     }
 }
 
-pub fn plan(engine: &Engine, text: &str, hosts: &[&str]) -> Plan {
+pub(crate) fn plan(engine: &Engine, text: &str, hosts: &[&str]) -> Plan {
     Plan::new(request(text, hosts, &[]), engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub fn store(folder: &Path) -> Box<dyn Store> {
+pub(crate) fn store(folder: &Path) -> Box<dyn Store> {
     Box::new(SqliteStore::open(&folder.join("runs.db")).unwrap())
 }
 
 /// Lets a run go to its end.
-pub async fn finish(mut handle: RunHandle) -> (Report, Vec<Event>) {
+pub(crate) async fn finish(mut handle: RunHandle) -> (Report, Vec<Event>) {
     let mut events = Vec::new();
     while let Some(notice) = handle.notices.recv().await {
         if let flow_core::engine::Notice::Event(record) = notice {
@@ -233,6 +231,6 @@ pub async fn finish(mut handle: RunHandle) -> (Report, Vec<Event>) {
     (handle.wait().await.unwrap(), events)
 }
 
-pub fn resume(engine: &Engine, folder: &Path, run: &RunId) -> RunHandle {
+pub(crate) fn resume(engine: &Engine, folder: &Path, run: &RunId) -> RunHandle {
     engine.open(store(folder), run, None).unwrap().resume().unwrap()
 }

@@ -1,0 +1,104 @@
+//! Hosts that are down, rebooted, cut off, or not who they were.
+
+use crate::harness::{Lab, Operator, until};
+
+#[test]
+fn a_recovery_with_a_host_down_is_refused_before_anything_is_changed() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    lab.must(&["kill", "patroni3"]);
+    let there = ["patroni1", "patroni2"];
+    let look = "systemctl show -p MainPID,InvocationID,UnitFileState patroni.service; \
+                ls -d /var/lib/postgresql/[0-9]*/main*; test ! -e /var/lib/flow/lock || echo locked";
+    let before = lab.each(&there, look);
+    let done = operator.recover().wait().ended(3).says(&["patroni3", "198.18.0.13", "nothing was changed"]);
+    assert!(done.changed_nothing());
+    assert_eq!(lab.each(&there, look), before);
+}
+
+#[test]
+fn a_deploy_with_a_host_down_goes_as_far_as_it_can_and_is_resumed_once_it_is_back() {
+    let lab = Lab::bare();
+    let operator = Operator::new(&lab);
+    lab.must(&["kill", "patroni3"]);
+    let done = operator.flow(&["run", "deploy.toml"]).ended(1);
+    let done = done.says(&["no-automatic-cluster@patroni3", "198.18.0.13", "flow resume"]);
+    assert!(!done.text().contains("failed: no-automatic-cluster@patroni1"), "{}", done.text());
+    lab.on("patroni1", "test -e /etc/postgresql-common/createcluster.conf");
+    lab.must(&["boot", "patroni3"]);
+    operator.flow(&["resume"]).ended(0);
+    lab.assert_healthy();
+}
+
+#[test]
+fn a_changed_host_key_is_refused_with_both_fingerprints_and_the_remedy() {
+    let lab = Lab::deployed();
+    let text = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let known = std::fs::read_to_string(lab.file("known_hosts")).unwrap();
+    let mut lines: Vec<String> = known.lines().map(str::to_owned).collect();
+    let key = |line: &str| line.split(' ').skip(1).collect::<Vec<_>>().join(" ");
+    let (right, wrong) = (key(&lines[1]), key(&lines[0]));
+    assert!(lines[1].contains("patroni2"));
+    lines[1] = lines[1].replace(&right, &wrong);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let inventory = text.replace(lab.file("known_hosts").to_str().unwrap(), file.to_str().unwrap());
+    let operator = Operator::with_inventory(&lab, &inventory);
+    let footprint = lab.footprint(None);
+
+    let done = operator.flow(&crate::harness::operator::RECOVER).ended(3);
+    let done = done.says(&["patroni2", "198.18.0.12", "the host key has changed", "ssh-keygen -R"]);
+    for key in [&right, &wrong] {
+        let print = fingerprint(folder.path(), key);
+        assert!(done.text().contains(&print), "{print} is not named: {}", done.text());
+    }
+    assert!(done.changed_nothing());
+    assert_eq!(lab.footprint(None), footprint);
+}
+
+/// `SHA256:...` of a public key, by ssh-keygen.
+fn fingerprint(folder: &std::path::Path, key: &str) -> String {
+    let file = folder.join("key.pub");
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    let output = std::process::Command::new("ssh-keygen").arg("-lf").arg(&file).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_host_rebooted_between_stop_and_set_aside_stays_stopped_and_the_run_ends_well() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let before = lab.before(None);
+    let mut running = operator.recover();
+    running.wait_event("task_done", "stop-leader");
+    running.kill();
+    let leader = lab.key("/service/demo/leader");
+    let host = if leader == "patroni3" { "patroni2" } else { "patroni3" };
+    lab.must(&["kill", host]);
+    lab.must(&["boot", host]);
+    let patroni = lab.on(
+        host,
+        "systemctl is-active patroni.service; systemctl is-enabled patroni.service; pgrep -x postgres; true",
+    );
+    assert_eq!(patroni, "inactive\nmasked", "a reboot brings nothing back");
+    lab.assert_resumes(&operator, &before);
+}
+
+#[test]
+fn a_cable_pulled_in_the_middle_is_told_with_the_host_s_name_and_the_run_goes_on_once_it_is_back() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let before = lab.before(None);
+    let mut running = operator.recover();
+    running.wait_event("task_done", "purge");
+    lab.must(&["cut", "patroni2"]);
+    let done = running.wait();
+    assert!(matches!(done.code(), Some(1 | 4)), "{}", done.text());
+    let done = done.says(&["patroni2"]);
+    assert!(!done.result()["failures"].as_array().unwrap().is_empty());
+    lab.must(&["heal", "patroni2"]);
+    until("the host's sshd", || lab.try_on("patroni2", "true"));
+    lab.assert_resumes(&operator, &before);
+}

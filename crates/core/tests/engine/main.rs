@@ -1,0 +1,7 @@
+//! The engine's laws, on a world in memory and a real SQLite store.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
+
+mod plans;
+mod runs;
+mod world;

@@ -1,0 +1,181 @@
+//! From documents to tasks: workflows as steps, conditions, filters, what is pinned.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::world::{World, engine, finish, inventory, plan, request, store};
+use flow_core::engine::Engine;
+use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request, to_dot, to_mermaid};
+use flow_core::run::Outcome;
+use flow_core::workflow::{Bundle, BundledFile};
+
+const OUTER: &str = r#"
+name = "outer"
+summary = "Uses another workflow, once for each host."
+[params.word]
+type = "string"
+default = "hello"
+[steps.before]
+uses = "make"
+with = { thing = "before", value = "{{ params.word }}" }
+[steps.restart]
+uses = "workflow"
+needs = ["before"]
+hosts = "nodes"
+serial = 1
+tags = ["restart"]
+with = { file = "inner.toml", params = { greeting = "{{ steps.before.value }}" } }
+[steps.after]
+uses = "make"
+needs = ["restart"]
+with = { thing = "after", value = "{{ steps.restart.hosts.n2.said }}" }
+"#;
+
+const INNER: &str = r#"
+name = "inner"
+summary = "Two steps on the host that it is used for."
+[params.greeting]
+type = "string"
+[params.ending]
+type = "string"
+default = "{{ params.greeting }}!"
+[steps.one]
+uses = "make"
+with = { thing = "one", value = "{{ params.ending }} {{ host.name }}" }
+[steps.two]
+uses = "make"
+needs = ["one"]
+if = "host.name != 'n1'"
+with = { thing = "two", value = "{{ steps.one.value }}" }
+[outputs]
+said = "{{ steps.one.value }}"
+"#;
+
+fn nested(hosts: &[&str], filter: Filter) -> Request {
+    let file = |text: &str, name: &str| BundledFile { display: name.to_owned(), text: text.to_owned() };
+    let files = BTreeMap::from([
+        ("outer.toml".to_owned(), file(OUTER, "outer.toml")),
+        ("inner.toml".to_owned(), file(INNER, "inner.toml")),
+    ]);
+    Request {
+        bundle: Bundle { root: "outer.toml".to_owned(), files },
+        inventory: inventory(hosts),
+        inputs: Inputs::default(),
+        filter,
+    }
+}
+
+fn names(plan: &Plan) -> Vec<String> {
+    plan.tasks().iter().map(|task| task.name.to_string()).collect()
+}
+
+fn nested_plan(engine: &Engine, filter: Filter) -> Plan {
+    Plan::new(nested(&["n1", "n2"], filter), engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[tokio::test]
+async fn a_workflow_as_a_step_runs_once_for_each_host_and_leaves_its_declared_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    let engine = engine(&world);
+    let plan = nested_plan(&engine, Filter::default());
+    assert_eq!(
+        names(&plan),
+        ["before", "restart/one@n1", "restart/two@n1", "restart/one@n2", "restart/two@n2", "after"]
+    );
+    let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
+    assert_eq!(report.outcome, Outcome::Succeeded);
+    let there = world.there.lock().unwrap();
+    assert_eq!(there["two@n2"], "hello! n2");
+    assert!(!there.contains_key("two@n1"), "its condition was false");
+    assert_eq!(there["after"], "hello! n2");
+    assert_eq!(
+        *world.order.lock().unwrap(),
+        ["before", "one@n1", "one@n2", "two@n2", "after"],
+        "one host after the other"
+    );
+}
+
+#[test]
+fn what_is_filtered_out_but_needed_must_hold_and_the_rest_is_left_out() {
+    let engine = engine(&Arc::new(World::default()));
+    let tags = Filter { tags: ["restart".to_owned()].into(), ..Filter::default() };
+    let plan = nested_plan(&engine, tags);
+    let must_hold: Vec<String> =
+        plan.tasks().iter().filter(|task| task.must_hold).map(|task| task.name.to_string()).collect();
+    assert_eq!(must_hold, ["before"]);
+    assert!(!names(&plan).contains(&"after".to_owned()));
+    let limit = Filter { limit: Some("n2".to_owned()), ..Filter::default() };
+    let plan = nested_plan(&engine, limit);
+    let must_hold: Vec<String> =
+        plan.tasks().iter().filter(|task| task.must_hold).map(|task| task.name.to_string()).collect();
+    assert_eq!(must_hold, ["restart/one@n1", "restart/two@n1"]);
+}
+
+#[test]
+fn a_plan_made_again_from_what_was_pinned_is_the_same() {
+    let engine = engine(&Arc::new(World::default()));
+    let first = nested_plan(&engine, Filter::default());
+    let text = serde_json::to_string(&first.definition).unwrap();
+    let again = Plan::pinned(serde_json::from_str(&text).unwrap(), None, engine.registry(), [7; 32])
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(names(&first), names(&again));
+    assert_eq!(to_dot(&first), to_dot(&again));
+    assert_eq!(to_mermaid(&first), to_mermaid(&again));
+    assert_eq!(first.definition, again.definition);
+}
+
+#[test]
+fn a_secret_is_pinned_by_its_source_and_fingerprint_and_another_one_is_refused() {
+    let text = r#"
+name = "secret"
+summary = "s"
+[params.password]
+type = "secret"
+default = "{{ group_var('nodes', 'db_password') }}"
+[steps.a]
+uses = "make"
+hosts = "nodes"
+with = { thing = "a", value = "{{ params.password }}" }
+"#;
+    let engine = engine(&Arc::new(World::default()));
+    let with_password = |password: &str| {
+        let mut request = request(text, &["n1"], &[]);
+        let host = flow_core::inventory::Host {
+            name: "n1".to_owned(),
+            vars: serde_json::Map::from_iter([("db_password".to_owned(), password.into())]),
+        };
+        request.inventory.hosts.insert("n1".to_owned(), host.into());
+        request
+    };
+    let key = [7; 32];
+    let plan =
+        Plan::new(with_password("correct horse"), engine.registry(), key).unwrap_or_else(|e| panic!("{e}"));
+    let pinned = serde_json::to_string(&plan.definition).unwrap();
+    assert!(!pinned.contains("correct horse"), "{pinned}");
+    assert!(pinned.contains(&Fingerprinter::new(key).of("correct horse")));
+    assert_eq!(plan.redactor.text("a correct horse"), "a ••••••");
+
+    let again = |password: &str| {
+        let now = with_password(password).inventory;
+        Plan::pinned(serde_json::from_str(&pinned).unwrap(), Some(&now), engine.registry(), key).map(|_| ())
+    };
+    again("correct horse").unwrap_or_else(|e| panic!("{e}"));
+    let refused = again("battery staple").unwrap_err().to_string();
+    assert!(refused.contains("`db_password` of n1 has changed"), "{refused}");
+
+    let weak = Plan::new(with_password("nodes"), engine.registry(), key).map(|_| ()).unwrap_err().to_string();
+    assert!(weak.contains("too easy to guess"), "{weak}");
+}
+
+#[test]
+fn ten_thousand_steps_in_a_row_are_planned_in_proportion() {
+    // No time is asserted; what grows with the square would keep the test from ending.
+    let mut text = String::from("name = \"long\"\nsummary = \"s\"\n");
+    for n in 0..10_000 {
+        let needs = if n == 0 { String::new() } else { format!("needs = [\"s{}\"]\n", n - 1) };
+        text.push_str(&format!("[steps.s{n}]\nuses = \"make\"\n{needs}with = {{ thing = \"t{n}\" }}\n"));
+    }
+    let engine = engine(&Arc::new(World::default()));
+    assert_eq!(plan(&engine, &text, &[]).len(), 10_000);
+}
