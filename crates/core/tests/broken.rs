@@ -251,7 +251,12 @@ struct Template {
     dest: String,
 }
 
-step_type!(Template, "template", const FILES: &'static [&'static str] = &["src"];);
+step_type!(
+    Template,
+    "template",
+    const FILES: &'static [&'static str] = &["src"];,
+    const TEMPLATES: &'static [&'static str] = &["src"];
+);
 
 /// Asks PostgreSQL.
 #[derive(Deserialize, JsonSchema)]

@@ -87,23 +87,22 @@ impl Builder {
 
     /// The groups from one down to another, where it contains that.
     fn path(&self, from: &str, to: &str) -> Option<Vec<String>> {
-        let mut pending = vec![vec![from.to_owned()]];
-        let mut seen = IndexSet::new();
-        while let Some(chain) = pending.pop() {
-            let last = chain.last()?;
-            if last == to {
-                return Some(chain);
-            }
-            if !seen.insert(last.clone()) {
-                continue;
-            }
-            for child in self.groups.get(last).into_iter().flat_map(|group| group.children.keys()) {
-                let mut longer = chain.clone();
-                longer.push(child.clone());
-                pending.push(longer);
+        // Each group that was reached, and by way of which.
+        let mut reached: IndexMap<&str, &str> = IndexMap::from([(from, from)]);
+        let mut at = 0;
+        while let Some((&group, _)) = reached.get_index(at).filter(|_| !reached.contains_key(to)) {
+            at += 1;
+            for child in self.groups.get(group).into_iter().flat_map(|group| group.children.keys()) {
+                reached.entry(child).or_insert(group);
             }
         }
-        None
+        let (mut last, _) = reached.get_key_value(to)?;
+        let mut chain = vec![(*last).to_owned()];
+        while *last != from {
+            last = reached.get(last)?;
+            chain.insert(0, (*last).to_owned());
+        }
+        Some(chain)
     }
 
     pub(super) fn group_names(&self) -> impl Iterator<Item = &str> {

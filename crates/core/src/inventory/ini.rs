@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::builder::{ALL, Builder, UNGROUPED};
 use super::{literal, range, shlex};
@@ -163,7 +163,7 @@ impl Reader<'_> {
     /// What can be told only when all lines are read: groups that are named but nowhere declared,
     /// and groups that contain each other.
     fn settle(&mut self) {
-        let known: Vec<String> = self
+        let known: IndexSet<String> = self
             .builder
             .group_names()
             .filter(|name| self.declared.get(*name).is_none_or(|(_, more)| *more))
@@ -186,7 +186,7 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown_group(&mut self, span: Span, message: String, name: &str, known: &[String]) {
+    fn unknown_group(&mut self, span: Span, message: String, name: &str, known: &IndexSet<String>) {
         let help = match nearest(name, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("add a section [{name}]"),

@@ -23,6 +23,9 @@ pub trait StepType: Step + DeserializeOwned + JsonSchema + 'static {
     const READ_ONLY: bool = false;
     /// Arguments that name a file of the workflow's folder, pinned with the workflow.
     const FILES: &'static [&'static str] = &[];
+    /// Those of [`Self::FILES`] whose text the step renders: it is checked before a run like the
+    /// step's arguments.
+    const TEMPLATES: &'static [&'static str] = &[];
     /// Grows when the meaning of the arguments or of a recorded change does; pinned with a run.
     const VERSION: u32 = 1;
 
@@ -54,6 +57,8 @@ pub struct StepInfo {
     pub read_only: bool,
     /// Arguments that name files pinned with the workflow.
     pub files: &'static [&'static str],
+    /// Those of `files` that are rendered.
+    pub templates: &'static [&'static str],
     /// The version of its arguments' meaning.
     pub version: u32,
     make: fn(Value) -> Result<Box<dyn Step>, ArgumentError>,
@@ -101,6 +106,7 @@ impl Registry {
             undoable: S::UNDOABLE,
             read_only: S::READ_ONLY,
             files: S::FILES,
+            templates: S::TEMPLATES,
             version: S::VERSION,
             make,
         };

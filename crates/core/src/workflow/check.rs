@@ -5,6 +5,7 @@ mod arguments;
 mod expressions;
 mod graph;
 mod includes;
+mod names;
 mod schema;
 mod tokens;
 
@@ -12,24 +13,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::expr::Evaluator;
-use super::{Code, Diagnostic, Diagnostics, Span, Workflow};
+use super::{Bundle, Code, Diagnostic, Diagnostics, Span, Workflow};
 use crate::step::Registry;
 use graph::Graph;
 
-/// Checks every workflow of `files`, which belong together; `root` is the one that is run.
+/// Checks every workflow of a bundle, which were read before.
 pub(super) fn check(
-    root: &str,
+    bundle: &Bundle,
     files: &BTreeMap<String, Arc<Workflow>>,
     registry: &Registry,
     diagnostics: &mut Diagnostics,
 ) {
     let evaluator = Evaluator::new();
-    includes::circles(root, files, diagnostics);
+    includes::circles(&bundle.root, files, diagnostics);
     let destructive = includes::destructive(files, registry);
     for workflow in files.values() {
         let graph = Graph::new(workflow);
         let mut checker = Checker {
             workflow,
+            bundle,
             files,
             registry,
             evaluator: &evaluator,
@@ -47,6 +49,7 @@ pub(super) fn check(
 /// One workflow while it is checked.
 struct Checker<'c> {
     workflow: &'c Workflow,
+    bundle: &'c Bundle,
     files: &'c BTreeMap<String, Arc<Workflow>>,
     registry: &'c Registry,
     evaluator: &'c Evaluator,

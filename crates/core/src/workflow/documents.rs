@@ -48,7 +48,7 @@ impl Documents {
             pending.extend(included(&workflow).map(|(file, _)| file.to_owned()));
             entry.insert(Arc::new(workflow));
         }
-        check::check(&bundle.root, &files, registry, &mut diagnostics);
+        check::check(bundle, &files, registry, &mut diagnostics);
         match files.get(&bundle.root) {
             Some(root) => {
                 let root = Arc::clone(root);
@@ -108,7 +108,8 @@ fn included(workflow: &Workflow) -> impl Iterator<Item = (&str, &Argument)> {
     workflow.steps.values().filter_map(included_file)
 }
 
-fn literal_text(argument: &Argument) -> Option<(&str, &Argument)> {
+/// The text of an argument that is known before the run.
+pub(super) fn literal_text(argument: &Argument) -> Option<(&str, &Argument)> {
     match &argument.kind {
         ArgumentKind::Text(text) if !expr::is_template(text) => Some((text, argument)),
         _ => None,

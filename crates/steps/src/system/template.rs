@@ -40,6 +40,7 @@ impl StepType for Template {
     const NAME: &'static str = "template";
     const UNDOABLE: bool = true;
     const FILES: &'static [&'static str] = &["src"];
+    const TEMPLATES: &'static [&'static str] = &["src"];
 
     fn validate(&self) -> Result<(), String> {
         validate_path(&self.path)?;

@@ -193,12 +193,10 @@ impl<'c> Checker<'c> {
                 .help(format!("the choices are {}", shown.join(", ")));
             self.push(outside);
         }
-        if param.kind == ParamKind::Secret
-            && given.as_str().is_some_and(|text| !text.starts_with("env:") && !text.starts_with("file:"))
-        {
+        if param.kind == ParamKind::Secret {
             let bare = self
                 .at(Code::TYPE, &value.span, "a secret must not stand in a workflow")
-                .help("name where it is read from: \"env:NAME\" or \"file:PATH\", or pass a secret param on");
+                .help(format!("pass a param of the type `secret` on: {name} = \"{{{{ params.NAME }}}}\""));
             self.push(bare);
         }
     }

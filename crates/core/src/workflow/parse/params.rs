@@ -107,12 +107,13 @@ impl Reader<'_> {
         if kind == ParamKind::Secret
             && let ArgumentKind::Text(text) = &default.kind
             && !expr::is_template(text)
-            && !text.starts_with("env:")
-            && !text.starts_with("file:")
         {
             let bare = self
                 .at(Code::TYPE, default.span.clone(), "a secret must not stand in a workflow")
-                .help("name where it is read from: \"env:NAME\" or \"file:PATH\", or a variable of the inventory");
+                .help(
+                    "take it from the inventory, \"{{ group_var('GROUP', 'NAME') }}\", or leave the default out and \
+                     give it as --set NAME=env:VARIABLE or --set NAME=file:PATH",
+                );
             self.push(bare);
         }
         if !choices.is_empty() && !default.is_dynamic() {

@@ -33,7 +33,7 @@ default = "keep"
 
 [params.password]
 type = "secret"
-default = "env:PGPASSWORD"
+default = "{{ group_var('promoters', 'password') }}"
 
 [params.names]
 type = "list"
