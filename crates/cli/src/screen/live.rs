@@ -1,6 +1,7 @@
 //! A run as it goes on: on a terminal a line for each task at work below the lines of what is done;
 //! elsewhere plain lines; with `--output json` each event as a line on standard output.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,10 @@ impl Screen {
                 self.done(&task, console::style("ok").green(), "");
             }
             Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
+            Event::TaskDone { by: Some(_), .. } => {
+                self.changed += 1;
+                self.done(&task, console::style("changed").yellow(), "as you say");
+            }
             Event::TaskDone { .. } => {
                 self.changed += 1;
                 let what = self.at_work.get(&task).map(|(_, what)| what.clone()).unwrap_or_default();
@@ -139,7 +144,8 @@ impl Screen {
     /// Shows what is no event.
     pub fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Started { task, .. } => self.show_at_work(task, ""),
+            Notice::Started { task, attempt: 1 } => self.show_at_work(task, "checking"),
+            Notice::Started { task, attempt } => self.show_at_work(task, &format!("attempt {attempt}")),
             Notice::Progress { task, text } => {
                 if self.json {
                     super::line(&json!({ "type": "progress", "task": task, "text": text }).to_string());
@@ -183,7 +189,8 @@ impl Screen {
             return;
         }
         for (task, error) in &report.failures {
-            show_failure(task, error);
+            let mark = if state_of(report, task) == TaskState::Unknown { "unknown:" } else { "failed:" };
+            show_failure(mark, task, error);
         }
         if !report.failures.is_empty() || !left.is_empty() || !not_started.is_empty() {
             tell("");
@@ -201,7 +208,9 @@ impl Screen {
         match report.outcome {
             Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
             Outcome::Undecided => {
-                tell("see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):");
+                tell(
+                    "see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):",
+                );
                 let settled = unknown.iter().map(|task| format!(" --settle {task}=done"));
                 tell(&format!("  {go_on}{}", settled.collect::<String>()));
             }
@@ -286,7 +295,19 @@ impl Screen {
         let width = self.width;
         // Padded by hand: a styled text's escape codes would count.
         let pad = " ".repeat(8usize.saturating_sub(console::measure_text_width(&mark.to_string())));
-        self.say(&format!("{mark}{pad} {:width$}  {text}{took}", task.as_str()));
+        let begin = format!("{mark}{pad} {:width$}  ", task.as_str());
+        let text = self.fitting(text, &begin, &took);
+        self.say(&format!("{begin}{text}{took}"));
+    }
+
+    /// A text cut so that its line fits the terminal. Errors are told whole again at the end.
+    fn fitting<'t>(&self, text: &'t str, begin: &str, end: &str) -> Cow<'t, str> {
+        if !self.live {
+            return text.into();
+        }
+        let around = console::measure_text_width(begin) + end.len();
+        let columns = usize::from(console::Term::stderr().size().1);
+        console::truncate_str(text, columns.saturating_sub(around).max(20), "…")
     }
 
     fn say(&self, text: &str) {
@@ -303,8 +324,8 @@ fn state_of(report: &Report, name: &TaskName) -> TaskState {
     state.shape().node(name).map_or(TaskState::Waiting, |node| state.task(node))
 }
 
-fn show_failure(task: &TaskName, error: &StepError) {
-    tell(&format!("\n{} {task}: {error}", console::style("failed:").for_stderr().red().bold()));
+fn show_failure(mark: &str, task: &TaskName, error: &StepError) {
+    tell(&format!("\n{} {task}: {error}", console::style(mark).for_stderr().red().bold()));
     // One line of it is in the message already.
     if let Some(detail) = error.detail.as_ref().filter(|detail| !error.message.ends_with(detail.trim())) {
         for line in detail.trim().lines() {

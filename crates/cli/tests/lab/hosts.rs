@@ -1,6 +1,8 @@
 //! Hosts that are down, rebooted, cut off, or not who they were.
 
-use crate::harness::{Lab, Operator, until};
+use crate::harness::{Lab, Operator, PROMOTERS, until};
+use crate::killed::drop_connections;
+use crate::locks::let_go;
 
 #[test]
 fn a_recovery_with_a_host_down_is_refused_before_anything_is_changed() {
@@ -101,4 +103,31 @@ fn a_cable_pulled_in_the_middle_is_told_with_the_host_s_name_and_the_run_goes_on
     lab.must(&["heal", "patroni2"]);
     until("the host's sshd", || lab.try_on("patroni2", "true"));
     lab.assert_resumes(&operator, &before);
+}
+
+#[test]
+fn a_detached_command_outlives_its_connection_and_is_not_run_twice() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let workflow = operator.write(
+        "long.toml",
+        r#"
+name = "long"
+summary = "A command that takes long."
+
+[steps.long]
+uses = "command"
+hosts = "promoters"
+with = { script = "echo once >>/root/runs; until [ -e /var/tmp/go ]; do sleep 0.1; done", creates = "/var/tmp/go", detached = true }
+"#,
+    );
+    let mut running = operator.start(&["run", &workflow, "--output", "json"]);
+    running.wait_events("task_intended", "long", 3);
+    for host in PROMOTERS {
+        until("the command's start", || lab.try_on(host, "test -e /root/runs"));
+        drop_connections(&lab, host);
+    }
+    let_go(&lab);
+    running.wait().ended(0);
+    assert!(lab.on_all("cat /root/runs").values().all(|runs| runs == "once"));
 }

@@ -136,7 +136,7 @@ fn killed_again_and_again_at_each_new_stage() {
 }
 
 /// Ends the SSH sessions on a host, those that work for flow among them.
-fn drop_connections(lab: &Lab, host: &str) {
+pub fn drop_connections(lab: &Lab, host: &str) {
     lab.on(host, "for pid in $(pgrep -x sshd -P $(cat /run/sshd.pid)); do kill -KILL $pid; done");
 }
 
