@@ -104,36 +104,36 @@ impl Screen {
         match &record.event {
             Event::TaskSkipped { why, .. } => {
                 self.skipped += 1;
-                self.done(&task, console::style("skipped").dim(), why);
+                self.done(&task, &console::style("skipped").dim(), why);
             }
             Event::TaskSatisfied { .. } => {
                 self.ok += 1;
-                self.done(&task, console::style("ok").green(), "");
+                self.done(&task, &console::style("ok").green(), "");
             }
             Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
             Event::TaskDone { by: Some(_), .. } => {
                 self.changed += 1;
-                self.done(&task, console::style("changed").yellow(), "as you say");
+                self.done(&task, &console::style("changed").yellow(), "as you say");
             }
             Event::TaskDone { .. } => {
                 self.changed += 1;
                 let what = self.at_work.get(&task).map(|(_, what)| what.clone()).unwrap_or_default();
-                self.done(&task, console::style("changed").yellow(), &what);
+                self.done(&task, &console::style("changed").yellow(), &what);
             }
             Event::TaskFailed { error, retry_in_ms: Some(wait), .. } => {
                 let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
-                self.done(&task, console::style("retrying").magenta(), &text);
+                self.done(&task, &console::style("retrying").magenta(), &text);
             }
             Event::TaskFailed { error, .. } => {
-                self.done(&task, console::style("failed").red(), &error.message)
+                self.done(&task, &console::style("failed").red(), &error.message);
             }
             Event::TaskUnknown { error, .. } => {
-                self.done(&task, console::style("unknown").red().bold(), &error.message);
+                self.done(&task, &console::style("unknown").red().bold(), &error.message);
             }
             Event::TaskNotDone { .. } => {
                 self.done(
                     &task,
-                    console::style("not done").dim(),
+                    &console::style("not done").dim(),
                     "the earlier attempt had no effect; again",
                 );
             }
@@ -282,7 +282,7 @@ impl Screen {
     }
 
     /// One line for what became of a task; how long it took is said where a person would have noticed.
-    fn done(&mut self, task: &TaskName, mark: console::StyledObject<&str>, text: &str) {
+    fn done(&mut self, task: &TaskName, mark: &console::StyledObject<&str>, text: &str) {
         if let Some(bar) = self.bars_at_work.remove(task) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
