@@ -229,6 +229,39 @@ with = { thing = "wipe" }
 }
 
 #[tokio::test]
+async fn a_task_that_stands_for_all_hosts_is_kept_back_by_a_guard_on_any_of_them() {
+    let text = r#"
+name = "guarded"
+summary = "s"
+confirm = "yes"
+[steps.stopped]
+uses = "make"
+hosts = "nodes"
+with = { thing = "stopped" }
+[steps.other]
+uses = "make"
+needs = ["stopped"]
+with = { thing = "other" }
+[steps.wipe]
+uses = "wipe"
+needs = ["other"]
+guards = ["stopped"]
+hosts = "nodes[0]"
+with = { thing = "wipe" }
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    world.fault("other", &[Fault::Fail]);
+    let engine = engine(&world);
+    let run = engine.start(plan(&engine, text, &["n1", "n2"]), store(folder.path()), Some("yes")).unwrap();
+    let (report, _) = finish(run).await;
+    world.there.lock().unwrap().remove("stopped@n2");
+    let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
+    assert!(report.failures[0].1.message.contains("stopped@n2 no longer holds"), "{}", report.failures[0].1);
+    assert_eq!(world.count("wipe@n1"), 0);
+}
+
+#[tokio::test]
 async fn serial_batches_start_one_after_another_and_a_failed_batch_keeps_the_rest_from_starting() {
     let folder = tempfile::tempdir().unwrap();
     let world = Arc::new(World::default());

@@ -1,5 +1,8 @@
 //! A store that ends its process by SIGKILL just before or just after an event is durable.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use flow_core::run::{Event, Record, RunId};
 use flow_core::store::{Claim, NewRun, RunRow, SqliteStore, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -27,8 +30,9 @@ pub(crate) enum Kill {
     Task { task: String, point: Point },
     /// Before or after the n-th commit of this process becomes durable, whatever is in it.
     Commit { number: usize, before: bool },
-    /// At a point of a task, but only stopped (SIGSTOP): it may wake up later.
-    Stop { task: String, point: Point },
+    /// At a point of a task, but it only falls asleep: it makes a file `asleep` in this folder, and
+    /// goes on once there is a file `wake`.
+    Sleep { task: String, point: Point, folder: PathBuf },
 }
 
 impl Kill {
@@ -40,7 +44,7 @@ impl Kill {
     fn due(&self, commit: usize, records: &[Record]) -> Option<bool> {
         let (task, point) = match self {
             Self::Commit { number, before } => return (*number == commit).then_some(*before),
-            Self::Task { task, point } | Self::Stop { task, point } => (task, point),
+            Self::Task { task, point } | Self::Sleep { task, point, .. } => (task, point),
         };
         let intent = matches!(point, Point::BeforeIntent | Point::AfterIntent);
         let before = matches!(point, Point::BeforeIntent | Point::AfterEffect);
@@ -58,14 +62,26 @@ impl Kill {
         found.then_some(before)
     }
 
-    /// Ends this process at once: nothing is flushed, no destructor runs. Or stops it.
+    /// Ends this process at once: nothing is flushed, no destructor runs. Or sends it to sleep.
     fn strike(&self) {
-        let signal = if matches!(self, Self::Stop { .. }) { "-STOP" } else { "-KILL" };
+        if let Self::Sleep { folder, .. } = self {
+            std::fs::write(folder.join("asleep"), "").unwrap();
+            wait_for(&folder.join("wake"));
+            return;
+        }
         let me = std::process::id().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &me]).status().unwrap().success());
-        if signal == "-KILL" {
+        assert!(std::process::Command::new("kill").args(["-KILL", &me]).status().unwrap().success());
+        // The signal is on its way; nothing more happens on this thread.
+        loop {
             std::thread::park();
         }
+    }
+}
+
+/// Waits until there is such a file.
+pub(crate) fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

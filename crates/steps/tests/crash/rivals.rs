@@ -1,11 +1,9 @@
 //! Two processes at once: on one run, on one set of hosts, and one that slept through the other's work.
 
-use std::process::Command;
-
 use flow_core::store::Store;
 
 use crate::case::{Case, Ended, each};
-use crate::killing_store::{Kill, Point};
+use crate::killing_store::{Kill, Point, wait_for};
 use crate::recovery::reference;
 
 fn killed_at(task: &str, point: Point) -> Case {
@@ -48,17 +46,18 @@ fn another_run_on_the_hosts_is_refused_until_the_interrupted_one_has_ended() {
     case.end().assert_equal(&reference().end, &case, "the interrupted run");
 }
 
-/// A process stops at a point; another with a copy of its store takes the run over and ends it; then
-/// the first one wakes up.
+/// A process falls asleep at a point; another with a copy of its store takes the run over and ends it;
+/// then the first one wakes up.
 fn sleeper(task: &str, point: Point) {
     let mut case = Case::recovery(&reference().broken);
-    // One task at a time: none is stopped in the midst of a call, with the world's file locked.
+    // One task at a time: while it sleeps, nothing else goes on in it.
     case.job.concurrency = 1;
-    // Woken, it waits for the new leader to go; that needn't take a minute.
+    // Woken, its purge waits for the new leader to go; that needn't take a minute.
     let purge = "uses = \"etcd.prefix_absent\"\n".to_owned();
     case.job.edit = Some((purge.clone(), purge + "timeout = \"300ms\"\n"));
-    let mut sleeper = case.spawn(Some(&Kill::Stop { task: task.to_owned(), point }));
-    wait_until_stopped(sleeper.id());
+    let (task, folder) = (task.to_owned(), case.path().to_owned());
+    let mut sleeper = case.spawn(Some(&Kill::Sleep { task: task.clone(), point, folder }));
+    wait_for(&case.path().join("asleep"));
     let second = Case::beside(&case);
     for file in ["runs.db", "runs.db-wal", "runs.db.key"] {
         std::fs::copy(case.path().join(file), second.path().join(file)).unwrap();
@@ -66,21 +65,9 @@ fn sleeper(task: &str, point: Point) {
     let story = format!("another took over at {task}, {point:?}");
     second.finish(&story);
     second.end().assert_equal(&reference().end, &second, &story);
-
-    let woken = Command::new("kill").args(["-CONT", &sleeper.id().to_string()]).status().unwrap();
-    assert!(woken.success());
+    std::fs::write(case.path().join("wake"), "").unwrap();
     sleeper.wait().unwrap();
-    second.end().assert_equal(&reference().end, &second, "after the first one woke up");
-}
-
-fn wait_until_stopped(pid: u32) {
-    let stopped = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        status.lines().any(|line| line.starts_with("State:") && line.contains("stopped"))
-    };
-    while !stopped() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    second.end().assert_equal(&reference().end, &case, "after the first one woke up");
 }
 
 #[test]
