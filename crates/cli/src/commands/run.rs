@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write};
 use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
 
-use crate::args::{Global, RunArgs};
 use super::runs::resume_command;
+use crate::args::{Global, RunArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};

@@ -100,7 +100,8 @@ fn add_waiting(store: &dyn Store, row: &RunRow, tasks: &mut BTreeMap<String, Row
     };
     let Ok(names) = Plan::outline(definition, &Arc::new(context::registry())) else { return };
     for (place, name) in names.iter().enumerate() {
-        let task = tasks.entry(name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
+        let task =
+            tasks.entry(name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
         task.place = place;
     }
 }

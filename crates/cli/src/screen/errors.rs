@@ -52,14 +52,14 @@ fn show_engine(error: &EngineError) -> Value {
         }
         EngineError::History { .. } | EngineError::Definition { .. } => (
             error.to_string(),
-            Some("it was written by another version of flow, or damaged; keep a copy of the store".to_owned()),
+            Some(
+                "it was written by another version of flow, or damaged; keep a copy of the store".to_owned(),
+            ),
             None,
         ),
-        EngineError::Broken(_) => (
-            error.to_string(),
-            Some("`flow resume` goes on with it; please report this".to_owned()),
-            None,
-        ),
+        EngineError::Broken(_) => {
+            (error.to_string(), Some("`flow resume` goes on with it; please report this".to_owned()), None)
+        }
     };
     told(&message, hint.as_deref(), detail.as_deref())
 }

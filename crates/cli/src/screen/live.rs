@@ -201,7 +201,9 @@ impl Screen {
         match report.outcome {
             Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
             Outcome::Undecided => {
-                tell("see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):");
+                tell(
+                    "see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):",
+                );
                 let settled = unknown.iter().map(|task| format!(" --settle {task}=done"));
                 tell(&format!("  {go_on}{}", settled.collect::<String>()));
             }

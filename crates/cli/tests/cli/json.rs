@@ -43,8 +43,17 @@ fn a_run_gives_one_object_a_line_and_ends_with_its_result() {
     assert_eq!(
         fields(result),
         [
-            "type", "run", "workflow", "outcome", "changed", "ok", "skipped", "failures", "left_at_work",
-            "not_started", "locks_kept"
+            "type",
+            "run",
+            "workflow",
+            "outcome",
+            "changed",
+            "ok",
+            "skipped",
+            "failures",
+            "left_at_work",
+            "not_started",
+            "locks_kept"
         ]
     );
     assert_eq!(result["outcome"], "failed");
@@ -53,7 +62,10 @@ fn a_run_gives_one_object_a_line_and_ends_with_its_result() {
     place.file("room", "");
     let resumed = place.flow("resume --output json").exits(0).objects();
     assert_eq!(resumed.last().unwrap()["outcome"], "succeeded");
-    assert!(resumed.iter().all(|object| object["event"]["task"] != "first@web1"), "done before, and told again");
+    assert!(
+        resumed.iter().all(|object| object["event"]["task"] != "first@web1"),
+        "done before, and told again"
+    );
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn the_help_names_every_command_and_exit_code() {
 fn the_documentation_lists_the_exit_codes_of_the_help() {
     let help = Place::new().flow("--help").exits(0).out;
     let docs = include_str!("../../../../docs/json.md");
-    let codes = help.lines().skip_while(|line| *line != "Exit codes:").skip(1).take_while(|line| !line.is_empty());
+    let codes =
+        help.lines().skip_while(|line| *line != "Exit codes:").skip(1).take_while(|line| !line.is_empty());
     let mut count = 0;
     for line in codes {
         let (code, text) = line.trim().split_once("  ").unwrap();
@@ -75,7 +76,10 @@ fn the_documentation_lists_the_exit_codes_of_the_help() {
         assert!(docs.contains(&row), "docs/json.md lacks: {row}");
         count += 1;
     }
-    assert_eq!(docs.lines().filter(|line| line.starts_with("| ") && line[2..3].parse::<u8>().is_ok()).count(), count);
+    assert_eq!(
+        docs.lines().filter(|line| line.starts_with("| ") && line[2..3].parse::<u8>().is_ok()).count(),
+        count
+    );
 }
 
 #[test]
@@ -192,7 +196,9 @@ fn a_step_type_is_shown_with_its_arguments() {
     let place = Place::new();
     let list = place.flow("steps").exits(0).out;
     assert!(list.contains("Runs a shell script on the host."), "{list}");
-    assert!(list.lines().any(|line| line.starts_with("etcd.prefix_absent") && line.ends_with("[destructive]")));
+    assert!(
+        list.lines().any(|line| line.starts_with("etcd.prefix_absent") && line.ends_with("[destructive]"))
+    );
     assert_snapshot!(place.flow("steps directory").exits(0), @r#"
     $ flow steps directory
     1| directory

@@ -58,14 +58,16 @@ fn a_beginning_that_several_runs_share_is_refused_and_they_are_named() {
     place.file("make.toml", MAKE);
     place.flow("run make.toml").exits(0);
     place.flow("run make.toml").exits(0);
-    let ids: Vec<String> =
-        place.runs().iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect();
+    let ids: Vec<String> = place.runs().iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect();
     // The empty beginning is every run's.
     let mut command = place.command("show");
     let ran = command.arg("").output().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(3), "{said}");
-    assert!(said.contains("2 runs begin with ``") && ids.iter().all(|id| said.contains(id.as_str())), "{said}");
+    assert!(
+        said.contains("2 runs begin with ``") && ids.iter().all(|id| said.contains(id.as_str())),
+        "{said}"
+    );
 }
 
 #[test]

@@ -45,7 +45,11 @@ fn a_secret_on_the_command_line_is_refused() {
     let place = place();
     let refused = place.flow(&format!("run secret.toml --set password={SECRET}")).exits(3);
     assert!(!refused.err.contains(SECRET));
-    assert!(refused.err.contains("--set password=env:VARIABLE or --set password=file:PATH"), "{}", refused.err);
+    assert!(
+        refused.err.contains("--set password=env:VARIABLE or --set password=file:PATH"),
+        "{}",
+        refused.err
+    );
     place.flow("run secret.toml --set password=env:UNSET").exits(3).says("UNSET is not set");
     place.flow("run secret.toml --set password=file:missing").exits(3).says("missing can't be read");
 }

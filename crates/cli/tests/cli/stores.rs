@@ -56,7 +56,9 @@ fn stores_are_readable_by_their_owner_only() {
     let place = Place::new();
     place.file("make.toml", MAKE);
     place.flow("run make.toml").exits(0);
-    for (name, mode) in [("state/flow", 0o700), ("state/flow/runs.db", 0o600), ("state/flow/runs.db.key", 0o600)] {
+    for (name, mode) in
+        [("state/flow", 0o700), ("state/flow/runs.db", 0o600), ("state/flow/runs.db.key", 0o600)]
+    {
         let found = fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(found, mode, "{name}");
     }
@@ -70,7 +72,10 @@ impl Disk {
         let path = place.path("disk");
         fs::create_dir(&path).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a small disk: run it as root");
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "this test mounts a small disk: run it as root"
+        );
         Self(path)
     }
 

@@ -249,7 +249,11 @@ fn steady(text: &str, folder: &Path) -> String {
         let (mark, rest) = line.split_once(' ')?;
         let task = rest.trim_start().split(' ').next()?;
         let of_task = ["changed", "ok", "failed", "skipped", "retrying"].contains(&mark);
-        if of_task { task.split_once('@').map(|(step, host)| (step.to_owned(), host.to_owned())) } else { None }
+        if of_task {
+            task.split_once('@').map(|(step, host)| (step.to_owned(), host.to_owned()))
+        } else {
+            None
+        }
     };
     let same_step = |a: &String, b: &String| step(a).zip(step(b)).is_some_and(|(a, b)| a.0 == b.0);
     let mut steady = Vec::new();

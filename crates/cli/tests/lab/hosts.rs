@@ -101,7 +101,8 @@ fn a_cable_pulled_in_the_middle_is_told_with_the_host_s_name_and_the_run_goes_on
     let result = done.result();
     let told = |failure: &serde_json::Value| {
         let message = failure["error"]["message"].as_str().unwrap_or_default();
-        failure["task"].as_str().is_some_and(|task| task.ends_with("@patroni2")) && message.contains("patroni2")
+        failure["task"].as_str().is_some_and(|task| task.ends_with("@patroni2"))
+            && message.contains("patroni2")
     };
     assert!(result["failures"].as_array().unwrap().iter().any(told), "{result:#}");
     lab.must(&["heal", "patroni2"]);

@@ -20,7 +20,8 @@ fn ctrl_c_once_lets_what_runs_finish_keeps_the_locks_and_is_resumed() {
         "{}",
         done.text()
     );
-    let later = |event: &serde_json::Value| event["task"].as_str().is_some_and(|task| task.starts_with("set-aside"));
+    let later =
+        |event: &serde_json::Value| event["task"].as_str().is_some_and(|task| task.starts_with("set-aside"));
     assert!(!done.events.iter().any(later), "nothing new was started: {}", done.text());
 
     let run = operator.runs()[0].0.clone();
