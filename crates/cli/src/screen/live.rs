@@ -1,6 +1,7 @@
 //! A run as it goes on: on a terminal a line for each task at work below the lines of what is done;
 //! elsewhere plain lines; with `--output json` each event as a line on standard output.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -103,32 +104,36 @@ impl Screen {
         match &record.event {
             Event::TaskSkipped { why, .. } => {
                 self.skipped += 1;
-                self.done(&task, console::style("skipped").dim(), why);
+                self.done(&task, &console::style("skipped").dim(), why);
             }
             Event::TaskSatisfied { .. } => {
                 self.ok += 1;
-                self.done(&task, console::style("ok").green(), "");
+                self.done(&task, &console::style("ok").green(), "");
             }
             Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
+            Event::TaskDone { by: Some(_), .. } => {
+                self.changed += 1;
+                self.done(&task, &console::style("changed").yellow(), "as you say");
+            }
             Event::TaskDone { .. } => {
                 self.changed += 1;
                 let what = self.at_work.get(&task).map(|(_, what)| what.clone()).unwrap_or_default();
-                self.done(&task, console::style("changed").yellow(), &what);
+                self.done(&task, &console::style("changed").yellow(), &what);
             }
             Event::TaskFailed { error, retry_in_ms: Some(wait), .. } => {
                 let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
-                self.done(&task, console::style("retrying").magenta(), &text);
+                self.done(&task, &console::style("retrying").magenta(), &text);
             }
             Event::TaskFailed { error, .. } => {
-                self.done(&task, console::style("failed").red(), &error.message)
+                self.done(&task, &console::style("failed").red(), &error.message);
             }
             Event::TaskUnknown { error, .. } => {
-                self.done(&task, console::style("unknown").red().bold(), &error.message);
+                self.done(&task, &console::style("unknown").red().bold(), &error.message);
             }
             Event::TaskNotDone { .. } => {
                 self.done(
                     &task,
-                    console::style("not done").dim(),
+                    &console::style("not done").dim(),
                     "the earlier attempt had no effect; again",
                 );
             }
@@ -139,7 +144,8 @@ impl Screen {
     /// Shows what is no event.
     pub fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Started { task, .. } => self.show_at_work(task, ""),
+            Notice::Started { task, attempt: 1 } => self.show_at_work(task, "checking"),
+            Notice::Started { task, attempt } => self.show_at_work(task, &format!("attempt {attempt}")),
             Notice::Progress { task, text } => {
                 if self.json {
                     super::line(&json!({ "type": "progress", "task": task, "text": text }).to_string());
@@ -183,7 +189,8 @@ impl Screen {
             return;
         }
         for (task, error) in &report.failures {
-            show_failure(task, error);
+            let mark = if state_of(report, task) == TaskState::Unknown { "unknown:" } else { "failed:" };
+            show_failure(mark, task, error);
         }
         if !report.failures.is_empty() || !left.is_empty() || !not_started.is_empty() {
             tell("");
@@ -275,7 +282,7 @@ impl Screen {
     }
 
     /// One line for what became of a task; how long it took is said where a person would have noticed.
-    fn done(&mut self, task: &TaskName, mark: console::StyledObject<&str>, text: &str) {
+    fn done(&mut self, task: &TaskName, mark: &console::StyledObject<&str>, text: &str) {
         if let Some(bar) = self.bars_at_work.remove(task) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
@@ -288,7 +295,19 @@ impl Screen {
         let width = self.width;
         // Padded by hand: a styled text's escape codes would count.
         let pad = " ".repeat(8usize.saturating_sub(console::measure_text_width(&mark.to_string())));
-        self.say(&format!("{mark}{pad} {:width$}  {text}{took}", task.as_str()));
+        let begin = format!("{mark}{pad} {:width$}  ", task.as_str());
+        let text = self.fitting(text, &begin, &took);
+        self.say(&format!("{begin}{text}{took}"));
+    }
+
+    /// A text cut so that its line fits the terminal. Errors are told whole again at the end.
+    fn fitting<'t>(&self, text: &'t str, begin: &str, end: &str) -> Cow<'t, str> {
+        if !self.live {
+            return text.into();
+        }
+        let around = console::measure_text_width(begin) + end.len();
+        let columns = usize::from(console::Term::stderr().size().1);
+        console::truncate_str(text, columns.saturating_sub(around).max(20), "…")
     }
 
     fn say(&self, text: &str) {
@@ -305,8 +324,8 @@ fn state_of(report: &Report, name: &TaskName) -> TaskState {
     state.shape().node(name).map_or(TaskState::Waiting, |node| state.task(node))
 }
 
-fn show_failure(task: &TaskName, error: &StepError) {
-    tell(&format!("\n{} {task}: {error}", console::style("failed:").for_stderr().red().bold()));
+fn show_failure(mark: &str, task: &TaskName, error: &StepError) {
+    tell(&format!("\n{} {task}: {error}", console::style(mark).for_stderr().red().bold()));
     // One line of it is in the message already.
     if let Some(detail) = error.detail.as_ref().filter(|detail| !error.message.ends_with(detail.trim())) {
         for line in detail.trim().lines() {

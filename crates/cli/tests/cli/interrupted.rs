@@ -55,7 +55,7 @@ fn after_sigkill_a_bare_command_is_never_guessed_and_the_operator_says_what_beca
     2| waiting  wait@web1   an earlier attempt is still at work on the host; waiting for its end
     2| unknown  wait@web1   nobody can tell whether `echo x >>DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; touch DIR/ended` ran to its end: it has no `creates`, `unless`, `check` or `repeatable`
     2|
-    2| failed: wait@web1: nobody can tell whether `echo x >>DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; touch DIR/ended` ran to its end: it has no `creates`, `unless`, `check` or `repeatable`
+    2| unknown: wait@web1: nobody can tell whether `echo x >>DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; touch DIR/ended` ran to its end: it has no `creates`, `unless`, `check` or `repeatable`
     2|     the process that worked on it ended before its result was recorded
     2|
     2| not started: after@web1
@@ -71,7 +71,7 @@ fn after_sigkill_a_bare_command_is_never_guessed_and_the_operator_says_what_beca
     assert_snapshot!(settled, @r#"
     $ flow resume --settle wait@web1=done
     2| run RUN: wait, 2 tasks, going on: 0 done before
-    2| changed  wait@web1
+    2| changed  wait@web1   as you say
     2| changed  after@web1  run: touch DIR/after
     1| wait succeeded in SECONDS: 2 changed, 0 ok
     exit 0

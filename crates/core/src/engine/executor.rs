@@ -1,13 +1,14 @@
 //! Runs one task: condition, arguments, check, guards, apply, verify; or, for an intent that was
 //! found without a result, settles what became of it. Decides nothing about other tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::scheduler::Message;
@@ -332,21 +333,19 @@ impl Env {
         }
     }
 
-    /// Checks the guards again: on this task's host where the step runs on all the guard's hosts, else on all
-    /// of them, as for keys that one host deletes for the whole cluster.
+    /// Checks the guards again: on this task's host where its step works on all hosts of the guard,
+    /// else wherever the guard ran, since this one task is then for all of them.
     async fn check_guards(&self, node: NodeId) -> Result<(), StepError> {
         let Some(task) = self.task(node) else { return Ok(()) };
         let step = &self.plan.steps[task.step];
+        let host_of = |n: &NodeIndex| self.plan.graph[*n].task().and_then(|task| task.host.as_ref());
         for guard in &step.def.guards {
             let Some(&index) = self.plan.frames[step.frame].steps.get(&guard.value) else { continue };
             let nodes = &self.plan.steps[index].tasks;
-            let of_task = |n: &&petgraph::graph::NodeIndex| self.plan.graph[**n].task();
-            let here = nodes.iter().find(|n| of_task(n).is_some_and(|guard| guard.host == task.host));
-            let checked: Vec<_> = match here {
-                Some(one) if task.host.is_some() && step.tasks.len() >= nodes.len() => vec![*one],
-                _ => nodes.clone(),
-            };
-            let checks = checked.iter().map(|guard| self.check_guard(guard.index() as NodeId));
+            let own: HashSet<_> = step.tasks.iter().filter_map(host_of).map(|host| &host.name).collect();
+            let each_its_own = nodes.iter().all(|n| host_of(n).is_some_and(|host| own.contains(&host.name)));
+            let here = |n: &&NodeIndex| !each_its_own || host_of(n) == task.host.as_ref();
+            let checks = nodes.iter().filter(here).map(|guard| self.check_guard(guard.index() as NodeId));
             futures_util::future::try_join_all(checks).await?;
         }
         Ok(())

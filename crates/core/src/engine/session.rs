@@ -324,16 +324,15 @@ impl Session {
             }
         }
         self.journal.commit(events, &mut Vec::new()).map_err(Taking::Engine)?;
-        let mut locked: Vec<&Arc<Host>> = Vec::new();
-        for host in here {
+        for (taken, host) in here.iter().enumerate() {
             if let Err(error) = fleet.lock(host, holder).await {
                 if self.fresh {
-                    let back = locked.iter().map(|host| fleet.unlock(host, holder));
+                    // This one too: its answer may have been lost. Another run's lock is left alone.
+                    let back = here[..=taken].iter().map(|host| fleet.unlock(host, holder));
                     futures_util::future::join_all(back).await;
                 }
                 return Err(Taking::Host(error));
             }
-            locked.push(host);
         }
         Ok(unreachable)
     }

@@ -153,29 +153,38 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let path = self.path.clone();
-        let error = |e: rusqlite::Error| {
-            if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
-                // The number is taken: another process has appended meanwhile, this one has lost the run.
-                return StoreError::Busy { run: run.clone(), owner: "it has appended events".to_owned() };
-            }
-            sql_error(&path, "can't be written", e)
-        };
+        let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
+        let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
         let tx = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
         {
+            let mut last = tx
+                .prepare_cached("SELECT seq FROM events WHERE run = ?1 ORDER BY seq DESC LIMIT 1")
+                .map_err(error)?;
+            let last: Option<i64> =
+                last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
+            let mut last = last.unwrap_or(0);
             let mut insert = tx
                 .prepare_cached("INSERT INTO events (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")
                 .map_err(error)?;
             for record in records {
-                let body = serde_json::to_string(&record.event).map_err(|e| StoreError::Damaged {
-                    path: path.clone(),
-                    what: format!("event {} can't be written: {e}", record.seq),
-                })?;
-                insert
-                    .execute(params![run.as_str(), record.seq.cast_signed(), record.at.to_string(), body])
-                    .map_err(error)?;
+                let seq = record.seq.cast_signed();
+                if seq <= last {
+                    // The number is taken: another process has appended meanwhile, this one has lost the run.
+                    return Err(StoreError::Busy {
+                        run: run.clone(),
+                        owner: "it has appended events".to_owned(),
+                    });
+                }
+                if seq != last + 1 {
+                    return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
+                }
+                let body = serde_json::to_string(&record.event)
+                    .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+                insert.execute(params![run.as_str(), seq, record.at.to_string(), body]).map_err(error)?;
+                last = seq;
             }
         }
         tx.commit().map_err(error)

@@ -99,7 +99,8 @@ pub struct StepDef {
     /// `if`: an expression; false skips the task.
     pub condition: Option<Spanned<String>>,
     /// `guards`: steps upstream whose check must still be satisfied right before this one applies,
-    /// in a first run and in a resumed one.
+    /// in a first run and in a resumed one: on its own host, or on all hosts of such a step where
+    /// this one doesn't work on each of them.
     pub guards: Vec<Spanned<String>>,
     /// `retries` and `backoff`.
     pub retry: Retry,

@@ -1,10 +1,12 @@
 //! etcd v3: members and keys.
 
 mod connect;
+mod key_present;
 mod member;
 mod prefix_absent;
 mod prefix_saved;
 
+pub use key_present::EtcdKeyPresent;
 pub use member::EtcdMember;
 pub use prefix_absent::EtcdPrefixAbsent;
 pub use prefix_saved::EtcdPrefixSaved;
@@ -15,5 +17,5 @@ use flow_core::step::Registry;
 
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
-    registry.add::<EtcdMember>().add::<EtcdPrefixSaved>().add::<EtcdPrefixAbsent>();
+    registry.add::<EtcdMember>().add::<EtcdKeyPresent>().add::<EtcdPrefixSaved>().add::<EtcdPrefixAbsent>();
 }

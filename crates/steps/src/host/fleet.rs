@@ -117,7 +117,7 @@ fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, 
 fn paths(config: &HostsConfig, entry: &inventory::Host) -> Result<Paths, String> {
     match entry.text("flow_state_dir") {
         None => Ok(Paths { run: config.run_directory.clone(), lib: config.lib_directory.clone() }),
-        Some(folder) if folder.starts_with('/') && folder.trim_end_matches('/') != "" => {
+        Some(folder) if folder.starts_with('/') && !folder.trim_end_matches('/').is_empty() => {
             Ok(Paths::below(&folder))
         }
         Some(folder) => Err(format!("flow_state_dir={folder} is no absolute path of a folder")),

@@ -29,6 +29,9 @@ pub struct DataSetAside {
     pub bin_dir: Option<String>,
 }
 
+/// The longest note that is compared, in bytes.
+const NOTE_LIMIT: u64 = 1 << 20;
+
 /// What a change records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Recorded {
@@ -110,8 +113,14 @@ impl DataSetAside {
             "control": recorded.control,
         });
         let text = serde_json::to_string_pretty(&note).unwrap_or_default() + "\n";
+        let path = format!("{}.flow.json", main.to);
+        // An attempt that was cut short may have left it.
+        let there = host.read(&path, NOTE_LIMIT).await.ok().flatten();
+        if there.is_some_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
         let write = HostChange::WriteFile {
-            path: format!("{}.flow.json", main.to),
+            path,
             content: Content(text.into_bytes()),
             ownership: Ownership { mode: Some(0o644), ..Ownership::default() },
         };

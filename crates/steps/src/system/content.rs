@@ -147,6 +147,13 @@ impl Wanted<'_> {
             return Err(StepError::failed(format!("{} was changed by someone else meanwhile", self.path)));
         }
         let (directory, path) = former_place(cx, self.path);
+        let kept = match host.stat(&path).await? {
+            Some(_) => host.read(&path, LIMIT).await?,
+            None => None,
+        };
+        if kept.is_some_and(|kept| kept == bytes) {
+            return Ok(());
+        }
         let private =
             |mode| Ownership { owner: Some("root".into()), group: Some("root".into()), mode: Some(mode) };
         if host.stat(&directory).await?.is_none() {

@@ -61,6 +61,14 @@ impl Case {
         case
     }
 
+    /// Another operator's place: the same hosts, a store of its own.
+    pub(crate) fn beside(other: &Self) -> Self {
+        let set: Vec<_> = other.job.set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut case = Self::empty(&other.job.workflow, &set);
+        case.job.world.clone_from(&other.job.world);
+        case
+    }
+
     fn empty(workflow: &str, set: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("inventory.ini"), INVENTORY).unwrap();
@@ -68,11 +76,13 @@ impl Case {
         std::fs::write(folder.path().join("group_vars/promoters.yml"), VARIABLES).unwrap();
         let job = Job {
             folder: folder.path().to_owned(),
+            world: folder.path().join("world.json"),
             workflow: workflow.to_owned(),
             set: set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             edit: None,
             resume: false,
             kill: None,
+            concurrency: 64,
         };
         Self { folder, job }
     }
@@ -140,6 +150,11 @@ impl Case {
         self.events().iter().filter_map(intended).collect()
     }
 
+    /// How often anything was changed.
+    pub(crate) fn effects(&self) -> usize {
+        self.world().effects().unwrap().len()
+    }
+
     /// The hosts' state and the effects, with the run's id and time masked.
     pub(crate) fn end(&self) -> End {
         let row = self.job.store().runs().unwrap().remove(0);
@@ -155,6 +170,33 @@ impl Case {
 }
 
 impl End {
+    /// The same without who leads: where Patroni starts on all hosts at once, that is left to chance.
+    pub(crate) fn without_roles(mut self) -> Self {
+        for (role, any) in [
+            ("in production", "ANY"),
+            ("in archive recovery", "ANY"),
+            ("postgres Primary", "postgres ANY"),
+            ("postgres Replica", "postgres ANY"),
+            ("\"role\":\"master\"", "ANY"),
+            ("\"role\":\"replica\"", "ANY"),
+        ] {
+            self.outline = self.outline.replace(role, any);
+        }
+        for name in NODES {
+            self.outline =
+                self.outline.replace(&format!("leader (leased) = {name}"), "leader (leased) = ANY");
+        }
+        self
+    }
+
+    /// The same without what any boot starts: Debian's `postgresql.service`, which has no cluster to run.
+    pub(crate) fn without_boot(mut self) -> Self {
+        let of_boot =
+            |line: &&str| !line.contains("postgresql.service") && !line.ends_with("/usr/sbin/postgresql");
+        self.outline = self.outline.lines().filter(of_boot).map(|line| format!("{line}\n")).collect();
+        self
+    }
+
     /// Fails with the lines that differ.
     pub(crate) fn assert_equal(&self, reference: &Self, case: &Case, story: &str) {
         let effects = |end: &Self| -> String {
@@ -173,7 +215,7 @@ impl End {
     }
 }
 
-/// Runs every case, some at once, and tells of all that fail.
+/// Runs every case, some at once.
 pub(crate) fn each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let worker = || {

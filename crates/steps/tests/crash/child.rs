@@ -23,8 +23,10 @@ pub(crate) const VARIABLE: &str = "FLOW_CRASH_JOB";
 /// What a process is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// Where world, store and inventory are.
+    /// Where store and inventory are.
     pub(crate) folder: PathBuf,
+    /// The world's file.
+    pub(crate) world: PathBuf,
     /// The shipped workflow.
     pub(crate) workflow: String,
     /// Its params.
@@ -35,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) resume: bool,
     /// When it is killed.
     pub(crate) kill: Option<Kill>,
+    /// How many tasks are at work at once.
+    pub(crate) concurrency: usize,
 }
 
 /// The workflows of the repository, with an edit.
@@ -61,7 +65,7 @@ impl Files for Shipped<'_> {
 
 impl Job {
     pub(crate) fn world(&self) -> SimWorld {
-        SimWorld::open(self.folder.join("world.json")).unwrap()
+        SimWorld::open(&self.world).unwrap()
     }
 
     pub(crate) fn store(&self) -> SqliteStore {
@@ -83,7 +87,7 @@ impl Job {
         Engine::new(registry)
             .with_resources(resources)
             .with_fleet(Arc::new(HostFleet(hosts)))
-            .with_options(Options { owner: owner.to_owned(), ..Options::default() })
+            .with_options(Options { owner: owner.to_owned(), concurrency: self.concurrency })
     }
 
     /// Starts or resumes the run in this process.
@@ -110,7 +114,7 @@ impl Job {
 #[ignore = "started by the crash tests, with FLOW_CRASH_JOB set"]
 async fn work() {
     let job: Job = serde_json::from_str(&std::env::var(VARIABLE).unwrap()).unwrap();
-    let store = KillingStore { inner: job.store(), kill: job.kill.clone() };
+    let store = KillingStore { inner: job.store(), kill: job.kill.clone(), commits: 0 };
     let engine = job.engine(&format!("pid {}", std::process::id()));
     let report = job.begin(&engine, Box::new(store)).unwrap_or_else(|e| panic!("{e}")).wait().await;
     let report = report.unwrap_or_else(|e| panic!("{e}"));

@@ -1,4 +1,4 @@
-//! A store that ends its process by SIGKILL just before or just after a task's event is durable.
+//! A store that ends its process by SIGKILL just before or just after an event is durable.
 
 use flow_core::run::{Event, Record, RunId};
 use flow_core::store::{Claim, NewRun, RunRow, SqliteStore, Store, StoreError};
@@ -20,28 +20,52 @@ pub(crate) enum Point {
 pub(crate) const POINTS: [Point; 4] =
     [Point::BeforeIntent, Point::AfterIntent, Point::AfterEffect, Point::AfterResult];
 
-/// When a process is killed: at a point of a task, the first time that it gets there.
+/// When a process is ended, the first time that it gets there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kill {
-    pub(crate) task: String,
-    pub(crate) point: Point,
+pub(crate) enum Kill {
+    /// At a point of a task.
+    Task { task: String, point: Point },
+    /// Before or after the n-th commit of this process becomes durable, whatever is in it.
+    Commit { number: usize, before: bool },
+    /// At a point of a task, but only stopped (SIGSTOP): it may wake up later.
+    Stop { task: String, point: Point },
 }
 
 impl Kill {
     pub(crate) fn at(task: &str, point: Point) -> Self {
-        Self { task: task.to_owned(), point }
+        Self::Task { task: task.to_owned(), point }
     }
 
-    fn is_about(&self, event: &Event) -> bool {
-        let of_task = event.task().is_some_and(|task| task.as_str() == self.task);
-        of_task
-            && match self.point {
-                Point::BeforeIntent | Point::AfterIntent => matches!(event, Event::TaskIntended { .. }),
-                Point::AfterEffect | Point::AfterResult => matches!(
-                    event,
-                    Event::TaskDone { .. } | Event::TaskNotDone { .. } | Event::TaskFailed { .. }
-                ),
-            }
+    /// Whether it is due before this commit, or after it; none: not at this one.
+    fn due(&self, commit: usize, records: &[Record]) -> Option<bool> {
+        let (task, point) = match self {
+            Self::Commit { number, before } => return (*number == commit).then_some(*before),
+            Self::Task { task, point } | Self::Stop { task, point } => (task, point),
+        };
+        let intent = matches!(point, Point::BeforeIntent | Point::AfterIntent);
+        let before = matches!(point, Point::BeforeIntent | Point::AfterEffect);
+        let mut of_task = records
+            .iter()
+            .map(|record| &record.event)
+            .filter(|event| event.task().is_some_and(|name| name.as_str() == task));
+        let is_result = |event: &Event| {
+            matches!(event, Event::TaskDone { .. } | Event::TaskNotDone { .. } | Event::TaskFailed { .. })
+        };
+        let found = of_task.any(|event| match event {
+            Event::TaskIntended { .. } => intent,
+            other => !intent && is_result(other),
+        });
+        found.then_some(before)
+    }
+
+    /// Ends this process at once: nothing is flushed, no destructor runs. Or stops it.
+    fn strike(&self) {
+        let signal = if matches!(self, Self::Stop { .. }) { "-STOP" } else { "-KILL" };
+        let me = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &me]).status().unwrap().success());
+        if signal == "-KILL" {
+            std::thread::park();
+        }
     }
 }
 
@@ -49,24 +73,20 @@ impl Kill {
 pub(crate) struct KillingStore {
     pub(crate) inner: SqliteStore,
     pub(crate) kill: Option<Kill>,
-}
-
-/// Ends this process at once; nothing is flushed, no destructor runs.
-fn die() -> ! {
-    let _ = std::process::Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
-    std::process::abort();
+    pub(crate) commits: usize,
 }
 
 impl Store for KillingStore {
     fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
-        let due = |kill: &&Kill| records.iter().any(|record| kill.is_about(&record.event));
-        let point = self.kill.as_ref().filter(due).map(|kill| kill.point);
-        if matches!(point, Some(Point::BeforeIntent | Point::AfterEffect)) {
-            die();
+        self.commits += 1;
+        let due = self.kill.as_ref().and_then(|kill| kill.due(self.commits, records));
+        let kill = self.kill.take_if(|_| due.is_some());
+        if let Some(kill) = kill.as_ref().filter(|_| due == Some(true)) {
+            kill.strike();
         }
         self.inner.append(run, records)?;
-        if point.is_some() {
-            die();
+        if let Some(kill) = kill.filter(|_| due == Some(false)) {
+            kill.strike();
         }
         Ok(())
     }

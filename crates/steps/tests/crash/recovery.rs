@@ -1,10 +1,11 @@
 //! The recovery, killed at every point of every task.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flow_core::run::Outcome;
 
+use crate::answers::changes;
 use crate::case::{Case, DATA, End, Ended, each};
 use crate::killing_store::{Kill, POINTS, Point};
 
@@ -15,45 +16,49 @@ pub(crate) struct Reference {
     pub(crate) end: End,
     /// The tasks that change something.
     pub(crate) tasks: Vec<String>,
+    /// The calls that change something: host, and the beginning of the call.
+    pub(crate) changes: Vec<(String, String)>,
 }
 
 /// Deployed by the shipped workflow, broken as in the demo, recovered without a disturbance.
 pub(crate) fn reference() -> &'static Reference {
     static REFERENCE: OnceLock<Reference> = OnceLock::new();
     REFERENCE.get_or_init(|| {
-        let deployed = Case::bare();
+        let mut deployed = Case::bare();
+        // One after another, so that patroni1 leads.
+        deployed.job.concurrency = 1;
         deployed.finish("the deployment");
         let world = deployed.world();
         world.initdb("patroni3", DATA).unwrap();
-        world
-            .edit(|state| {
-                // What follows counts anew, and locks and attempts of the deployment are none of it.
-                state.effects.clear();
-            })
-            .unwrap();
+        world.edit(|state| state.effects.clear()).unwrap();
         let broken = deployed.path().join("world.json");
         let case = Case::recovery(&broken);
         case.finish("the recovery");
-        Reference { end: case.end(), tasks: case.intended(), broken, _case: deployed }
+        Reference {
+            end: case.end(),
+            tasks: case.intended(),
+            changes: changes(&case),
+            broken,
+            _case: deployed,
+        }
     })
 }
 
 /// Killed as said, process after process, then resumed to the end: the same end.
-pub(crate) fn killed(world: &Path, kills: &[&Kill], end: &End) {
-    let case = Case::recovery(world);
+pub(crate) fn killed(kills: &[&Kill]) {
+    let reference = reference();
+    let case = Case::recovery(&reference.broken);
     let story = format!("the recovery, killed at {kills:?}");
-    for kill in kills {
-        match case.work(Some(kill)) {
-            Ended::Killed => {}
-            // The task was over before the process began.
-            Ended::With(Outcome::Succeeded) => break,
-            other => panic!("{story}: {other:?}\n{}", case.log()),
-        }
-    }
-    if case.events().last().is_none_or(|event| !matches!(event, flow_core::run::Event::RunEnded { .. })) {
+    let over = kills.iter().any(|kill| match case.work(Some(kill)) {
+        Ended::Killed => false,
+        // The task was over before this process began.
+        Ended::With(Outcome::Succeeded) => true,
+        other => panic!("{story}: {other:?}\n{}", case.log()),
+    });
+    if !over {
         case.finish(&story);
     }
-    case.end().assert_equal(end, &case, &story);
+    case.end().assert_equal(&reference.end, &case, &story);
 }
 
 #[test]
@@ -62,20 +67,32 @@ fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
     assert!(reference.tasks.len() >= 12, "{:?}", reference.tasks);
     let kills: Vec<Kill> =
         reference.tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
-    each(&kills, |kill| killed(&reference.broken, &[kill], &reference.end));
+    each(&kills, |kill| killed(&[kill]));
 }
 
 #[test]
 fn killed_again_during_the_resume_it_comes_to_the_same_end() {
     let reference = reference();
-    let mut cases = Vec::new();
-    for (number, pair) in reference.tasks.windows(2).enumerate() {
-        let [task, following] = pair else { continue };
-        // The first kill's point changes from task to task: sixteen pairs of points over four tasks.
-        let first = POINTS[number % POINTS.len()];
-        cases.extend(POINTS.map(|second| (Kill::at(task, first), Kill::at(following, second))));
-        // And the same task again, where its effect was left without a result.
-        cases.push((Kill::at(task, Point::AfterEffect), Kill::at(task, Point::AfterEffect)));
-    }
-    each(&cases, |(first, second)| killed(&reference.broken, &[first, second], &reference.end));
+    // Points change from task to task: all sixteen pairs come up.
+    let cases: Vec<(Kill, Kill)> = reference
+        .tasks
+        .windows(2)
+        .enumerate()
+        .flat_map(|(number, pair)| {
+            let (first, second) = (POINTS[number % 4], POINTS[(number / 4 + number) % 4]);
+            let following = (Kill::at(&pair[0], first), Kill::at(&pair[1], second));
+            // And at the same task again, where its effect was left without a result.
+            let again = (Kill::at(&pair[0], Point::AfterEffect), Kill::at(&pair[0], second));
+            [following, again]
+        })
+        .collect();
+    each(&cases, |(first, second)| killed(&[first, second]));
+}
+
+#[test]
+fn killed_at_any_commit_it_comes_to_the_same_end() {
+    // The first ones are of the run and its hosts; later ones hold what came together.
+    let commits: Vec<Kill> =
+        (1..=8).flat_map(|number| [true, false].map(|before| Kill::Commit { number, before })).collect();
+    each(&commits, |kill| killed(&[kill]));
 }

@@ -1,0 +1,89 @@
+//! `etcd.key_present`: a key that somebody else is about to write.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::connect::{connect, validate_endpoints};
+use crate::host::{Host, HostContext};
+use crate::support::{Seen, wait_until};
+
+/// A key is there. Waits for that; changes nothing.
+///
+/// Patroni writes `initialize` before it makes a new cluster: from then on no other member makes one.
+/// Output: `value` (may be empty).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdKeyPresent {
+    /// `address:port` of the members; the first that answers is asked.
+    pub endpoints: Vec<String>,
+    /// The whole key: `/service/demo/initialize`.
+    pub key: String,
+    /// Seconds to wait. 60 by default.
+    #[serde(default = "minute")]
+    pub timeout: u64,
+}
+
+fn minute() -> u64 {
+    60
+}
+
+impl StepType for EtcdKeyPresent {
+    const NAME: &'static str = "etcd.key_present";
+
+    fn validate(&self) -> Result<(), String> {
+        validate_endpoints(&self.endpoints)?;
+        if self.key.is_empty() { Err("`key` is empty".to_owned()) } else { Ok(()) }
+    }
+}
+
+impl EtcdKeyPresent {
+    async fn look(&self, host: &dyn Host) -> Result<Seen, StepError> {
+        let keys = connect(host, &self.endpoints).await?.keys(&self.key).await?;
+        Ok(match keys.into_iter().find(|found| found.key == self.key) {
+            Some(found) => Seen::Yes(Output::empty().with("value", found.value)),
+            None => Seen::NotYet(format!("there is no key {}", self.key)),
+        })
+    }
+}
+
+#[async_trait]
+impl Step for EtcdKeyPresent {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        Ok(match self.look(&*cx.host().await?).await? {
+            Seen::Yes(output) => Check::Satisfied(output),
+            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
+            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
+        })
+    }
+
+    async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        let host = cx.host().await?;
+        wait_until(cx, Duration::from_secs(self.timeout), || self.look(&*host)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Lab, pending, satisfied};
+
+    fn step(key: &str) -> EtcdKeyPresent {
+        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], key: key.into(), timeout: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_there_or_is_waited_for() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni1");
+        let output = satisfied(step("/service/demo/leader").check(&cx).await.unwrap());
+        assert_eq!(output.0["value"], "patroni1");
+        // The beginning of a key is no key.
+        let change = pending(step("/service/demo/lea").check(&cx).await.unwrap());
+        let error = step("/service/demo/lea").apply(&cx, &change).await.unwrap_err();
+        assert_eq!(error.message, "not so after 0 s: there is no key /service/demo/lea");
+    }
+}

@@ -1,0 +1,30 @@
+//! The examples in `docs/workflow-language.md` are right, with the step types that flow has.
+
+use flow_core::step::Registry;
+use flow_core::workflow::{Bundle, BundledFile, Documents};
+
+const DOCUMENT: &str = include_str!("../../../docs/workflow-language.md");
+
+/// The TOML examples, in their order.
+fn examples() -> Vec<&'static str> {
+    let blocks = DOCUMENT.split("```toml\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_examples_are_workflows() {
+    let mut registry = Registry::new();
+    flow_steps::register(&mut registry);
+    let [whole, part] = examples()[..] else { panic!("two examples") };
+    let load = |bundle: &Bundle| Documents::load(bundle, &registry).map(drop);
+    load(&Bundle::single("example.toml", whole)).unwrap_or_else(|errors| panic!("{errors}"));
+
+    // The second is a step for the first, and includes another file.
+    let before_outputs = whole.split("[outputs]").next().unwrap_or_default();
+    let mut bundle = Bundle::single("example.toml", &format!("{before_outputs}\n{part}"));
+    let one = "name = \"restart-one\"\nsummary = \"s\"\n[params.scope]\ntype = \"string\"\n\
+               [steps.restart]\nuses = \"command\"\nwith = { script = \"true\" }\n";
+    let one = BundledFile { display: "restart-one.toml".to_owned(), text: one.to_owned() };
+    bundle.files.insert("restart-one.toml".to_owned(), one);
+    load(&bundle).unwrap_or_else(|errors| panic!("{errors}"));
+}
