@@ -105,7 +105,6 @@ fn a_cable_pulled_in_the_middle_is_told_with_the_host_s_name_and_the_run_goes_on
             && message.contains("patroni2")
     };
     assert!(result["failures"].as_array().unwrap().iter().any(told), "{result:#}");
-    eprintln!("{result:#}");
     lab.must(&["heal", "patroni2"]);
     until("the host's sshd", || lab.try_on("patroni2", "true"));
     lab.assert_resumes(&operator, &before);

@@ -35,7 +35,7 @@ fn killed_while_replicas_are_being_stopped() {
 fn killed_when_the_leader_is_stopped_and_nothing_is_set_aside() {
     killed_and_resumed(|lab, running| {
         running.wait_event("task_done", "stop-leader");
-        assert_eq!(lab.key("/service/demo/initialize").is_empty(), false);
+        assert!(!lab.key("/service/demo/initialize").is_empty(), "the keys are there still");
     });
 }
 

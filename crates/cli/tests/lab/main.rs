@@ -5,6 +5,7 @@
 //! Tests with `short` in their names are the short set.
 
 #![expect(unreachable_pub, reason = "nothing is reached from outside a test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deploy;
 mod harness;

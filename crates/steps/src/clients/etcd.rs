@@ -1,7 +1,7 @@
 //! etcd v3 over streams that a host dials.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use etcd_client::{
@@ -18,6 +18,11 @@ use crate::host::transport::{Failure, Transport};
 
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a look is repeated while etcd itself says that it can't answer now, as during an election
+/// ("leader changed", "no leader"), and how often.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// A client of one member; it dials when first asked, and anew when the connection was lost.
 pub(crate) struct Client {
@@ -66,6 +71,24 @@ impl Client {
             }
         };
         Err(done.into_error(self.transport.name(), self.transport.address()))
+    }
+
+    /// A call that changes nothing, and so may be repeated while etcd elects a leader.
+    async fn look<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, HostError>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let began = Instant::now();
+        loop {
+            match self.call(work()).await {
+                Err(HostError::Lost { message, .. })
+                    if message.contains("etcdserver: ") && began.elapsed() < SETTLES_WITHIN =>
+                {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Refused only where etcd certainly did nothing: it said no, or was never reached.
@@ -144,8 +167,11 @@ fn held(succeeded: bool, changed: i64) -> Condition {
 impl Etcd for Client {
     async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError> {
         let options = GetOptions::new().with_prefix().with_sort(SortTarget::Key, SortOrder::Ascend);
-        let mut client = self.client.kv_client();
-        let reply = self.call(client.get(prefix, Some(options))).await?;
+        let get = || {
+            let (mut client, options) = (self.client.kv_client(), options.clone());
+            async move { client.get(prefix, Some(options)).await }
+        };
+        let reply = self.look(get).await?;
         let key = |kv: &etcd_client::KeyValue| EtcdKey {
             key: text(kv.key()),
             value: text(kv.value()),

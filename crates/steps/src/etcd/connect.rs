@@ -21,7 +21,7 @@ pub(super) fn endpoint(text: &str) -> Result<EtcdEndpoint, String> {
 /// A client of the first member that answers and knows a leader.
 ///
 /// # Errors
-/// What each member said, where none does.
+/// What each member said, where none does; that the host by which they are asked can't be reached.
 pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box<dyn Etcd>, StepError> {
     let mut said = Vec::new();
     for text in endpoints {
@@ -39,6 +39,8 @@ pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box
             Err(why) => said.push(format!("{text}: {why}")),
         }
     }
+    // The members are asked through this host: where it is cut off, that is what is wrong, not etcd.
+    host.probe(":").await?;
     Err(StepError::failed("no etcd member can answer for the cluster")
         .with_detail(said.join("\n"))
         .with_hint("`systemctl status etcd` on those hosts; two of three members must run"))
