@@ -50,7 +50,7 @@ impl Reader<'_> {
             let spelled = name.replace('-', "_");
             match spellings.get(&spelled) {
                 Some((other, place)) => {
-                    self.same_in_expressions((other.as_str(), place), (name.as_str(), &span), &spelled)
+                    self.same_in_expressions((other.as_str(), place), (name.as_str(), &span), &spelled);
                 }
                 None => {
                     spellings.insert(spelled, (name.clone(), span.clone()));
