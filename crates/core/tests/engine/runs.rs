@@ -175,10 +175,14 @@ async fn asked_to_stop_at_once_it_leaves_what_runs_and_a_resume_settles_it() {
     let mut run = engine.start(plan(&engine, CHAIN, &["n1"]), store(folder.path()), None).unwrap();
     while let Some(notice) = run.notices.recv().await {
         if matches!(notice, Notice::Event(ref record) if matches!(record.event, Event::TaskIntended { .. })) {
-            run.stop(Stop::AtOnce);
             break;
         }
     }
+    // Not before `apply` hangs: else the fault would be left for the resumed run.
+    while !world.faults.lock().unwrap()["a@n1"].is_empty() {
+        tokio::task::yield_now().await;
+    }
+    run.stop(Stop::AtOnce);
     let (report, _) = finish(run).await;
     assert_eq!(report.outcome, Outcome::Interrupted);
     assert_eq!(report.state.in_state(TaskState::Intended).count(), 1);
