@@ -183,7 +183,7 @@ impl Screen {
                 "type": "result", "run": report.run, "workflow": self.workflow,
                 "outcome": outcome_word(report.outcome), "changed": self.changed, "ok": self.ok,
                 "skipped": self.skipped, "failures": failures, "left_at_work": left, "not_started": not_started,
-                "locks_kept": report.locks_kept,
+                "outputs": report.outputs, "locks_kept": report.locks_kept,
             });
             super::line(&result.to_string());
             return;
@@ -205,6 +205,10 @@ impl Screen {
             tell(&format!("still locked for this run: {}", report.locks_kept.join(", ")));
         }
         super::line(&self.summary(report));
+        for (name, value) in &report.outputs {
+            super::line(&format!("{}:", name.replace('_', " ")));
+            super::indented(&value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned), 2);
+        }
         match report.outcome {
             Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
             Outcome::Undecided => {

@@ -160,6 +160,8 @@ pub struct Report {
     pub state: RunState,
     /// What failed or is unknown, in the order of the plan.
     pub failures: Vec<(TaskName, StepError)>,
+    /// The workflow's `[outputs]`, secrets masked; empty unless it succeeded.
+    pub outputs: serde_json::Map<String, serde_json::Value>,
     /// Hosts whose lock this run keeps, since it must be gone on with.
     pub locks_kept: Vec<String>,
 }

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::executor::Env;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan};
+use crate::plan::{Outputs, Plan, Scope};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
@@ -235,9 +236,18 @@ impl Session {
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
+        let outputs = Arc::new(outputs);
+        let whole = Scope {
+            plan: Arc::clone(&plan),
+            frame: 0,
+            host: None,
+            outputs: Arc::clone(&outputs),
+            run: journal.run.clone(),
+            started,
+        };
         let env = Arc::new(Env {
             plan: Arc::clone(&plan),
-            outputs: Arc::new(outputs),
+            outputs,
             resources: Arc::clone(&engine.resources),
             fleet: fleet.clone(),
             run: journal.run.clone(),
@@ -290,6 +300,7 @@ impl Session {
                 .into_iter()
                 .filter_map(|(node, error)| Some((plan.shape().name(node)?.clone(), error)))
                 .collect(),
+            outputs: if ended.outcome == Outcome::Succeeded { whole.outputs() } else { Map::new() },
             state: journal.state,
             locks_kept,
         })

@@ -65,6 +65,18 @@ impl Scope {
         self.plan.evaluator.expression(text, &self.root())
     }
 
+    /// The declared outputs of this frame's workflow, secrets masked. One that can't be evaluated, since a
+    /// step it names was skipped, is left out.
+    pub(crate) fn outputs(&self) -> serde_json::Map<String, Value> {
+        let workflow = &self.plan.frames[self.frame].workflow;
+        let rendered = workflow.outputs.iter().filter_map(|(name, argument)| {
+            let mut value = argument.render(&mut |text| self.text(text)).ok()?;
+            self.plan.redactor.value(&mut value);
+            Some((name.clone(), value))
+        });
+        rendered.collect()
+    }
+
     fn root(&self) -> Jinja {
         Jinja::from_object(Root(self.clone()))
     }
