@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::settings::Settings;
 use crate::clients::{HttpReply, HttpRequest};
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::support::answered;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +83,28 @@ pub(crate) async fn report(
     address: &str,
     port: u16,
 ) -> Result<Result<Report, String>, StepError> {
-    let reply = match answered(host.http(&request("GET", address, port, "/patroni")).await)? {
+    read_report(host.http(&request("GET", address, port, "/patroni")).await)
+}
+
+/// As [`report`], asked again where the answer was lost on its way: what is decided by it must not hang on one
+/// packet. A member that never replies at all counts as silent in the end.
+pub(crate) async fn report_for_certain(
+    host: &dyn Host,
+    address: &str,
+    port: u16,
+) -> Result<Result<Report, String>, StepError> {
+    const TRIES: usize = 3;
+    for _ in 1..TRIES {
+        match host.http(&request("GET", address, port, "/patroni")).await {
+            Err(HostError::Lost { .. }) => {}
+            other => return read_report(other),
+        }
+    }
+    report(host, address, port).await
+}
+
+fn read_report(reply: Result<HttpReply, HostError>) -> Result<Result<Report, String>, StepError> {
+    let reply = match answered(reply)? {
         Ok(reply) => reply,
         Err(why) => return Ok(Err(why)),
     };

@@ -13,7 +13,8 @@ use super::status::Status;
 
 /// Puts together what `patroni.status` saw on each host. Asks no host.
 ///
-/// Two leaders at once are refused. Output: `leader` (the host that leads, or null), `first` (the leader, else
+/// Two leaders at once are refused. Output: `leader` (the host that leads, by its REST API or else by the
+/// leader's key, or null), `first` (the leader, else
 /// the first host of the list), `others` (all but `first`), `identifiers` (host to system identifier), `mismatch`
 /// (true where there is more than one), `paused`, `dynamic_config` (the leader's copy, else the first
 /// that was found), `summary` (a line for each host).
@@ -43,9 +44,13 @@ impl PatroniSurvey {
 }
 
 fn judge(all: &IndexMap<String, Status>) -> Result<Output, StepError> {
-    let leads = |status: &Status| status.role.as_deref() == Some("leader");
-    let leaders: Vec<&String> =
-        all.iter().filter(|(_, status)| leads(status)).map(|(host, _)| host).collect();
+    let hosts_where = |is_so: &dyn Fn(&Status) -> bool| -> Vec<&String> {
+        all.iter().filter(|(_, status)| is_so(status)).map(|(host, _)| host).collect()
+    };
+    let mut leaders = hosts_where(&|status| status.role.as_deref() == Some("leader"));
+    if leaders.is_empty() {
+        leaders = hosts_where(&|status| status.holds_leader_key);
+    }
     if let [one, other, ..] = leaders.as_slice() {
         return Err(StepError::permanent(format!("two members say that they lead: {one} and {other}"))
             .with_hint("find out which one clients write to before anything else"));
@@ -107,6 +112,7 @@ mod tests {
             answers: role.is_some(),
             role: role.map(str::to_owned),
             state: role.map(|_| "running".to_owned()),
+            holds_leader_key: false,
             paused: false,
             timeline: Some(1),
             system_identifier: Some(identifier.into()),
@@ -133,8 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn where_no_rest_api_tells_the_leader_s_key_does() {
+        let holder = || Status { holds_leader_key: true, ..member(None, "7") };
+        let output = survey(&[("p1", member(None, "7")), ("p2", holder())]).unwrap().0;
+        assert_eq!(output["leader"], "p2");
+        let output = survey(&[("p1", member(Some("leader"), "7")), ("p2", holder())]).unwrap().0;
+        assert_eq!(output["leader"], "p1");
+    }
+
+    #[test]
     fn without_a_leader_the_first_host_of_the_inventory_is_first() {
-        let output = survey(&[("p1", member(None, "7")), ("p2", member(None, "7"))]).unwrap().0;
+        let output = survey(&[("p1", member(None, "7")), ("p3", member(None, "7"))]).unwrap().0;
         assert_eq!((&output["leader"], &output["first"]), (&Value::Null, &json!("p1")));
         assert_eq!(output["mismatch"], false);
     }
