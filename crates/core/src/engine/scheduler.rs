@@ -3,8 +3,10 @@
 //! what depends on them: intent before effect, result before dependents.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -129,18 +131,29 @@ pub(super) struct Scheduler {
     pub(super) delays: HashMap<NodeId, Duration>,
     /// Intents found without a result, to be settled first.
     pub(super) unsettled: Vec<(NodeId, Change)>,
-    pub(super) working: HashMap<NodeId, AbortHandle>,
+    pub(super) working: HashMap<NodeId, Work>,
     pub(super) errors: HashMap<NodeId, StepError>,
     pub(super) stop_told: Option<Stop>,
     /// Who works on the run.
     pub(super) owner: String,
 }
 
+/// An executor at work.
+///
+/// It is polled here first: what needs no I/O, or has only to be given leave, then costs no switch to
+/// another thread. Once it waits for anything else it is handed to the runtime.
+pub(super) enum Work {
+    Held(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Spawned(AbortHandle),
+    /// It has ended; its message is in the inbox.
+    Over,
+}
+
 /// What is to be done once a batch of events is durable.
 #[derive(Default)]
 struct Batch {
     events: Vec<Event>,
-    leaves: Vec<oneshot::Sender<()>>,
+    leaves: Vec<(NodeId, oneshot::Sender<()>)>,
     outputs: Vec<(NodeId, Output)>,
 }
 
@@ -158,11 +171,13 @@ impl Scheduler {
             if self.working.is_empty() {
                 break;
             }
-            let Some(first) = self.inbox.blocking_recv() else { break };
             let mut batch = Batch::default();
-            self.take(first, &mut batch, store_error.is_some());
-            while let Ok(next) = self.inbox.try_recv() {
-                self.take(next, &mut batch, store_error.is_some());
+            let told = self.take_all(&mut batch, store_error.is_some());
+            self.hand_over(&batch);
+            if !told {
+                let Some(first) = self.inbox.blocking_recv() else { break };
+                self.take(first, &mut batch, store_error.is_some());
+                self.take_all(&mut batch, store_error.is_some());
             }
             self.note_stop(&mut batch);
             match self.finish(batch) {
@@ -172,7 +187,9 @@ impl Scheduler {
             }
             if self.control.asked() == Some(Stop::AtOnce) {
                 for work in self.working.values() {
-                    work.abort();
+                    if let Work::Spawned(handle) = work {
+                        handle.abort();
+                    }
                 }
                 break;
             }
@@ -199,18 +216,38 @@ impl Scheduler {
             let Some(node) = self.ready.pop_front() else { break };
             let attempt = self.journal.state.attempt(node) + 1;
             let delay = self.delays.remove(&node).unwrap_or_default();
-            let work = executor::run(Arc::clone(&self.env), node, attempt, delay, self.sender.clone());
-            self.working.insert(node, self.runtime.spawn(work).abort_handle());
             if let Some(task) = self.env.task(node) {
                 let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
             }
+            let work = executor::run(Arc::clone(&self.env), node, attempt, delay, self.sender.clone());
+            self.working.insert(node, poll(Box::pin(work)));
         }
     }
 
     fn settle(&mut self, node: NodeId, change: Change) {
         let attempt = self.journal.state.attempt(node);
         let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
-        self.working.insert(node, self.runtime.spawn(work).abort_handle());
+        self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
+    }
+
+    /// Hands to the runtime whatever waits for anything but leave.
+    fn hand_over(&mut self, batch: &Batch) {
+        for (node, work) in &mut self.working {
+            let asks = batch.leaves.iter().any(|(asking, _)| asking == node);
+            if !asks && matches!(work, Work::Held(_)) {
+                *work = spawn(&self.runtime, std::mem::replace(work, Work::Over));
+            }
+        }
+    }
+
+    /// Takes all messages that are there. False where there was none.
+    fn take_all(&mut self, batch: &mut Batch, store_broken: bool) -> bool {
+        let mut told = false;
+        while let Ok(next) = self.inbox.try_recv() {
+            self.take(next, batch, store_broken);
+            told = true;
+        }
+        told
     }
 
     fn name(&self, node: NodeId) -> TaskName {
@@ -225,7 +262,7 @@ impl Scheduler {
                 // without a durable intent.
                 if self.control.asked().is_none() && !store_broken {
                     batch.events.push(Event::TaskIntended { task: self.name(node), attempt, change });
-                    batch.leaves.push(leave);
+                    batch.leaves.push((node, leave));
                 }
             }
             Message::Finished { node, attempt, end } => {
@@ -313,9 +350,32 @@ impl Scheduler {
             }
             self.ready.extend(ready);
         }
-        for leave in batch.leaves {
+        for (node, leave) in batch.leaves {
             let _ = leave.send(());
+            if let Some(work @ Work::Held(_)) = self.working.get_mut(&node) {
+                let polled = match std::mem::replace(work, Work::Over) {
+                    Work::Held(held) => poll(held),
+                    other => other,
+                };
+                *work = spawn(&self.runtime, polled);
+            }
         }
         Ok(())
+    }
+}
+
+/// Lets an executor go on here as far as it gets at once.
+fn poll(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Work {
+    // No one is woken: the runtime polls it again when it is handed over, or it is polled here again.
+    match work.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(()) => Work::Over,
+        Poll::Pending => Work::Held(work),
+    }
+}
+
+fn spawn(runtime: &Handle, work: Work) -> Work {
+    match work {
+        Work::Held(held) => Work::Spawned(runtime.spawn(held).abort_handle()),
+        other => other,
     }
 }
