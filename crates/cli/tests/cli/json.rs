@@ -53,6 +53,7 @@ fn a_run_gives_one_object_a_line_and_ends_with_its_result() {
             "failures",
             "left_at_work",
             "not_started",
+            "outputs",
             "locks_kept"
         ]
     );
