@@ -204,7 +204,7 @@ impl Lab {
         );
         let mut hosts = self.on_all(&script);
         let keys = self.on("patroni1", "ETCDCTL_API=3 etcdctl get --prefix / --keys-only");
-        // Patroni writes `history` in a turn of its own after it came up, and takes it away, whoever looks.
+        // Patroni writes `history` in a turn of its own some time after it came up, whoever looks.
         let counts = |key: &&str| !key.is_empty() && !key.ends_with("/history");
         let mut keys: Vec<String> = keys.lines().filter(counts).map(str::to_owned).collect();
         if let Some(broken) = broken
