@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use super::batches::share;
 use super::params::{self, Params};
 use super::{
     Caller, Definition, Fingerprinter, Frame, Mode, Node, Plan, Request, Step, Task, definition, filter,
@@ -15,9 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{
-    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Serial, StepDef, Workflow,
-};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -116,8 +115,13 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let gates = graph.node_indices().filter_map(|node| match graph[node] {
+        Node::Gate(limit) => Some((node.index() as u32, limit)),
+        _ => None,
+    });
+    let gates = gates.collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -131,14 +135,14 @@ fn expand(
     })
 }
 
-struct Expander<'a> {
+pub(super) struct Expander<'a> {
     documents: &'a Documents,
     inventory: &'a Arc<Inventory>,
     params: &'a Params,
     evaluator: &'a Evaluator,
     frames: Vec<Frame>,
-    steps: Vec<Step>,
-    graph: DiGraph<Node, ()>,
+    pub(super) steps: Vec<Step>,
+    pub(super) graph: DiGraph<Node, ()>,
     wrong: Diagnostics,
 }
 
@@ -195,23 +199,24 @@ impl Expander<'_> {
         let exit = match self.hosts(frame, def) {
             None => self.batch(step, &[None], &before),
             Some(hosts) => {
-                let size = batch_size(def.serial, hosts.len());
                 let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
-                let mut exit = Vec::new();
-                let mut before = before;
-                for batch in hosts.chunks(size) {
-                    exit = self.batch(step, batch, &before);
-                    before.clone_from(&exit);
+                match def.max_failures.map(|limit| share(Some(limit), hosts.len())) {
+                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, before, limit),
+                    _ => self.batches(step, &hosts, before),
                 }
-                exit
             }
         };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step's hosts; gives what passes when the batch has.
-    fn batch(&mut self, step: usize, hosts: &[Option<Arc<Host>>], before: &[NodeIndex]) -> Vec<NodeIndex> {
+    /// One batch of a step's hosts; gives for each host what passes when the step has on it.
+    pub(super) fn batch(
+        &mut self,
+        step: usize,
+        hosts: &[Option<Arc<Host>>],
+        before: &[NodeIndex],
+    ) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
         if hosts.is_empty() {
             return before.to_vec();
@@ -230,8 +235,7 @@ impl Expander<'_> {
             self.steps[step].tasks.push(node);
             nodes.push(node);
         }
-        // The next batch, or the next step, waits for one node instead of all of these.
-        vec![self.join(&nodes)]
+        nodes
     }
 
     /// The steps of the workflow that a step uses, once for each host.
@@ -340,7 +344,7 @@ impl Expander<'_> {
     }
 
     /// One node that passes when all of `nodes` have.
-    fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
+    pub(super) fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
         if let [one] = nodes {
             return *one;
         }
@@ -350,15 +354,6 @@ impl Expander<'_> {
         }
         join
     }
-}
-
-fn batch_size(serial: Option<Serial>, hosts: usize) -> usize {
-    let size = match serial {
-        None => hosts,
-        Some(Serial::Count(count)) => count as usize,
-        Some(Serial::Percent(percent)) => hosts * usize::from(percent) / 100,
-    };
-    size.max(1)
 }
 
 /// A workflow's steps, each after what it needs, otherwise as they are written. Steps of a cycle
