@@ -31,13 +31,13 @@ impl Expander<'_> {
         &mut self,
         step: usize,
         hosts: &[Option<Arc<Host>>],
-        before: Vec<NodeIndex>,
+        before: &[NodeIndex],
         limit: usize,
     ) -> Vec<NodeIndex> {
         let size = share(self.steps[step].def.serial, hosts.len());
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         // Every batch waits for it: a gate says nothing of what the step needs.
-        let entry = self.join(&before);
+        let entry = self.join(before);
         let mut gate = None;
         let mut exits = Vec::new();
         for batch in hosts.chunks(size) {

@@ -201,7 +201,7 @@ impl Expander<'_> {
             Some(hosts) => {
                 let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
                 match def.max_failures.map(|limit| share(Some(limit), hosts.len())) {
-                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, before, limit),
+                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, &before, limit),
                     _ => self.batches(step, &hosts, before),
                 }
             }
