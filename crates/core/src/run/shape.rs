@@ -13,7 +13,7 @@ pub type NodeId = u32;
 /// gate is a join that lets failures by: it is passed as soon as all before it have ended, where fewer
 /// of them than its limit failed. What stands behind a gate counts on: the failures that a gate let by
 /// are failures of the gates right after it too.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Vec<Option<TaskName>>,
     by_name: HashMap<TaskName, NodeId>,
