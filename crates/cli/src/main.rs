@@ -55,6 +55,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Steps(args) => commands::steps::steps(&global, &args),
         Command::Workflows => commands::workflows::workflows(&global),
         Command::Graph(args) => commands::graph::graph(&global, &args),
+        Command::Approve(args) => commands::approve::approve(&global, args),
+        Command::Resolve(args) => commands::resolve::resolve(&global, args).await,
+        Command::Locks(args) => commands::locks::locks(&global, args).await,
         Command::Unlock(args) => commands::unlock::unlock(&global, args).await,
     }
 }

@@ -1,7 +1,10 @@
 //! One file a subcommand.
 
+pub mod approve;
 pub mod graph;
+pub mod locks;
 pub mod plan;
+pub mod resolve;
 pub mod resume;
 pub mod run;
 pub mod runs;

@@ -1,11 +1,13 @@
 //! `flow resume`: go on with a run.
 
 use flow_core::engine::read_definition;
+use flow_core::inventory::Inventory;
+use flow_core::plan::Definition;
 use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::Store;
 
 use super::run::follow;
-use super::runs::resume_command;
+use super::runs::Next;
 use crate::args::{Global, InventoryArg, ResumeArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
@@ -19,24 +21,26 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
         None => newest_open(&*store)?,
     };
     let definition = read_definition(&run, &store.definition(&run)?)?;
-    // The inventory that was pinned is read again from where it was, for its secrets.
-    let source = args.inventory.inventory.clone().or_else(|| definition.inventory.sources.first().cloned());
-    let inventory = match source {
-        Some(path) if args.inventory.inventory.is_some() || path.exists() => {
-            context::inventory(&InventoryArg { inventory: Some(path) })?
-        }
-        _ => None,
-    };
-    let go_on = resume_command(global, &store.runs()?, &run);
-    let mut session = engine.open(store, &run, inventory.as_ref())?;
-    for (task, verdict) in &args.settle {
-        session.decide(task, *verdict)?;
-    }
+    let inventory = inventory_of(&definition, &args.inventory)?;
+    let next = Next::of(global, &store.runs()?, &run);
+    let session = engine.open(store, &run, inventory.as_ref())?;
     screen::before::moved_on(session.plan());
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
     let handle = session.resume()?;
-    follow(handle, screen, &go_on).await
+    follow(handle, screen, &next).await
+}
+
+/// The inventory of now: the one that was given, or the one that the run was started with, read again for
+/// its secrets.
+pub fn inventory_of(definition: &Definition, given: &InventoryArg) -> Result<Option<Inventory>, Error> {
+    let source = given.inventory.clone().or_else(|| definition.inventory.sources.first().cloned());
+    match source {
+        Some(path) if given.inventory.is_some() || path.exists() => {
+            context::inventory(&InventoryArg { inventory: Some(path) })
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The newest run that has not ended well.

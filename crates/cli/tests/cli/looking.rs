@@ -25,6 +25,9 @@ fn the_help_names_every_command_and_exit_code() {
       steps      List the step types, or show one with its arguments
       workflows  List the shipped workflows
       graph      Draw a workflow's tasks and what needs what
+      approve    Approve what a run waits for, or reject it
+      resolve    Show what is known of a task of which nobody can tell what became of it, and say it
+      locks      List the hosts' locks: whose each is, and whether anything of its run is alive
       unlock     Take a run's locks off its hosts, once nothing of it is alive there
       help       Print this message or the help of the given subcommand(s)
 

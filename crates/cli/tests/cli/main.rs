@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
+mod approvals;
 mod confirm;
 mod hosts;
 mod interrupted;
 mod json;
 mod limits;
+mod locks;
 mod looking;
 mod refused;
 mod resume;

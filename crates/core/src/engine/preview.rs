@@ -24,6 +24,8 @@ pub enum Finding {
     SatisfiedNow,
     /// This would be done.
     Pending(Change),
+    /// The run would wait for an approval; this is asked.
+    Asks(String),
     /// Its condition is false.
     Skipped(String),
     /// It can't be known before these steps have run.
@@ -87,7 +89,6 @@ impl Engine {
             unreachable,
             notices,
             planning: true,
-            verdicts: HashMap::new(),
             plan: Arc::clone(&plan),
         };
         let found = look_at_all(&env, self.options.concurrency.max(1)).await;
@@ -168,6 +169,7 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Finding {
             env.outputs.set(node, output);
             if moving.is_empty() { Finding::Satisfied } else { Finding::SatisfiedNow }
         }
+        Ok(Check::Pending(change)) if env.is_gate(node) => Finding::Asks(change.summary),
         Ok(Check::Pending(change)) => Finding::Pending(change),
         // What isn't so yet may be so once the steps before it have run.
         Ok(Check::Deferred(_) | Check::Refused(_)) | Err(_) if !moving.is_empty() => {
@@ -247,6 +249,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
             plan.redactor.value(&mut change.data);
             Finding::Pending(change)
         }
+        Finding::Asks(message) => Finding::Asks(mask(message)),
         Finding::Refused(why) => Finding::Refused(mask(why)),
         Finding::Failed(error) => Finding::Failed(mask_error(error)),
         other => other,

@@ -1,35 +1,38 @@
 //! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
 //! hosts, hands over to the scheduler, gives the locks back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::asking::{self, Asking};
+use super::control::{Control, Message, Stop};
 use super::executor::Env;
 use super::queue::Queue;
-use super::scheduler::{Control, Journal, Scheduler, Stop};
-use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
+use super::scheduler::{Journal, Scheduler};
+use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope};
-use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
+use crate::run::{Asked, Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
 
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
-    engine: Engine,
-    plan: Arc<Plan>,
-    journal: Journal,
+    pub(super) engine: Engine,
+    pub(super) plan: Arc<Plan>,
+    pub(super) journal: Journal,
     claim: Box<dyn Claim>,
-    outputs: Outputs,
-    started: Timestamp,
+    pub(super) outputs: Arc<Outputs>,
+    pub(super) started: Timestamp,
     /// The last change of each task.
-    changes: HashMap<NodeId, Change>,
+    pub(super) changes: HashMap<NodeId, Change>,
+    /// What waits for approval.
+    asked: BTreeMap<NodeId, Asked>,
     ready: Vec<NodeId>,
-    verdicts: HashMap<NodeId, Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
 }
@@ -63,7 +66,7 @@ impl Engine {
         let (sender, notices) = mpsc::unbounded_channel();
         let mut ready = Vec::new();
         let state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
+        let outputs = Arc::new(Outputs::new(plan.shape().len()));
         let redactor = Arc::clone(&plan.redactor);
         let mut session = Session {
             engine: self.clone(),
@@ -73,8 +76,8 @@ impl Engine {
             outputs,
             started,
             changes: HashMap::new(),
+            asked: BTreeMap::new(),
             ready,
-            verdicts: HashMap::new(),
             notices,
             fresh: true,
         };
@@ -98,7 +101,7 @@ impl Engine {
         let (sender, notices) = mpsc::unbounded_channel();
         let mut ready = Vec::new();
         let mut state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
+        let outputs = Arc::new(Outputs::new(plan.shape().len()));
         let mut changes = HashMap::new();
         for Record { seq, event, .. } in &records {
             state.apply(event, &mut Vec::new()).map_err(|source| EngineError::History {
@@ -111,12 +114,17 @@ impl Engine {
                 (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                     outputs.set(node, output.clone());
                 }
+                (Event::TaskApproved { by, when, .. }, Some(node)) => {
+                    outputs.set(node, asking::approval(by, *when));
+                }
                 (Event::TaskIntended { change, .. }, Some(node)) => {
                     changes.insert(node, change.clone());
                 }
                 _ => {}
             }
         }
+        let asked = crate::run::asked(&records).into_iter();
+        let asked = asked.filter_map(|asked| Some((plan.shape().node(&asked.task)?, asked))).collect();
         // The time that the run was created with: names that steps make of it stay the same.
         let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
@@ -135,8 +143,8 @@ impl Engine {
             outputs,
             started,
             changes,
+            asked,
             ready: Vec::new(),
-            verdicts: HashMap::new(),
             notices,
             fresh: false,
         })
@@ -152,21 +160,6 @@ impl Session {
     /// Where the run stands.
     pub fn state(&self) -> &RunState {
         &self.journal.state
-    }
-
-    /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
-    /// alive and the step still can't tell; what can be found out goes before what anyone says.
-    pub fn decide(&mut self, task: &str, verdict: Verdict) -> Result<(), EngineError> {
-        let state = &self.journal.state;
-        let asked = |node: &NodeId| matches!(state.task(*node), TaskState::Unknown | TaskState::Intended);
-        let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(asked) else {
-            let unknown =
-                [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
-            let unknown = unknown.filter_map(|node| state.shape().name(node).cloned()).collect();
-            return Err(EngineError::NotAsked { task: task.to_owned(), unknown });
-        };
-        self.verdicts.insert(node, verdict);
-        Ok(())
     }
 
     /// Goes on with the run. One that has ended well is refused.
@@ -201,8 +194,8 @@ impl Session {
     async fn run_to_end(
         mut self,
         control: Control,
-        sender: mpsc::UnboundedSender<super::scheduler::Message>,
-        inbox: mpsc::UnboundedReceiver<super::scheduler::Message>,
+        sender: mpsc::UnboundedSender<Message>,
+        inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Result<Report, EngineError> {
         let hosts = self.plan.hosts();
         let holder = Holder {
@@ -231,13 +224,12 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, .. } = self;
+        let Self { engine, plan, journal, claim, outputs, started, changes, asked, ready, .. } = self;
         let state = &journal.state;
         let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
-        let outputs = Arc::new(outputs);
         let whole = Scope {
             plan: Arc::clone(&plan),
             frame: 0,
@@ -257,7 +249,6 @@ impl Session {
             unreachable,
             notices: notices.clone(),
             planning: false,
-            verdicts,
         });
         let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
         ready.into_iter().for_each(|node| queue.push(node));
@@ -277,8 +268,8 @@ impl Session {
             stop_told: None::<Stop>,
             max_failures: plan.limits().max_failures,
             failures: 0,
+            asking: Asking::of(asked),
             settling: HashSet::new(),
-            owner: engine.options.owner.clone(),
         };
         let ended = tokio::task::spawn_blocking(move || scheduler.work())
             .await
@@ -327,7 +318,7 @@ impl Session {
         for (host, identity) in hosts.iter().zip(met) {
             match identity {
                 Ok(identity) => {
-                    self.refuse_other_machine(&host.name, &identity)?;
+                    self.refuse_other_machine(&host.name, &identity).map_err(Taking::Host)?;
                     if !self.journal.state.hosts().contains_key(&host.name) {
                         events.push(Event::HostMet { host: host.name.clone(), identity });
                     }
@@ -354,15 +345,13 @@ impl Session {
         Ok(unreachable)
     }
 
-    fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), Taking> {
+    pub(super) fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), StepError> {
         match self.journal.state.hosts().get(host) {
-            Some(then) if then != now => Err(Taking::Host(
-                StepError::permanent(format!(
-                    "{host} is another machine than when the run began (machine-id {} then, {} now)",
-                    then.machine_id, now.machine_id
-                ))
-                .with_hint("what was recorded for it is void; start a new run"),
-            )),
+            Some(then) if then != now => Err(StepError::permanent(format!(
+                "{host} is another machine than when the run began (machine-id {} then, {} now)",
+                then.machine_id, now.machine_id
+            ))
+            .with_hint("what was recorded for it is void; start a new run")),
             _ => Ok(()),
         }
     }

@@ -148,6 +148,40 @@ pub enum Event {
         /// Who says so.
         by: Settler,
     },
+    /// It waits for a person's approval.
+    TaskAsked {
+        /// The task.
+        task: TaskName,
+        /// 1 for the first time.
+        attempt: u32,
+        /// What is asked.
+        message: String,
+    },
+    /// A person approved it.
+    TaskApproved {
+        /// The task.
+        task: TaskName,
+        /// The time that it was asked.
+        attempt: u32,
+        /// `user@machine`
+        by: String,
+        /// When the person said so; it may have been recorded later.
+        when: Timestamp,
+    },
+    /// A person refused it.
+    TaskRejected {
+        /// The task.
+        task: TaskName,
+        /// The time that it was asked.
+        attempt: u32,
+        /// `user@machine`
+        by: String,
+        /// When the person said so; it may have been recorded later.
+        when: Timestamp,
+        /// Why, in the person's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// `undo` is about to be called.
     UndoIntended {
         /// The task.
@@ -188,6 +222,9 @@ impl Event {
             | Self::TaskFailed { task, .. }
             | Self::TaskUnknown { task, .. }
             | Self::TaskNotDone { task, .. }
+            | Self::TaskAsked { task, .. }
+            | Self::TaskApproved { task, .. }
+            | Self::TaskRejected { task, .. }
             | Self::UndoIntended { task }
             | Self::TaskUndone { task }
             | Self::UndoFailed { task, .. } => Some(task),

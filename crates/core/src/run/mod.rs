@@ -1,10 +1,12 @@
 //! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
 
+mod asked;
 mod event;
 mod names;
 mod shape;
 mod state;
 
+pub use asked::{Asked, asked};
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
 pub use shape::{NodeId, Shape};

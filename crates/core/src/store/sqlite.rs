@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Claim, NewRun, RunRow, Store, StoreError};
+use super::{Claim, NewRun, RunRow, Signal, Store, StoreError};
 use crate::run::{Event, Record, RunId};
 
 /// Grows with every change of the tables or of an event's form.
@@ -30,6 +30,11 @@ const TABLES: &str = "
         body TEXT NOT NULL,
         PRIMARY KEY (run, seq)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE signals (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        run    TEXT NOT NULL REFERENCES runs (id),
+        body   TEXT NOT NULL
+    ) STRICT;
 ";
 
 /// A store in one file.
@@ -210,6 +215,39 @@ impl Store for SqliteStore {
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
         self.read_events(run, "DESC", i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError> {
+        let body = serde_json::to_string(signal)
+            .map_err(|e| self.damaged(format!("a signal can't be written: {e}")))?;
+        self.connection
+            .execute("INSERT INTO signals (run, body) VALUES (?1, ?2)", params![run.as_str(), body])
+            .map_err(self.error("can't be written"))?;
+        Ok(())
+    }
+
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT number, body FROM signals WHERE run = ?1 ORDER BY number")
+            .map_err(self.error("can't be read"))?;
+        let rows = statement
+            .query_map([run.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+            .map_err(self.error("can't be read"))?;
+        rows.map(|row| {
+            let (number, body) = row.map_err(self.error("can't be read"))?;
+            let signal = serde_json::from_str(&body)
+                .map_err(|e| self.damaged(format!("signal {number} of run {run}: {e}")))?;
+            Ok((number, signal))
+        })
+        .collect()
+    }
+
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError> {
+        self.connection
+            .execute("DELETE FROM signals WHERE run = ?1 AND number = ?2", params![run.as_str(), number])
+            .map_err(self.error("can't be written"))?;
+        Ok(())
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+mod approvals;
 mod limits;
 mod per_host;
 mod plans;
+mod resolve;
 mod runs;
 mod world;

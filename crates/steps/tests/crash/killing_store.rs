@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flow_core::run::{Event, Record, RunId};
-use flow_core::store::{Claim, NewRun, RunRow, SqliteStore, Store, StoreError};
+use flow_core::store::{Claim, NewRun, RunRow, Signal, SqliteStore, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// Where in a task's course its process is killed.
@@ -121,6 +121,18 @@ impl Store for KillingStore {
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
         self.inner.last_events(run, count)
+    }
+
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError> {
+        self.inner.post(run, signal)
+    }
+
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        self.inner.signals(run)
+    }
+
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError> {
+        self.inner.take_off(run, number)
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
