@@ -21,7 +21,8 @@ fn the_examples_are_workflows() {
 
     // The others are steps for the first; the last includes another file.
     let before_outputs = whole.split("[outputs]").next().unwrap_or_default();
-    let mut bundle = Bundle::single("example.toml", &format!("{before_outputs}\n{items}\n{pipeline}\n{part}"));
+    let mut bundle =
+        Bundle::single("example.toml", &format!("{before_outputs}\n{items}\n{pipeline}\n{part}"));
     let one = "name = \"restart-one\"\nsummary = \"s\"\n[params.scope]\ntype = \"string\"\n\
                [steps.restart]\nuses = \"command\"\nwith = { script = \"true\" }\n";
     let one = BundledFile { display: "restart-one.toml".to_owned(), text: one.to_owned() };

@@ -16,9 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{
-    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow,
-};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(

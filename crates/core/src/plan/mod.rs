@@ -124,9 +124,9 @@ impl Step {
         let key = |host: Option<&str>, item: Option<&str>| {
             (host.unwrap_or_default().to_owned(), item.unwrap_or_default().to_owned())
         };
-        let index = self.index.get_or_init(|| {
-            self.parts(plan).map(|(host, item, part)| (key(host, item), part)).collect()
-        });
+        let index = self
+            .index
+            .get_or_init(|| self.parts(plan).map(|(host, item, part)| (key(host, item), part)).collect());
         index.get(&key(host, item)).copied()
     }
 }

@@ -27,9 +27,7 @@ impl Expander<'_> {
         let value =
             params::foreach_list(self.evaluator, self.inventory, self.params, &self.frames, frame, list);
         let found = match value {
-            Ok(value) => {
-                items(value).map_err(|fault| at(Code::TYPE, fault.message()).help(fault.help()))
-            }
+            Ok(value) => items(value).map_err(|fault| at(Code::TYPE, fault.message()).help(fault.help())),
             Err(e) => Err(at(Code::EXPRESSION, format!("the list isn't known before the run: {e}")).help(
                 "it may use params, groups and hostvars; what an output gives is known too late: \
                  let one step go through that",
@@ -52,7 +50,12 @@ impl Expander<'_> {
     }
 
     /// What each of a step's hosts waits for: its own part of the steps in `needs_per_host`.
-    pub(super) fn parts(&mut self, frame: usize, def: &StepDef, hosts: &[Arc<Host>]) -> HashMap<String, Vec<NodeIndex>> {
+    pub(super) fn parts(
+        &mut self,
+        frame: usize,
+        def: &StepDef,
+        hosts: &[Arc<Host>],
+    ) -> HashMap<String, Vec<NodeIndex>> {
         let mut all: HashMap<String, Vec<NodeIndex>> = HashMap::new();
         for need in &def.needs_per_host {
             let Some(&needed) = self.frames[frame].steps.get(&need.value) else { continue };
@@ -183,7 +186,11 @@ impl Expander<'_> {
 }
 
 /// What `serial` counts: hosts, each with all items; items, where the step has no `hosts`.
-pub(super) fn units(def: &StepDef, hosts: Option<Vec<Arc<Host>>>, items: Option<&[Arc<Item>]>) -> Vec<Vec<Place>> {
+pub(super) fn units(
+    def: &StepDef,
+    hosts: Option<Vec<Arc<Host>>>,
+    items: Option<&[Arc<Item>]>,
+) -> Vec<Vec<Place>> {
     let hosts: Vec<Option<Arc<Host>>> = match hosts {
         None => vec![None],
         Some(hosts) => hosts.into_iter().map(Some).collect(),
@@ -195,7 +202,11 @@ pub(super) fn units(def: &StepDef, hosts: Option<Vec<Arc<Host>>>, items: Option<
         items.iter().map(move |item| Place { host: host.clone(), item: Some(Arc::clone(item)) })
     };
     if def.hosts.is_some() {
-        return hosts.into_iter().map(|host| of_host(host).collect()).filter(|of: &Vec<_>| !of.is_empty()).collect();
+        return hosts
+            .into_iter()
+            .map(|host| of_host(host).collect())
+            .filter(|of: &Vec<_>| !of.is_empty())
+            .collect();
     }
     hosts.into_iter().flat_map(of_host).map(|place| vec![place]).collect()
 }

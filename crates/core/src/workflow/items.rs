@@ -122,7 +122,8 @@ fn key(label: &str) -> String {
         return key;
     }
     let kept = (0..=KEPT).rev().find(|at| key.is_char_boundary(*at)).unwrap_or(0);
-    let digest: String = Sha256::digest(label.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        Sha256::digest(label.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}~{digest}", &key[..kept])
 }
 
@@ -139,9 +140,10 @@ mod tests {
 
     #[test]
     fn keys_are_made_of_the_items_and_never_hold_what_parts_a_name() {
-        assert_eq!(keys(json!(["app", "/var/lib", "a b", "x@y[0]", "ü", 5, true, { "name": "t", "size": 1 }])), [
-            "app", "/var/lib", "a%20b", "x%40y%5B0%5D", "ü", "5", "true", "t"
-        ]);
+        assert_eq!(
+            keys(json!(["app", "/var/lib", "a b", "x@y[0]", "ü", 5, true, { "name": "t", "size": 1 }])),
+            ["app", "/var/lib", "a%20b", "x%40y%5B0%5D", "ü", "5", "true", "t"]
+        );
         assert!(items(json!([])).unwrap().is_empty());
     }
 
@@ -157,7 +159,9 @@ mod tests {
     fn lists_that_cannot_be_gone_through_are_refused() {
         assert_eq!(items(json!("a")).unwrap_err(), ItemFault::NoList("\"a\"".to_owned()));
         assert_eq!(items(json!([1, "1"])).unwrap_err(), ItemFault::Twice(0, 1, "1".to_owned()));
-        for bad in [json!([""]), json!([["a"]]), json!([null]), json!([{ "size": 1 }]), json!([{ "name": [] }])] {
+        for bad in
+            [json!([""]), json!([["a"]]), json!([null]), json!([{ "size": 1 }]), json!([{ "name": [] }])]
+        {
             assert_eq!(items(bad).unwrap_err(), ItemFault::NoKey(0));
         }
         let many = Value::from((0..=MAX_ITEMS).collect::<Vec<_>>());

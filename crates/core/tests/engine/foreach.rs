@@ -27,7 +27,7 @@ hosts = "nodes"
 with = { thing = "grant-{{ item_index }}", value = "{{ steps.create.items[item].value }}!" }
 [steps.count]
 uses = "make"
-needs = ["grant"]
+needs = ["create", "grant"]
 with = { thing = "count", value = """{{ steps.create.hosts | join(',') }}:
 {%- for host in groups.nodes %} {{ steps.create.hosts[host].items | join(',') }}{% endfor %}
 {%- if steps.create.hosts %} {{ steps.create.hosts.n2.items['a b'].value }}{% endif %}""" }
@@ -43,8 +43,15 @@ async fn each_item_has_its_task_and_its_outputs_are_found_by_item_and_host() {
     assert_eq!(
         names(&plan),
         [
-            "create[app]@n1", "create[a%20b]@n1", "create[app]@n2", "create[a%20b]@n2", "grant[app]@n1",
-            "grant[a%20b]@n1", "grant[app]@n2", "grant[a%20b]@n2", "count"
+            "create[app]@n1",
+            "create[a%20b]@n1",
+            "create[app]@n2",
+            "create[a%20b]@n2",
+            "grant[app]@n1",
+            "grant[a%20b]@n1",
+            "grant[app]@n2",
+            "grant[a%20b]@n2",
+            "count"
         ]
     );
     let name = TaskName::from_text("create[a%20b]@n2");
@@ -66,17 +73,24 @@ async fn an_empty_list_passes_and_what_needs_it_still_waits_for_what_it_waits_fo
     let world = Arc::new(World::default());
     world.fault("before@n1", &[Fault::Fail]);
     let engine = engine(&world);
-    let text = DATABASES.replace("foreach = \"{{ params.names }}\"\nhosts = \"nodes\"\nwith = { thing = \"db", "\
-        needs = [\"before\"]\nforeach = []\nhosts = \"nodes\"\nwith = { thing = \"db")
-        + "[steps.before]\nuses = \"make\"\nhosts = \"nodes\"\nwith = { thing = \"before\" }\n";
+    let text = DATABASES.replace(
+        "foreach = \"{{ params.names }}\"\nhosts = \"nodes\"\nwith = { thing = \"db",
+        "\
+        needs = [\"before\"]\nforeach = []\nhosts = \"nodes\"\nwith = { thing = \"db",
+    ) + "[steps.before]\nuses = \"make\"\nhosts = \"nodes\"\nwith = { thing = \"before\" }\n";
     let text = text.replace("{{ steps.create.items[item].value }}", "{{ item }}");
+    let (before, after) = text.split_once("value = \"\"\"").unwrap();
+    let (_, after) = after.split_once("\"\"\"").unwrap();
+    let text = format!(
+        "{before}value = \"{{{{ steps.create.hosts | list }}}}{{{{ steps.create.items | list }}}}\"{after}"
+    );
     let plan = plan(&engine, &text, &["n1", "n2"]);
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Failed);
     assert_eq!(world.total(), 1, "only before@n2");
     let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(world.there.lock().unwrap()["count"], ":  ");
+    assert_eq!(world.there.lock().unwrap()["count"], "[][]");
 }
 
 #[tokio::test]
@@ -165,8 +179,12 @@ said = "{{ params.word }}{{ steps.first.hosts | length }}"
     assert_eq!(
         names(&plan),
         [
-            "each[one]/first@n1", "each[one]/part[x]", "each[one]/part[y]", "each[two]/first@n1",
-            "each[two]/first@n2", "after"
+            "each[one]/first@n1",
+            "each[one]/part[x]",
+            "each[one]/part[y]",
+            "each[two]/first@n1",
+            "each[two]/first@n2",
+            "after"
         ]
     );
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;

@@ -175,7 +175,8 @@ impl Checker<'_> {
             };
             if let Some(fault) = self.other_hosts(at, step, field, place) {
                 self.tell(text, Some(range), fault);
-            } else if let (Some(_), Some(field)) = (&def.foreach, field.filter(|field| !OF_ITEMS.contains(field)))
+            } else if let (Some(_), Some(field)) =
+                (&def.foreach, field.filter(|field| !OF_ITEMS.contains(field)))
             {
                 let fault = Fault {
                     code: Code::EXPRESSION,
@@ -221,6 +222,12 @@ impl Checker<'_> {
             );
         }
         let roots: Vec<String> = place.roots.iter().map(|root| (*root).to_owned()).collect();
+        if place.what == FOREACH && root == "steps" {
+            return fault(
+                "`foreach` can't go through what a step gives: its list is known before the run".to_owned(),
+                format!("let one step go through it; `foreach` can use {}", list(&roots)),
+            );
+        }
         if ROOTS.contains(&root) {
             return fault(
                 format!("{} can't use `{root}`", place.what),

@@ -17,7 +17,8 @@ const KEYS: &[&str] = &[
     "with",
     "needs",
     "needs_per_host",
-    "hosts", "foreach",
+    "hosts",
+    "foreach",
     "serial",
     "tags",
     "if",
@@ -151,20 +152,26 @@ impl Reader<'_> {
             ArgumentKind::Text(text) if expr::whole_expression(text).is_some() => return Some(field.clone()),
             _ => {
                 let help = "write: foreach = [\"ITEM\"] or foreach = \"{{ params.NAME }}\"";
-                return self.mistyped("foreach", field, "a list", Some(help));
+                self.mistyped::<()>("foreach", field, "a list", Some(help));
+                // The step still has items, as far as its expressions are concerned.
+                return Some(Argument { kind: ArgumentKind::List(Vec::new()), ..field.clone() });
             }
         };
         // What a template gives is looked at once its value is known.
         let known = list.iter().filter(|item| !item.is_dynamic());
         let values = known.clone().map(literal).collect();
         if let Err(fault) = items(values) {
-            let span = |at: usize| known.clone().nth(at).map_or_else(|| field.span.clone(), |item| item.span.clone());
+            let span = |at: usize| {
+                known.clone().nth(at).map_or_else(|| field.span.clone(), |item| item.span.clone())
+            };
             let mut wrong = match fault {
                 ItemFault::Twice(first, again, _) => {
                     let twice = self.at(Code::TYPE, span(again), "this item is there twice");
                     twice.label("again").also(span(first), "first here")
                 }
-                ItemFault::NoKey(at) => self.at(Code::TYPE, span(at), "this item can't be told from others by name"),
+                ItemFault::NoKey(at) => {
+                    self.at(Code::TYPE, span(at), "this item can't be told from others by name")
+                }
                 _ => self.at(Code::TYPE, field.span.clone(), fault.message()),
             };
             wrong.help = Some(fault.help());
