@@ -1,23 +1,24 @@
 //! The small worlds, and what holds in each.
 
-use stateright::{Checker, Model};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
-use crate::world::{ALL, Budget, Rules, Seen, Small, shape};
+use stateright::{Checker, Model, Path};
+
+use crate::world::{ALL, Budget, Rules, Seen, Small, World, shape};
 
 const TWICE: &str = "no effect is brought about twice";
 const UNLOCKED: &str = "nothing is changed without the lock";
 
 /// Goes through the whole world: every property holds, and all of `wanted` was seen on the way.
 fn holds(small: Small, wanted: &[Seen]) {
-    let began = std::time::Instant::now();
-    let seen = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
-    let record = std::sync::Arc::clone(&seen);
-    let visitor = move |path: stateright::Path<_, _>| {
-        let last: &crate::world::World = path.last_state();
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let record = Arc::clone(&seen);
+    let visitor = move |path: Path<_, _>| {
+        let last: &World = path.last_state();
         record.lock().unwrap().extend(last.seen.iter().copied());
     };
     let checker = small.checker().threads(2).visitor(visitor).spawn_bfs().join();
-    println!("{} states in {:?}", checker.unique_state_count(), began.elapsed());
     checker.assert_properties();
     for each in wanted {
         assert!(
