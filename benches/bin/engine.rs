@@ -4,11 +4,13 @@
 //! `bench-engine` measures them all, each size in a process of its own so that memory is told apart.
 //! `bench-engine once WORK TASKS` does one piece of work and prints its seconds and its memory.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use flow_benches::{MemoryStore, engine, median, peak_memory, plan_of_hosts};
+use flow_benches::{MemoryStore, engine, median, peak_memory, plan_of};
 use flow_core::engine::Engine;
 use flow_core::plan::Plan;
 use flow_core::run::{Event, Outcome, Record, RunId};
@@ -32,8 +34,8 @@ fn main() {
 fn once(work: &str, tasks: usize) {
     let engine = engine();
     let (seconds, bytes) = match work {
-        "chain" => in_memory(&engine, tasks, Some(1)),
-        "wide" => in_memory(&engine, tasks, None),
+        "chain" => in_memory(&engine, tasks, true),
+        "wide" => in_memory(&engine, tasks, false),
         "ready-at-once" => ready_at_once(&engine, tasks),
         "reopen" => reopen(&engine, tasks),
         "rows" => rows(&engine, tasks),
@@ -42,9 +44,9 @@ fn once(work: &str, tasks: usize) {
     println!("{seconds} {bytes}");
 }
 
-fn in_memory(engine: &Engine, tasks: usize, serial: Option<usize>) -> (f64, usize) {
+fn in_memory(engine: &Engine, tasks: usize, in_a_row: bool) -> (f64, usize) {
     let before = peak_memory();
-    let plan = plan_of_hosts(engine, tasks, serial);
+    let plan = plan_of(engine, tasks, in_a_row);
     let seconds = run(engine, plan, Box::new(MemoryStore::default()));
     (seconds, peak_memory() - before)
 }
@@ -53,7 +55,7 @@ fn ready_at_once(engine: &Engine, tasks: usize) -> (f64, usize) {
     let folder = tempfile::tempdir_in("/var/tmp").expect("a folder on disk");
     let store = SqliteStore::open(&folder.path().join("flow.db")).expect("the folder can be written");
     let before = peak_memory();
-    let plan = plan_of_hosts(engine, tasks, None);
+    let plan = plan_of(engine, tasks, false);
     let seconds = run(engine, plan, Box::new(store));
     (seconds, peak_memory() - before)
 }
@@ -104,7 +106,7 @@ fn rows(engine: &Engine, events: usize) -> (f64, usize) {
     fill(engine, &path, events);
     let began = Instant::now();
     let connection = Connection::open(&path).expect("it is there");
-    let mut statement = connection.prepare("SELECT * FROM events ORDER BY run, seq").expect("SQL");
+    let mut statement = connection.prepare("SELECT place, at, body FROM events ORDER BY place").expect("SQL");
     let columns = statement.column_count();
     let mut rows = statement.query([]).expect("rows");
     let (mut count, mut bytes) = (0, 0);
@@ -121,7 +123,7 @@ fn rows(engine: &Engine, events: usize) -> (f64, usize) {
 }
 
 fn fill(engine: &Engine, path: &Path, events: usize) -> RunId {
-    let plan = plan_of_hosts(engine, events / 2, None);
+    let plan = plan_of(engine, events / 2, false);
     let mut store = SqliteStore::open(path).expect("the folder can be written");
     let started = Timestamp::now();
     let id = RunId::new(started.as_second(), 1);

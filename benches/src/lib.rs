@@ -7,7 +7,7 @@ mod noop;
 
 use std::time::{Duration, Instant};
 
-pub use noop::{MemoryStore, engine, plan_of_hosts};
+pub use noop::{MemoryStore, engine, plan_of};
 
 /// The figures of one comparison.
 #[derive(Debug, Clone, Copy)]

@@ -46,15 +46,23 @@ pub fn engine() -> Engine {
     Engine::new(registry)
 }
 
-/// One step on so many hosts, `serial` of them at once.
-pub fn plan_of_hosts(engine: &Engine, hosts: usize, serial: Option<usize>) -> Plan {
+/// So many tasks: steps on as many hosts, the steps in a row (host after host) or all ready at once.
+pub fn plan_of(engine: &Engine, tasks: usize, in_a_row: bool) -> Plan {
+    let steps = tasks.isqrt();
+    let hosts = tasks / steps;
     let mut text = String::from("name = \"noop\"\nsummary = \"Nothing, often.\"\n");
-    text.push_str("[steps.noop]\nuses = \"noop\"\nhosts = \"all\"\n");
-    if let Some(serial) = serial {
-        let _ = writeln!(text, "serial = {serial}");
+    for step in 0..steps {
+        let _ = writeln!(text, "[steps.s{step}]\nuses = \"noop\"\nhosts = \"all\"");
+        if in_a_row {
+            let _ = writeln!(text, "serial = 1");
+            if step > 0 {
+                let _ = writeln!(text, "needs = [\"s{}\"]", step - 1);
+            }
+        }
     }
     let names: Vec<String> = (0..hosts).map(|n| format!("host{n}")).collect();
-    let host = |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), vars: Default::default() }));
+    let host =
+        |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), vars: Default::default() }));
     let inventory = Inventory {
         hosts: names.iter().map(host).collect(),
         groups: [("all".to_owned(), names.clone()), ("ungrouped".to_owned(), names)].into_iter().collect(),
@@ -96,8 +104,8 @@ impl Store for MemoryStore {
             .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
     }
 
-    fn events(&self, _: &RunId) -> Result<Vec<Record>, StoreError> {
-        Ok(Vec::new())
+    fn scan(&self, _: &RunId, _: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn last_events(&self, _: &RunId, _: usize) -> Result<Vec<Record>, StoreError> {
