@@ -256,6 +256,7 @@ impl Session {
             plan: Arc::clone(&plan),
             frame: 0,
             host: None,
+            item: None,
             outputs: Arc::clone(&outputs),
             run: journal.run.clone(),
             started,
