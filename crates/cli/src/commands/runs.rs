@@ -1,6 +1,6 @@
 //! `flow runs`: the runs of the store.
 
-use flow_core::run::{Asked, Event, Outcome, RunId, asked};
+use flow_core::run::{Asked, Event, Outcome, RunId};
 use flow_core::store::{RunRow, Store};
 use serde_json::json;
 
@@ -118,7 +118,11 @@ pub fn waits_for_approval(store: &dyn Store, run: &RunId, status: &str) -> Resul
     }
     let answered: Vec<_> =
         store.signals(run)?.into_iter().map(|(_, signal)| (signal.task, signal.attempt)).collect();
-    let mut waiting = asked(&store.events(run)?);
+    let mut waiting = Vec::new();
+    store.scan(run, &mut |record| {
+        Asked::follow(&mut waiting, &record);
+        true
+    })?;
     waiting.retain(|asked| !answered.contains(&(asked.task.clone(), asked.attempt)));
     Ok(waiting)
 }

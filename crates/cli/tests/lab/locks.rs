@@ -142,10 +142,9 @@ fn two_operators_with_two_stores_one_stopped_past_every_timeout_and_let_go_while
     // No time takes a lock away: it is still the first one's, and is shown as such.
     let theirs = theirs(&two);
     two.flow(&["run", &theirs]).ended(3).says(&["locked by run", &run, "nothing was changed"]);
-    two.flow(&["locks", "--limit", "promoters"]).ended(0).says(&[
-        &format!("locked by run {run} (hold)"),
-        "not in this store; at work there",
-    ]);
+    two.flow(&["locks", "--limit", "promoters"])
+        .ended(0)
+        .says(&[&format!("locked by run {run} (hold)"), "not in this store; at work there"]);
     two.flow(&["unlock", &run, "--limit", "promoters"]).ended(1).says(&["still at work"]);
     let_go(&lab);
     until("the end of the attempts on the hosts", || {
@@ -169,5 +168,7 @@ fn two_operators_with_two_stores_one_stopped_past_every_timeout_and_let_go_while
     second.wait().ended(0);
     let written = lab.on_all("cat /root/after /root/last");
     assert!(written.values().all(|text| text == "theirs\ntheirs"), "{written:?}");
-    one.flow(&["locks", "--limit", "promoters"]).ended(0).says(&["patroni1 not locked", "patroni3 not locked"]);
+    one.flow(&["locks", "--limit", "promoters"])
+        .ended(0)
+        .says(&["patroni1 not locked", "patroni3 not locked"]);
 }

@@ -5,6 +5,7 @@ mod asking;
 mod control;
 mod executor;
 mod fleet;
+mod history;
 mod preview;
 mod queue;
 mod resolve;

@@ -15,23 +15,15 @@ pub struct Asked {
     pub since: jiff::Timestamp,
 }
 
-/// The tasks that wait for approval after these events, in the order in which they were asked.
-pub fn asked<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<Asked> {
-    let mut waiting: Vec<Asked> = Vec::new();
-    for Record { at, event, .. } in records {
-        match event {
-            Event::TaskAsked { task, attempt, message } => waiting.push(Asked {
-                task: task.clone(),
-                attempt: *attempt,
-                message: message.clone(),
-                since: *at,
-            }),
-            other => {
-                if let Some(task) = other.task().filter(|_| !waiting.is_empty()) {
-                    waiting.retain(|asked| asked.task != *task);
-                }
-            }
+impl Asked {
+    /// Takes in the next event of a run: `waiting` has what waits for approval after it, in the order in
+    /// which it was asked.
+    pub fn follow(waiting: &mut Vec<Self>, Record { at, event, .. }: &Record) {
+        if let Event::TaskAsked { task, attempt, message } = event {
+            let (task, message) = (task.clone(), message.clone());
+            waiting.push(Self { task, attempt: *attempt, message, since: *at });
+        } else if let Some(task) = event.task().filter(|_| !waiting.is_empty()) {
+            waiting.retain(|asked| asked.task != *task);
         }
     }
-    waiting
 }

@@ -6,7 +6,7 @@ mod names;
 mod shape;
 mod state;
 
-pub use asked::{Asked, asked};
+pub use asked::Asked;
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
 pub use shape::{NodeId, Shape};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use flow_core::engine::{Engine, Finding, Notice, RunHandle, Stop};
-use flow_core::run::{Asked, Event, Outcome, RunId, TaskName, TaskState, asked};
+use flow_core::run::{Asked, Event, Outcome, RunId, TaskName, TaskState};
 use flow_core::step::{Change, Check, Context, Output, Resources, Step, StepError, StepType};
 use flow_core::store::{Answer, Signal};
 use schemars::JsonSchema;
@@ -94,7 +94,11 @@ async fn until_asked(run: &mut RunHandle) -> Asked {
 }
 
 fn waiting(folder: &Path, run: &RunId) -> Vec<Asked> {
-    asked(&store(folder).events(run).unwrap())
+    let mut waiting = Vec::new();
+    for record in store(folder).events(run).unwrap() {
+        Asked::follow(&mut waiting, &record);
+    }
+    waiting
 }
 
 #[tokio::test]
