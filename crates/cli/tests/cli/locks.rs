@@ -27,7 +27,7 @@ fn locks_are_shown_with_run_owner_what_is_alive_and_the_next_action() {
     assert_snapshot!(place.flow("locks").exits(0), @r#"
     $ flow locks
     1| web1  locked by run RUN (hold) of OWNER since WHEN
-    1|       in this store, running; at work there: flow-RUN-wait-web1-508333-1
+    1|       in this store, running; at work there: flow-RUN-wait-web1-508333d8d796-1
     1|       its run is at work; `flow show RUN` tells how far it is
     1| web2  not locked
     1| web3  not locked
@@ -37,7 +37,7 @@ fn locks_are_shown_with_run_owner_what_is_alive_and_the_next_action() {
     assert_snapshot!(place.flow(&elsewhere).exits(0), @r#"
     $ flow locks --limit web1 --store sqlite:/tmp/.tmpE2aVJg/other.db
     1| web1  locked by run RUN (hold) of OWNER since WHEN
-    1|       not in this store; at work there: flow-RUN-wait-web1-508333-1
+    1|       not in this store; at work there: flow-RUN-wait-web1-508333d8d796-1
     1|       something of it is at work; ask OWNER
     exit 0
     "#);

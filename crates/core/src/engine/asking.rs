@@ -74,9 +74,9 @@ impl Scheduler {
     }
 
     /// A task is to be approved.
-    pub(super) fn ask(&mut self, node: NodeId, attempt: u32, message: String, batch: &mut Batch) {
+    pub(super) fn ask(&mut self, node: NodeId, attempt: u32, message: &str, batch: &mut Batch) {
         let task = self.name(node);
-        let message = self.journal.redactor.text(&message).into_owned();
+        let message = self.journal.redactor.text(message).into_owned();
         let asked =
             Asked { task: task.clone(), attempt, message: message.clone(), since: jiff::Timestamp::now() };
         self.asking.waiting.insert(node, asked);

@@ -282,7 +282,7 @@ impl Scheduler {
         let task = self.name(node);
         match end {
             End::NotStarted => {}
-            End::Asks(message) => self.ask(node, attempt, message, batch),
+            End::Asks(message) => self.ask(node, attempt, &message, batch),
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
             End::Satisfied(output) => {
                 batch.outputs.push((node, output.clone()));
