@@ -3,6 +3,7 @@
 
 mod executor;
 mod fleet;
+mod held;
 mod preview;
 mod scheduler;
 mod session;

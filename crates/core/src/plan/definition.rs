@@ -2,9 +2,11 @@
 //! it: only where each came from and a keyed fingerprint, so that a resume can read it again and
 //! refuse a different one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hmac::{Hmac, Mac};
 use indexmap::IndexMap;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
+use super::Shown;
 use crate::inventory::{Host, Inventory};
 use crate::step::{Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
@@ -34,6 +37,9 @@ pub struct Definition {
     pub step_types: BTreeMap<String, u32>,
     /// The version of flow that started the run.
     pub flow: String,
+    /// What a saved plan showed; none for a run that was started from a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Box<Shown>>,
 }
 
 /// A param's value, or where its secret comes from.
@@ -46,7 +52,7 @@ pub enum PinnedParam {
     Secret {
         /// Where it is read.
         source: SecretSource,
-        /// HMAC-SHA-256 under the store's key, hexadecimal.
+        /// HMAC-SHA-256 under the store's key, hexadecimal. In a plan file: see [`Fingerprinter::slow`].
         fingerprint: String,
     },
 }
@@ -104,22 +110,78 @@ impl Filter {
     }
 }
 
-/// Fingerprints secrets under a key that never leaves the operator's machine.
+/// Fingerprints secrets, so that another one is noticed.
 #[derive(Clone)]
-pub struct Fingerprinter([u8; 32]);
+pub struct Fingerprinter(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Keyed([u8; 32]),
+    Slow { salt: [u8; 32], known: Arc<Mutex<HashMap<String, String>>> },
+}
+
+/// What one guess at a secret costs whoever has a plan file: about a tenth of a second.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("it isn't 0");
 
 impl Fingerprinter {
-    /// With the store's key.
+    /// HMAC-SHA-256 under a store's key, which never leaves the operator's machine.
     pub fn new(key: [u8; 32]) -> Self {
-        Self(key)
+        Self(Kind::Keyed(key))
+    }
+
+    /// PBKDF2-HMAC-SHA-256 with a salt that isn't secret: for a plan file, which is of use on another machine.
+    pub fn slow(salt: [u8; 32]) -> Self {
+        Self(Kind::Slow { salt, known: Arc::default() })
     }
 
     /// The fingerprint of a secret, hexadecimal.
     pub fn of(&self, secret: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-        mac.update(secret.as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        match &self.0 {
+            Kind::Keyed(key) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+                mac.update(secret.as_bytes());
+                hex(&mac.finalize().into_bytes())
+            }
+            Kind::Slow { salt, known } => {
+                // Hosts of a group have the same secrets: each is worked on once.
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.entry(secret.to_owned()).or_insert_with(|| slow(salt, secret)).clone()
+            }
+        }
     }
+
+    /// What pinned the secrets, for messages: "the run began".
+    pub(super) fn since(&self) -> &'static str {
+        match self.0 {
+            Kind::Keyed(_) => "the run began",
+            Kind::Slow { .. } => "the plan was made",
+        }
+    }
+
+    /// What to do where a secret is another one, for messages.
+    pub(super) fn or_else(&self) -> &'static str {
+        match self.0 {
+            Kind::Keyed(_) => "set it back to what it was, or start a new run",
+            Kind::Slow { .. } => "set it back to what it was, or make a new plan",
+        }
+    }
+}
+
+impl From<[u8; 32]> for Fingerprinter {
+    fn from(key: [u8; 32]) -> Self {
+        Self::new(key)
+    }
+}
+
+fn slow(salt: &[u8], secret: &str) -> String {
+    let mut fingerprint = [0; 32];
+    let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA256;
+    ring::pbkdf2::derive(algorithm, ROUNDS, salt, secret.as_bytes(), &mut fingerprint);
+    hex(&fingerprint)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a variable of that name is taken for a secret wherever it stands.
@@ -179,16 +241,16 @@ pub(super) fn unmask_inventory(
                 Some(_) => wrong.push(
                     Diagnostic::general(
                         Code::PARAM,
-                        format!("`{var}` of {name} has changed since the run began"),
+                        format!("`{var}` of {name} has changed since {}", print.since()),
                     )
-                    .help("set it back to what it was, or start a new run"),
+                    .help(print.or_else()),
                 ),
                 None => wrong.push(
                     Diagnostic::general(
                         Code::PARAM,
                         format!("`{var}` of {name} is secret and must be read again"),
                     )
-                    .help("give the inventory that the run was started with: -i INVENTORY"),
+                    .help("give the inventory that it was made with: -i INVENTORY"),
                 ),
             }
         }

@@ -78,9 +78,9 @@ impl Params {
                         }
                         Err(Diagnostic::general(
                             Code::PARAM,
-                            format!("the secret `{name}` is another one than when the run began"),
+                            format!("the secret `{name}` is another one than when {}", print.since()),
                         )
-                        .help("set it back to what it was, or start a new run"))
+                        .help(print.or_else()))
                     })
                 }
             };
@@ -246,6 +246,21 @@ impl Params {
             }
         }
         wrong.into_result(())
+    }
+
+    /// Fingerprints the secrets of a plan anew, under another key.
+    pub(super) fn pin_again(plan: &mut Plan, print: &Fingerprinter) {
+        let mut secrets = Vec::new();
+        for (name, pinned) in &mut plan.definition.params {
+            if let (PinnedParam::Secret { fingerprint, .. }, Some(secret)) =
+                (pinned, plan.params.get(name).and_then(Value::as_str))
+            {
+                *fingerprint = print.of(secret);
+                secrets.push(secret);
+            }
+        }
+        let known = Redactor::new(secrets);
+        plan.definition.inventory = super::definition::mask_inventory(&plan.inventory, &known, print);
     }
 
     /// Masks the secret params.
