@@ -234,7 +234,9 @@ impl Env {
                 .with_hint("widen --limit or --tags so that it is run too"),
             );
         }
-        if let Some(error) = self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change)) {
+        if let Some(error) =
+            self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
+        {
             return End::Failed(error);
         }
         if let Err(error) = self.check_guards(node).await {

@@ -337,6 +337,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
     let mask_error = |error: StepError| StepError {
         message: plan.redactor.text(&error.message).into_owned(),
         detail: error.detail.map(|text| plan.redactor.text(&text).into_owned()),
+        hint: error.hint.map(|text| plan.redactor.text(&text).into_owned()),
         ..error
     };
     match finding {
@@ -348,6 +349,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
         }
         Finding::Refused(why) => Finding::Refused(mask(why)),
         Finding::Failed(error) => Finding::Failed(mask_error(error)),
+        Finding::Skipped(why) => Finding::Skipped(mask(why)),
         other => other,
     }
 }

@@ -236,7 +236,9 @@ impl Session {
                     fleet.close().await;
                     let run = self.journal.run.clone();
                     return Err(match error {
-                        Taking::Host(error) => EngineError::Host { run, error },
+                        Taking::Host(error) => {
+                            EngineError::Host { run, error: self.journal.masked_error(error) }
+                        }
                         Taking::Engine(error) => error,
                     });
                 }
@@ -244,7 +246,9 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, as_found, .. } = self;
+        let Self {
+            engine, plan, journal, claim, outputs, started, changes, ready, verdicts, as_found, ..
+        } = self;
         let state = &journal.state;
         let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
         let held_to = match &plan.definition.shown {

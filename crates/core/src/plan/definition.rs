@@ -120,8 +120,8 @@ enum Kind {
     Slow { salt: [u8; 32], known: Arc<Mutex<HashMap<String, String>>> },
 }
 
-/// What one guess at a secret costs whoever has a plan file: about a tenth of a second.
-const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("it isn't 0");
+/// What one guess at a secret costs whoever has a plan file: some hundredths of a second.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).expect("it isn't 0");
 
 impl Fingerprinter {
     /// HMAC-SHA-256 under a store's key, which never leaves the operator's machine.
@@ -187,14 +187,27 @@ fn hex(bytes: &[u8]) -> String {
 /// Whether a variable of that name is taken for a secret wherever it stands.
 pub(super) fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "_pass"].iter().any(|word| name.contains(word))
+    ["password", "passwd", "passphrase", "secret", "token", "_pass", "private_key"]
+        .iter()
+        .any(|word| name.contains(word))
         && !name.ends_with("_file")
         && !name.ends_with("_path")
 }
 
+/// Whether a variable is secret, by its name or by that of a field inside it.
+pub(super) fn holds_a_secret(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        _ if names_a_secret(name) => true,
+        Value::Array(items) => items.iter().any(|item| holds_a_secret("", item)),
+        Value::Object(fields) => fields.iter().any(|(name, field)| holds_a_secret(name, field)),
+        _ => false,
+    }
+}
+
 /// The inventory with every secret variable replaced by its fingerprint.
 ///
-/// Secret is what has a secret's name, and what holds one of `known` (the secret params' values).
+/// Secret is what has a secret's name or a field of such a name, and what holds one of `known` (the secret params' values).
 pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fingerprinter) -> Inventory {
     let hosts = inventory
         .hosts
@@ -209,7 +222,7 @@ pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fi
                         known.value(&mut masked);
                         masked != *value
                     };
-                    let value = if holds_known || (names_a_secret(var) && !value.is_null()) {
+                    let value = if holds_known || holds_a_secret(var, value) {
                         json!({ SECRET_MARK: print.of(&value.to_string()) })
                     } else {
                         value.clone()
@@ -264,12 +277,26 @@ pub(super) fn secrets_of(inventory: &Inventory) -> BTreeSet<String> {
     let mut secrets = BTreeSet::new();
     for host in inventory.hosts.values() {
         for (name, value) in &host.vars {
-            if names_a_secret(name)
-                && let Value::String(_) | Value::Number(_) = value
-            {
-                secrets.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            }
+            add_secrets(name, value, &mut secrets);
         }
     }
     secrets
+}
+
+/// The texts and numbers of a value that have a secret's name, and all those below such a name.
+fn add_secrets(name: &str, value: &Value, secrets: &mut BTreeSet<String>) {
+    let name_below = |field: &str| if names_a_secret(name) { name.to_owned() } else { field.to_owned() };
+    match value {
+        Value::String(text) if names_a_secret(name) => {
+            secrets.insert(text.clone());
+        }
+        Value::Number(number) if names_a_secret(name) => {
+            secrets.insert(number.to_string());
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_secrets(name, item, secrets)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(field, inner)| add_secrets(&name_below(field), inner, secrets));
+        }
+        _ => {}
+    }
 }

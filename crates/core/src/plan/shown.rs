@@ -188,7 +188,8 @@ mod tests {
     fn the_time_of_the_run_is_no_difference() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (plan, run) = (at("2026-01-02T03:04:05.678Z"), at("2026-01-02T04:00:00Z"));
-        let told = |time: Timestamp| json!({ "diff": format!("+started {time}"), "list": [time.to_string()] });
+        let told =
+            |time: Timestamp| json!({ "diff": format!("+started {time}"), "list": [time.to_string()] });
         assert_eq!(without_time(told(plan), plan), without_time(told(run), run));
     }
 }
