@@ -9,7 +9,7 @@ pub type NodeId = u32;
 
 /// An immutable DAG of tasks and joins. A join is a barrier: it has no name and no events, and is
 /// passed as soon as all before it are.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Vec<Option<TaskName>>,
     by_name: HashMap<TaskName, NodeId>,

@@ -82,7 +82,7 @@ pub enum Illegal {
     OtherMachine(String),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     state: TaskState,
     attempt: u32,
@@ -90,7 +90,7 @@ struct Cell {
 }
 
 /// The state of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunState {
     shape: Arc<Shape>,
     cells: Vec<Cell>,

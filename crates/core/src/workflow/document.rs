@@ -90,6 +90,8 @@ pub struct StepDef {
     pub with: Spanned<IndexMap<String, Argument>>,
     /// `needs`: a barrier over all hosts of those steps.
     pub needs: Vec<Spanned<String>>,
+    /// `needs_per_host`: a host waits only for its own part of those steps, not for the other hosts.
+    pub needs_per_host: Vec<Spanned<String>>,
     /// `hosts`: none means at the operator's place (or the host of the workflow that includes it).
     pub hosts: Option<Spanned<Hosts>>,
     /// `serial`: so many hosts at once. Real edges: when a batch fails, the rest does not start.
@@ -126,6 +128,17 @@ pub enum Serial {
     Percent(u8),
 }
 
+impl Serial {
+    /// How many of so many are at work at once: a share is rounded down, and at least one.
+    pub fn batch(self, all: usize) -> usize {
+        let size = match self {
+            Self::Count(count) => count as usize,
+            Self::Percent(percent) => all.saturating_mul(usize::from(percent)) / 100,
+        };
+        size.max(1)
+    }
+}
+
 /// `retries` and `backoff`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -133,6 +146,13 @@ pub struct Retry {
     pub retries: u32,
     /// The wait before the first retry; doubles with each, up to a minute. 1 s by default.
     pub backoff: Duration,
+}
+
+impl StepDef {
+    /// Every step that it waits for in some way.
+    pub fn all_needs(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.needs.iter().chain(&self.needs_per_host)
+    }
 }
 
 impl Default for Retry {

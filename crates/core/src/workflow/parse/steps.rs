@@ -10,7 +10,18 @@ use crate::workflow::toml::Fields;
 use crate::workflow::{ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
 
 const KEYS: &[&str] = &[
-    "uses", "with", "needs", "hosts", "serial", "tags", "if", "guards", "retries", "backoff", "timeout",
+    "uses",
+    "with",
+    "needs",
+    "needs_per_host",
+    "hosts",
+    "serial",
+    "tags",
+    "if",
+    "guards",
+    "retries",
+    "backoff",
+    "timeout",
     "help",
 ];
 
@@ -91,6 +102,7 @@ impl Reader<'_> {
             uses: uses.unwrap_or_else(|| Spanned::new(String::new(), id.span.clone())),
             with: with.unwrap_or_else(|| Spanned::new(IndexMap::new(), with_place)),
             needs: self.names(fields, "needs"),
+            needs_per_host: self.needs_per_host(fields),
             hosts: self.hosts(fields),
             serial: self.serial(fields),
             tags: self.tags(fields),
@@ -101,6 +113,18 @@ impl Reader<'_> {
             help: self.text(fields, "help").map(|help| help.value),
             id,
         }
+    }
+
+    fn needs_per_host(&mut self, fields: &Fields) -> Vec<Spanned<String>> {
+        if let Some(field) = fields.get("needs_per_host")
+            && !fields.contains_key("hosts")
+        {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "`needs_per_host` without `hosts` has no effect")
+                .help("add: hosts = \"GROUP\"; to wait for all hosts, use `needs`");
+            self.push(alone);
+        }
+        self.names(fields, "needs_per_host")
     }
 
     fn hosts(&mut self, fields: &Fields) -> Option<Spanned<Hosts>> {
