@@ -26,7 +26,7 @@ pub fn plan_file(name: &str) -> Option<String> {
 pub async fn run(global: &Global, args: RunArgs, text: &str) -> Result<Exit, Error> {
     let file = args.workflow.workflow.clone();
     refuse_other_arguments(&args)?;
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let saved = SavedPlan::read(text, engine.registry()).map_err(|e| {
         Error::refused(format!("the plan file {file} can't be used: {e}; nothing was changed"), e.hint())

@@ -15,7 +15,7 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     if let Some(text) = super::planned::plan_file(&args.workflow.workflow) {
         return super::planned::run(global, args, &text).await;
     }
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let plan = context::plan(&engine, &args.workflow, store.fingerprint_key()?)?;
     if plan.is_empty() {

@@ -5,6 +5,7 @@ mod executor;
 mod fleet;
 mod held;
 mod preview;
+mod queue;
 mod scheduler;
 mod session;
 

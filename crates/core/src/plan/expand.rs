@@ -119,8 +119,13 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let gates = graph.node_indices().filter_map(|node| match graph[node] {
+        Node::Gate(limit) => Some((node.index() as u32, limit)),
+        _ => None,
+    });
+    let gates = gates.collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -134,7 +139,7 @@ fn expand(
     })
 }
 
-struct Expander<'a> {
+pub(super) struct Expander<'a> {
     documents: &'a Documents,
     inventory: &'a Arc<Inventory>,
     params: &'a Params,
@@ -144,17 +149,17 @@ struct Expander<'a> {
     exits: Vec<NodeIndex>,
     /// The hosts of each step; none at the operator's place, or where they could not be told.
     hosts: Vec<Vec<Arc<Host>>>,
-    steps: Vec<Step>,
-    graph: DiGraph<Node, ()>,
+    pub(super) steps: Vec<Step>,
+    pub(super) graph: DiGraph<Node, ()>,
     wrong: Diagnostics,
 }
 
 /// What a batch of a step waits for.
-struct Before {
+pub(super) struct Before {
     /// What all of it waits for.
-    all: Vec<NodeIndex>,
+    pub(super) all: Vec<NodeIndex>,
     /// What each host waits for besides.
-    per_host: HashMap<String, Vec<NodeIndex>>,
+    pub(super) per_host: HashMap<String, Vec<NodeIndex>>,
 }
 
 impl Before {
@@ -223,22 +228,24 @@ impl Expander<'_> {
             Some(hosts) => {
                 before.per_host = self.parts(frame, def, &hosts);
                 self.hosts[step].clone_from(&hosts);
-                let size = def.serial.map_or(hosts.len(), |serial| serial.batch(hosts.len())).max(1);
                 let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
-                let mut exit = Vec::new();
-                for batch in hosts.chunks(size) {
-                    exit = self.batch(step, batch, &before);
-                    before.all.clone_from(&exit);
+                match def.max_failures.map(|limit| limit.batch(hosts.len())) {
+                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, before, limit),
+                    _ => self.batches(step, &hosts, before),
                 }
-                exit
             }
         };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step's hosts; gives what passes when the batch has.
-    fn batch(&mut self, step: usize, hosts: &[Option<Arc<Host>>], before: &Before) -> Vec<NodeIndex> {
+    /// One batch of a step's hosts; gives for each host what passes when the step has on it.
+    pub(super) fn batch(
+        &mut self,
+        step: usize,
+        hosts: &[Option<Arc<Host>>],
+        before: &Before,
+    ) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
         if hosts.is_empty() {
             return before.all.clone();
@@ -257,8 +264,7 @@ impl Expander<'_> {
             self.steps[step].tasks.push(node);
             nodes.push(node);
         }
-        // The next batch, or the next step, waits for one node instead of all of these.
-        vec![self.join(&nodes)]
+        nodes
     }
 
     /// The steps of the workflow that a step uses, once for each host.
@@ -420,7 +426,7 @@ impl Expander<'_> {
     }
 
     /// One node that passes when all of `nodes` have.
-    fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
+    pub(super) fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
         if let [one] = nodes {
             return *one;
         }

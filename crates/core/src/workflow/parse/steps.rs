@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::{Reader, is_step_name, place};
 use crate::workflow::toml::Fields;
-use crate::workflow::{ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
+use crate::workflow::{Argument, ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
 
 const KEYS: &[&str] = &[
     "uses",
@@ -16,6 +16,7 @@ const KEYS: &[&str] = &[
     "needs_per_host",
     "hosts",
     "serial",
+    "max_failures",
     "tags",
     "if",
     "guards",
@@ -105,6 +106,7 @@ impl Reader<'_> {
             needs_per_host: self.needs_per_host(fields),
             hosts: self.hosts(fields),
             serial: self.serial(fields),
+            max_failures: self.max_failures(fields),
             tags: self.tags(fields),
             condition: self.expression(fields, "if"),
             guards: self.names(fields, "guards"),
@@ -147,19 +149,7 @@ impl Reader<'_> {
                 .help("add: hosts = \"GROUP\"");
             self.push(alone);
         }
-        let serial = match &field.kind {
-            ArgumentKind::Plain(Value::Number(number)) => number
-                .as_u64()
-                .and_then(|count| u32::try_from(count).ok())
-                .filter(|count| *count > 0)
-                .map(Serial::Count),
-            ArgumentKind::Text(text) => text
-                .strip_suffix('%')
-                .and_then(|percent| percent.parse().ok())
-                .filter(|percent| (1..=100).contains(percent))
-                .map(Serial::Percent),
-            _ => None,
-        };
+        let serial = host_count(field);
         if serial.is_none() {
             let wrong = self
                 .at(Code::TYPE, field.span.clone(), "`serial` says how many hosts at once")
@@ -167,6 +157,28 @@ impl Reader<'_> {
             self.push(wrong);
         }
         serial
+    }
+
+    fn max_failures(&mut self, fields: &Fields) -> Option<Serial> {
+        let field = fields.get("max_failures")?;
+        if !fields.contains_key("serial") {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "a step's `max_failures` without `serial` has no effect")
+                .help("add: serial = 1; or write `max_failures` at the workflow's top, for all of its tasks");
+            self.push(alone);
+        }
+        let limit = host_count(field);
+        if limit.is_none() {
+            let wrong = self
+                .at(
+                    Code::TYPE,
+                    field.span.clone(),
+                    "`max_failures` says with how many failed hosts the rest is not started",
+                )
+                .help("a count from 1, such as 2, or a share of the hosts, such as \"30%\"");
+            self.push(wrong);
+        }
+        limit
     }
 
     fn tags(&mut self, fields: &Fields) -> Vec<Spanned<String>> {
@@ -193,5 +205,22 @@ impl Reader<'_> {
             self.push(alone);
         }
         Retry { retries: retries.unwrap_or(default.retries), backoff: backoff.unwrap_or(default.backoff) }
+    }
+}
+
+/// A count of hosts, or a share of them.
+fn host_count(field: &Argument) -> Option<Serial> {
+    match &field.kind {
+        ArgumentKind::Plain(Value::Number(number)) => number
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count > 0)
+            .map(Serial::Count),
+        ArgumentKind::Text(text) => text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse().ok())
+            .filter(|percent| (1..=100).contains(percent))
+            .map(Serial::Percent),
+        _ => None,
     }
 }
