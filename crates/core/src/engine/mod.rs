@@ -4,6 +4,7 @@
 mod executor;
 mod fleet;
 mod held;
+mod history;
 mod preview;
 mod queue;
 mod scheduler;
