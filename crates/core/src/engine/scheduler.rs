@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::executor::{self, End, Env};
 use super::{EngineError, Notice, Verdict};
+use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
@@ -277,6 +278,10 @@ impl Scheduler {
         match end {
             End::NotStarted => {}
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
+            End::Chosen(hosts) => {
+                batch.outputs.push((node, chosen_output(&hosts)));
+                batch.events.push(Event::HostsChosen { task, hosts });
+            }
             End::Satisfied(output) => {
                 batch.outputs.push((node, output.clone()));
                 batch.events.push(Event::TaskSatisfied { task, output });

@@ -12,7 +12,7 @@ use super::executor::Env;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan, Scope};
+use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
@@ -110,6 +110,7 @@ impl Engine {
                 (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                     outputs.set(node, output.clone());
                 }
+                (Event::HostsChosen { hosts, .. }, Some(node)) => outputs.set(node, chosen_output(hosts)),
                 (Event::TaskIntended { change, .. }, Some(node)) => {
                     changes.insert(node, change.clone());
                 }

@@ -16,7 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -118,8 +118,11 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let choosing = steps.iter().filter_map(|step| Some((step.choosing.as_ref()?, step)));
+    let kept = choosing.filter(|(choosing, _)| choosing.node != NodeIndex::end());
+    let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges)),
+        shape: Arc::new(Shape::new(names, &edges).with_choices(choices)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -150,11 +153,17 @@ pub(super) struct Expander<'a> {
 }
 
 /// What a batch of a step waits for.
-struct Before {
+pub(super) struct Before {
     /// What all of it waits for.
     all: Vec<NodeIndex>,
     /// What each host waits for besides.
     per_host: HashMap<String, Vec<NodeIndex>>,
+}
+
+impl From<Vec<NodeIndex>> for Before {
+    fn from(all: Vec<NodeIndex>) -> Self {
+        Self { all, per_host: HashMap::new() }
+    }
 }
 
 impl Before {
@@ -215,6 +224,7 @@ impl Expander<'_> {
             tasks: Vec::new(),
             frames: Vec::new(),
             exit: NodeIndex::end(),
+            choosing: None,
             index: OnceLock::new(),
         });
         self.hosts.push(Vec::new());
@@ -225,6 +235,13 @@ impl Expander<'_> {
         self.hosts[step] = own_hosts.to_vec();
         let mut before = Before { all, per_host };
         let units = units(def, hosts, items.as_deref());
+        if let Some(Hosts::Chosen { .. }) = def.hosts.as_ref().map(|hosts| &hosts.value)
+            && !units.is_empty()
+        {
+            let exit = self.chosen(step, &units, &before.all, &before.per_host);
+            self.steps[step].exit = self.join(&exit);
+            return step;
+        }
         let size = def.serial.map_or(units.len(), |serial| serial.batch(units.len())).max(1);
         // Where there is nothing to do, it passes once what it needs has.
         let mut exit: Vec<NodeIndex> = before.all.clone();
@@ -241,7 +258,7 @@ impl Expander<'_> {
     }
 
     /// One batch of a step; gives what passes when the batch has.
-    fn batch(&mut self, step: usize, places: &[Place], before: &Before) -> Vec<NodeIndex> {
+    pub(super) fn batch(&mut self, step: usize, places: &[Place], before: &Before) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
         if def.uses.value == "workflow" {
             return self.included(step, &def, places, before);

@@ -83,6 +83,13 @@ pub enum Event {
         /// Who it is.
         identity: Identity,
     },
+    /// It was decided on which hosts a step works, and in which order.
+    HostsChosen {
+        /// The task that chooses: `STEP:hosts`.
+        task: TaskName,
+        /// The hosts, in the order of work.
+        hosts: Vec<String>,
+    },
     /// The task's condition is false.
     TaskSkipped {
         /// The task.
@@ -181,7 +188,8 @@ impl Event {
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskName> {
         match self {
-            Self::TaskSkipped { task, .. }
+            Self::HostsChosen { task, .. }
+            | Self::TaskSkipped { task, .. }
             | Self::TaskSatisfied { task, .. }
             | Self::TaskIntended { task, .. }
             | Self::TaskDone { task, .. }

@@ -1,8 +1,9 @@
 //! The DAG as the state machine sees it: numbered nodes, successors, and how many each waits for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::TaskName;
+use super::{Choice, Order, TaskName};
 
 /// A node's number. Lives only in memory; what is stored are names.
 pub type NodeId = u32;
@@ -11,8 +12,9 @@ pub type NodeId = u32;
 /// passed as soon as all before it are.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
-    names: Vec<Option<TaskName>>,
-    by_name: HashMap<TaskName, NodeId>,
+    names: Arc<Vec<Option<TaskName>>>,
+    by_name: Arc<HashMap<TaskName, NodeId>>,
+    choices: Arc<HashMap<NodeId, Choice>>,
     /// Successors of node `n` are `targets[offsets[n]..offsets[n + 1]]`.
     offsets: Vec<u32>,
     targets: Vec<NodeId>,
@@ -44,17 +46,45 @@ impl Shape {
         let by_name: HashMap<_, _> =
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
-        Self { names: nodes, by_name, offsets, targets, incoming, tasks }
+        let (names, by_name, choices) = (Arc::new(nodes), Arc::new(by_name), Arc::default());
+        Self { names, by_name, choices, offsets, targets, incoming, tasks }
+    }
+
+    /// The same, where these tasks choose hosts.
+    #[must_use]
+    pub fn with_choices(self, choices: HashMap<NodeId, Choice>) -> Self {
+        Self { choices: Arc::new(choices), ..self }
+    }
+
+    /// What a task chooses from, where it chooses hosts.
+    pub fn choice(&self, node: NodeId) -> Option<&Choice> {
+        self.choices.get(&node)
+    }
+
+    /// The same DAG with further joins and edges. Costs a pass over it.
+    #[must_use]
+    pub(super) fn ordered(&self, order: &Order) -> Self {
+        let count = self.len() as NodeId;
+        let known = (0..count).flat_map(|from| self.after(from).iter().map(move |&to| (from, to)));
+        let edges: Vec<(NodeId, NodeId)> = known.chain(order.edges.iter().copied()).collect();
+        let nodes = vec![None; self.len() + order.joins as usize];
+        Self {
+            names: Arc::clone(&self.names),
+            by_name: Arc::clone(&self.by_name),
+            choices: Arc::clone(&self.choices),
+            tasks: self.tasks,
+            ..Self::new(nodes, &edges)
+        }
     }
 
     /// Nodes, joins included.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.incoming.len()
     }
 
     /// True where there is no node.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.incoming.is_empty()
     }
 
     /// Tasks.
@@ -64,7 +94,8 @@ impl Shape {
 
     /// A task's name; none for a join.
     pub fn name(&self, node: NodeId) -> Option<&TaskName> {
-        self.names[node as usize].as_ref()
+        // Joins that a choice has added are behind the last name.
+        self.names.get(node as usize)?.as_ref()
     }
 
     /// The node of a task.
