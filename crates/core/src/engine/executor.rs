@@ -83,12 +83,8 @@ pub(super) async fn run(
     env: Arc<Env>,
     node: NodeId,
     attempt: u32,
-    delay: Duration,
     scheduler: mpsc::UnboundedSender<Message>,
 ) {
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
-    }
     let work = AssertUnwindSafe(env.attempt(node, attempt, &scheduler)).catch_unwind();
     let end = work.await.unwrap_or_else(|panic| End::Failed(panicked(&*panic)));
     let _ = scheduler.send(Message::Finished { node, attempt, end });

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use petgraph::graph::NodeIndex;
 use serde_json::Value;
 
-use super::expand::Expander;
+use super::expand::{Before, Expander};
 use super::places::Place;
 use super::{Mode, Node, Outputs, Plan, Step, Task};
 use crate::run::{Choice, ChoicePart, NodeId, TaskName};
@@ -28,14 +28,13 @@ impl Expander<'_> {
         &mut self,
         step: usize,
         units: &[Vec<Place>],
-        all: &[NodeIndex],
-        per_host: &HashMap<String, Vec<NodeIndex>>,
+        before: &Before,
     ) -> Vec<NodeIndex> {
         let name = TaskName::new(&format!("{}:hosts", self.steps[step].path), None);
         let task = Task { name, step, host: None, item: None, mode: Mode::Choose };
         let node = self.graph.add_node(Node::Task(task));
-        for &before in all {
-            self.graph.add_edge(before, node, ());
+        for &all in &before.all {
+            self.graph.add_edge(all, node, ());
         }
         let mut parts = Vec::with_capacity(units.len());
         for unit in units {
@@ -45,10 +44,10 @@ impl Expander<'_> {
             if !alone {
                 self.graph.add_edge(node, begin, ());
             }
-            let own = per_host.get(&host.name).into_iter().flatten().copied();
-            let before: Vec<NodeIndex> = std::iter::once(begin).chain(own).collect();
-            let exit = self.batch(step, unit, &before.into());
-            let end = self.join(&exit);
+            let own = before.per_host.get(&host.name).cloned().unwrap_or_default();
+            let behind = Before { all: vec![begin], per_host: HashMap::from([(host.name.clone(), own)]) };
+            let ends = self.batch(step, std::slice::from_ref(unit), &behind);
+            let end = self.join(&ends);
             parts.push((host.name.clone(), if alone { end } else { begin }, end));
         }
         let exits = parts.iter().map(|(_, _, end)| *end).collect();
@@ -69,7 +68,7 @@ impl Choosing {
             .iter()
             .map(|(host, begin, end)| ChoicePart { host: host.clone(), nodes: nodes(*begin, *end) })
             .collect();
-        (self.node.index() as NodeId, Choice { parts, serial: step.def.serial })
+        (self.node.index() as NodeId, Choice { parts, serial: step.def.serial, max_failures: step.def.max_failures })
     }
 
     /// The set it chooses from.

@@ -118,11 +118,16 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let gates = graph.node_indices().filter_map(|node| match graph[node] {
+        Node::Gate(limit) => Some((node.index() as u32, limit)),
+        _ => None,
+    });
+    let gates = gates.collect();
     let choosing = steps.iter().filter_map(|step| Some((step.choosing.as_ref()?, step)));
     let kept = choosing.filter(|(choosing, _)| choosing.node != NodeIndex::end());
     let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges).with_choices(choices)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates).with_choices(choices)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -155,15 +160,9 @@ pub(super) struct Expander<'a> {
 /// What a batch of a step waits for.
 pub(super) struct Before {
     /// What all of it waits for.
-    all: Vec<NodeIndex>,
+    pub(super) all: Vec<NodeIndex>,
     /// What each host waits for besides.
-    per_host: HashMap<String, Vec<NodeIndex>>,
-}
-
-impl From<Vec<NodeIndex>> for Before {
-    fn from(all: Vec<NodeIndex>) -> Self {
-        Self { all, per_host: HashMap::new() }
-    }
+    pub(super) per_host: HashMap<String, Vec<NodeIndex>>,
 }
 
 impl Before {
@@ -233,50 +232,51 @@ impl Expander<'_> {
         let own_hosts = hosts.as_deref().unwrap_or_default();
         let per_host = self.parts(frame, def, own_hosts);
         self.hosts[step] = own_hosts.to_vec();
-        let mut before = Before { all, per_host };
+        let before = Before { all, per_host };
         let units = units(def, hosts, items.as_deref());
-        if let Some(Hosts::Chosen { .. }) = def.hosts.as_ref().map(|hosts| &hosts.value)
-            && !units.is_empty()
-        {
-            let exit = self.chosen(step, &units, &before.all, &before.per_host);
-            self.steps[step].exit = self.join(&exit);
-            return step;
-        }
-        let size = def.serial.map_or(units.len(), |serial| serial.batch(units.len())).max(1);
-        // Where there is nothing to do, it passes once what it needs has.
-        let mut exit: Vec<NodeIndex> = before.all.clone();
-        if units.is_empty() {
-            exit.extend(before.per_host.values().flatten());
+        let exit = if units.is_empty() {
+            // Nothing to do: it passes once what it needs has.
+            let mut exit: Vec<NodeIndex> =
+                before.all.iter().chain(before.per_host.values().flatten()).copied().collect();
             exit.sort_unstable();
-        }
-        for batch in units.chunks(size) {
-            exit = self.batch(step, &batch.concat(), &before);
-            before.all.clone_from(&exit);
-        }
+            exit
+        } else if matches!(def.hosts.as_ref().map(|hosts| &hosts.value), Some(Hosts::Chosen { .. })) {
+            self.chosen(step, &units, &before)
+        } else {
+            match def.max_failures.map(|limit| limit.batch(units.len())) {
+                Some(limit) if limit > 1 => self.batches_that_may_fail(step, &units, before, limit),
+                _ => self.batches(step, &units, before),
+            }
+        };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step; gives what passes when the batch has.
-    pub(super) fn batch(&mut self, step: usize, places: &[Place], before: &Before) -> Vec<NodeIndex> {
+    /// One batch of a step's units; gives for each of them what passes when the step has there.
+    pub(super) fn batch(&mut self, step: usize, units: &[Vec<Place>], before: &Before) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
-        if def.uses.value == "workflow" {
-            return self.included(step, &def, places, before);
+        let mut ends = Vec::with_capacity(units.len());
+        for unit in units {
+            let nodes = if def.uses.value == "workflow" {
+                self.included(step, &def, unit, before)
+            } else {
+                unit.iter().map(|place| self.task(step, place, before)).collect()
+            };
+            ends.push(self.join(&nodes));
         }
-        let mut nodes = Vec::with_capacity(places.len());
-        for Place { host, item } in places {
-            let path = item_path(&self.steps[step].path, item.as_deref());
-            let name = TaskName::new(&path, host.as_deref().map(|host| host.name.as_str()));
-            let task = Task { name, step, host: host.clone(), item: item.clone(), mode: Mode::Run };
-            let node = self.graph.add_node(Node::Task(task));
-            for from in before.of(host.as_ref()) {
-                self.graph.add_edge(from, node, ());
-            }
-            self.steps[step].tasks.push(node);
-            nodes.push(node);
+        ends
+    }
+
+    fn task(&mut self, step: usize, Place { host, item }: &Place, before: &Before) -> NodeIndex {
+        let path = item_path(&self.steps[step].path, item.as_deref());
+        let name = TaskName::new(&path, host.as_deref().map(|host| host.name.as_str()));
+        let task = Task { name, step, host: host.clone(), item: item.clone(), mode: Mode::Run };
+        let node = self.graph.add_node(Node::Task(task));
+        for from in before.of(host.as_ref()) {
+            self.graph.add_edge(from, node, ());
         }
-        // The next batch, or the next step, waits for one node instead of all of these.
-        vec![self.join(&nodes)]
+        self.steps[step].tasks.push(node);
+        node
     }
 
     /// The steps of the workflow that a step uses, once for each host and item.

@@ -1,11 +1,13 @@
 //! Workflow x inventory x params, expanded to the DAG of tasks and checked, before anything is
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
+mod batches;
 mod choosing;
 mod definition;
 mod expand;
 mod filter;
 mod graph;
+mod limits;
 mod params;
 mod places;
 mod scope;
@@ -26,6 +28,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use graph::{to_dot, to_mermaid};
+pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use scope::{Outputs, Scope};
 
@@ -142,6 +145,8 @@ pub(crate) enum Node {
     Task(Task),
     /// A barrier.
     Join,
+    /// A barrier that lets failures by, until there are so many.
+    Gate(u32),
 }
 
 /// A step on a host, or at the operator's place.
@@ -306,7 +311,7 @@ impl Node {
     pub(crate) fn task(&self) -> Option<&Task> {
         match self {
             Self::Task(task) => Some(task),
-            Self::Join => None,
+            Self::Join | Self::Gate(_) => None,
         }
     }
 }

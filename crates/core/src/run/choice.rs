@@ -15,6 +15,8 @@ pub struct Choice {
     pub parts: Vec<ChoicePart>,
     /// How many of the chosen hosts are at work at once; all by default.
     pub serial: Option<Serial>,
+    /// Once so many of the chosen hosts have failed, the next batch does not start; 1 by default.
+    pub max_failures: Option<Serial>,
 }
 
 /// A step's part on one host of the set.
@@ -26,11 +28,13 @@ pub struct ChoicePart {
     pub nodes: Option<(NodeId, NodeId)>,
 }
 
-/// Further joins and edges.
+/// Further nodes and edges.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// So many joins, numbered from the first free number on.
-    pub joins: u32,
+    /// So many barriers between batches, numbered from the first free number on.
+    pub barriers: u32,
+    /// Where the barriers are gates: so many failed hosts close them. Else they are joins.
+    pub gate: Option<u32>,
     /// From before to after.
     pub edges: Vec<(NodeId, NodeId)>,
 }
@@ -56,12 +60,17 @@ impl Choice {
         let Some(serial) = self.serial else { return Ok(order) };
         // Hosts that were filtered out have no place in the order.
         let nodes: Vec<(NodeId, NodeId)> = chosen.iter().filter_map(|part| part.nodes).collect();
+        let most = self.max_failures.map_or(1, |limit| limit.batch(nodes.len()));
+        order.gate = u32::try_from(most).ok().filter(|most| *most > 1);
         let batches: Vec<_> = nodes.chunks(serial.batch(nodes.len())).collect();
         for pair in batches.windows(2) {
-            let join = free + order.joins;
-            order.joins += 1;
-            order.edges.extend(pair[0].iter().map(|&(_, end)| (end, join)));
-            order.edges.extend(pair[1].iter().map(|&(begin, _)| (join, begin)));
+            let barrier = free + order.barriers;
+            if order.gate.is_some() && order.barriers > 0 {
+                order.edges.push((barrier - 1, barrier)); // A gate counts on what the one before let by.
+            }
+            order.barriers += 1;
+            order.edges.extend(pair[0].iter().map(|&(_, end)| (end, barrier)));
+            order.edges.extend(pair[1].iter().map(|&(begin, _)| (barrier, begin)));
         }
         Ok(order)
     }

@@ -8,8 +8,12 @@ use super::{Choice, Order, TaskName};
 /// A node's number. Lives only in memory; what is stored are names.
 pub type NodeId = u32;
 
-/// An immutable DAG of tasks and joins. A join is a barrier: it has no name and no events, and is
-/// passed as soon as all before it are.
+/// An immutable DAG of tasks, joins and gates.
+///
+/// A join is a barrier: it has no name and no events, and is passed as soon as all before it are. A
+/// gate is a join that lets failures by: it is passed as soon as all before it have ended, where fewer
+/// of them than its limit failed. What stands behind a gate counts on: the failures that a gate let by
+/// are failures of the gates right after it too.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Arc<Vec<Option<TaskName>>>,
@@ -19,6 +23,7 @@ pub struct Shape {
     offsets: Vec<u32>,
     targets: Vec<NodeId>,
     incoming: Vec<u32>,
+    gates: HashMap<NodeId, u32>,
     tasks: usize,
 }
 
@@ -27,6 +32,15 @@ impl Shape {
     ///
     /// The caller has made sure that names are unique and that there is no cycle.
     pub fn new(nodes: Vec<Option<TaskName>>, edges: &[(NodeId, NodeId)]) -> Self {
+        Self::with_gates(nodes, edges, HashMap::new())
+    }
+
+    /// The same, where some of the joins are gates, each with its limit: so many failures close it.
+    pub fn with_gates(
+        nodes: Vec<Option<TaskName>>,
+        edges: &[(NodeId, NodeId)],
+        gates: HashMap<NodeId, u32>,
+    ) -> Self {
         let count = nodes.len();
         let mut offsets = vec![0u32; count + 1];
         let mut incoming = vec![0u32; count];
@@ -47,7 +61,7 @@ impl Shape {
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
         let (names, by_name, choices) = (Arc::new(nodes), Arc::new(by_name), Arc::default());
-        Self { names, by_name, choices, offsets, targets, incoming, tasks }
+        Self { names, by_name, choices, offsets, targets, incoming, gates, tasks }
     }
 
     /// The same, where these tasks choose hosts.
@@ -61,19 +75,22 @@ impl Shape {
         self.choices.get(&node)
     }
 
-    /// The same DAG with further joins and edges. Costs a pass over it.
+    /// The same DAG with further nodes and edges. Costs a pass over it.
     #[must_use]
     pub(super) fn ordered(&self, order: &Order) -> Self {
         let count = self.len() as NodeId;
         let known = (0..count).flat_map(|from| self.after(from).iter().map(move |&to| (from, to)));
         let edges: Vec<(NodeId, NodeId)> = known.chain(order.edges.iter().copied()).collect();
-        let nodes = vec![None; self.len() + order.joins as usize];
+        let nodes = vec![None; self.len() + order.barriers as usize];
+        let barriers = count..count + order.barriers;
+        let gates = self.gates.iter().map(|(&node, &limit)| (node, limit));
+        let gates = gates.chain(order.gate.into_iter().flat_map(|limit| barriers.clone().map(move |node| (node, limit))));
         Self {
             names: Arc::clone(&self.names),
             by_name: Arc::clone(&self.by_name),
             choices: Arc::clone(&self.choices),
             tasks: self.tasks,
-            ..Self::new(nodes, &edges)
+            ..Self::with_gates(nodes, &edges, gates.collect())
         }
     }
 
@@ -107,6 +124,16 @@ impl Shape {
     pub fn after(&self, node: NodeId) -> &[NodeId] {
         let node = node as usize;
         &self.targets[self.offsets[node] as usize..self.offsets[node + 1] as usize]
+    }
+
+    /// The limit of a gate; none for any other node.
+    pub fn gate(&self, node: NodeId) -> Option<u32> {
+        self.gates.get(&node).copied()
+    }
+
+    /// Whether there is a gate, or one may come with a choice of hosts.
+    pub fn has_gates(&self) -> bool {
+        !self.gates.is_empty() || self.choices.values().any(|choice| choice.max_failures.is_some())
     }
 
     /// How many nodes a node waits for.

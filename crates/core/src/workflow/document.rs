@@ -24,6 +24,12 @@ pub struct Workflow {
     /// `confirm`: the name that must be typed before destructive steps run; a template over params
     /// and the inventory. Required where a destructive step is reachable.
     pub confirm: Option<Spanned<String>>,
+    /// `max_per_host`: so many tasks at work on one host at once.
+    pub max_per_host: Option<u32>,
+    /// `max_failures`: once so many tasks have failed, nothing new is started.
+    pub max_failures: Option<u32>,
+    /// `[limits]`: so many tasks of a step type at work at once, over all hosts.
+    pub limits: IndexMap<String, Spanned<u32>>,
     /// `[params.NAME]`
     pub params: IndexMap<String, Param>,
     /// `[steps.NAME]`
@@ -98,6 +104,9 @@ pub struct StepDef {
     pub foreach: Option<Argument>,
     /// `serial`: so many hosts at once. Real edges: when a batch fails, the rest does not start.
     pub serial: Option<Serial>,
+    /// `max_failures`: once so many hosts have failed, the next batch of `serial` does not start; 1 by
+    /// default.
+    pub max_failures: Option<Serial>,
     /// `tags`
     pub tags: Vec<Spanned<String>>,
     /// `if`: an expression; false skips the task.
@@ -128,17 +137,17 @@ pub enum Hosts {
     },
 }
 
-/// `serial`
+/// `serial`, and a step's `max_failures`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serial {
-    /// So many hosts at once; items, where a step with `foreach` has no `hosts`.
+    /// So many hosts; items, where a step with `foreach` has no `hosts`.
     Count(u32),
-    /// So many percent of the hosts, at least one.
+    /// So many percent of the step's hosts, at least one.
     Percent(u8),
 }
 
 impl Serial {
-    /// How many of so many are at work at once: a share is rounded down, and at least one.
+    /// How many hosts of so many: a share is rounded down, and at least one.
     pub fn batch(self, all: usize) -> usize {
         let size = match self {
             Self::Count(count) => count as usize,

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
 mod events;
+mod gates;
 mod reference;
 mod shape;
 mod state;

@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "hosts",
     "foreach",
     "serial",
+    "max_failures",
     "tags",
     "if",
     "guards",
@@ -113,6 +114,7 @@ impl Reader<'_> {
             hosts: self.hosts(fields),
             foreach: self.foreach(fields),
             serial: self.serial(fields),
+            max_failures: self.max_failures(fields),
             tags: self.tags(fields),
             condition: self.expression(fields, "if"),
             guards: self.names(fields, "guards"),
@@ -211,19 +213,7 @@ impl Reader<'_> {
                 .help("add: hosts = \"GROUP\"");
             self.push(alone);
         }
-        let serial = match &field.kind {
-            ArgumentKind::Plain(Value::Number(number)) => number
-                .as_u64()
-                .and_then(|count| u32::try_from(count).ok())
-                .filter(|count| *count > 0)
-                .map(Serial::Count),
-            ArgumentKind::Text(text) => text
-                .strip_suffix('%')
-                .and_then(|percent| percent.parse().ok())
-                .filter(|percent| (1..=100).contains(percent))
-                .map(Serial::Percent),
-            _ => None,
-        };
+        let serial = host_count(field);
         if serial.is_none() {
             let wrong = self
                 .at(Code::TYPE, field.span.clone(), "`serial` says how many hosts at once")
@@ -231,6 +221,28 @@ impl Reader<'_> {
             self.push(wrong);
         }
         serial
+    }
+
+    fn max_failures(&mut self, fields: &Fields) -> Option<Serial> {
+        let field = fields.get("max_failures")?;
+        if !fields.contains_key("serial") {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "a step's `max_failures` without `serial` has no effect")
+                .help("add: serial = 1; or write `max_failures` at the workflow's top, for all of its tasks");
+            self.push(alone);
+        }
+        let limit = host_count(field);
+        if limit.is_none() {
+            let wrong = self
+                .at(
+                    Code::TYPE,
+                    field.span.clone(),
+                    "`max_failures` says with how many failed hosts the rest is not started",
+                )
+                .help("a count from 1, such as 2, or a share of the hosts, such as \"30%\"");
+            self.push(wrong);
+        }
+        limit
     }
 
     fn tags(&mut self, fields: &Fields) -> Vec<Spanned<String>> {
@@ -257,5 +269,22 @@ impl Reader<'_> {
             self.push(alone);
         }
         Retry { retries: retries.unwrap_or(default.retries), backoff: backoff.unwrap_or(default.backoff) }
+    }
+}
+
+/// A count of hosts, or a share of them.
+fn host_count(field: &Argument) -> Option<Serial> {
+    match &field.kind {
+        ArgumentKind::Plain(Value::Number(number)) => number
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count > 0)
+            .map(Serial::Count),
+        ArgumentKind::Text(text) => text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse().ok())
+            .filter(|percent| (1..=100).contains(percent))
+            .map(Serial::Percent),
+        _ => None,
     }
 }
