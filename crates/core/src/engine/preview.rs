@@ -145,9 +145,7 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> 
                     | Finding::Hosts(_)
                     | Finding::HostsKnownAfter { .. }
             );
-            if !passes_on
-                && let Some(task) = env.task(node)
-            {
+            if !passes_on && let Some(task) = env.task(node) {
                 moving[node as usize] = BTreeSet::from([env.plan.steps[task.step].path.clone()]);
             }
             found.insert(node, finding);
