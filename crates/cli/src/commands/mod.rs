@@ -4,6 +4,7 @@ pub mod approve;
 pub mod graph;
 pub mod locks;
 pub mod plan;
+pub mod planned;
 pub mod resolve;
 pub mod resume;
 pub mod run;

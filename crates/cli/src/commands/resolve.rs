@@ -7,7 +7,6 @@ use flow_core::run::RunId;
 use flow_core::step::Resolved;
 use serde_json::{Value, json};
 
-use super::resume::inventory_of;
 use super::runs::Next;
 use crate::args::{Format, Global, InventoryArg};
 use crate::exit::{Error, Exit};
@@ -48,7 +47,7 @@ pub async fn resolve(global: &Global, args: ResolveArgs) -> Result<Exit, Error> 
     let store = context::store(global)?;
     let run = store.find(&args.run)?.id;
     let definition = read_definition(&run, &store.definition(&run)?)?;
-    let inventory = inventory_of(&definition, &args.inventory)?;
+    let inventory = context::inventory_again(&args.inventory, &definition)?;
     let next = Next::of(global, &store.runs()?, &run);
     let session = engine.open(store, &run, inventory.as_ref())?;
     let verdict = args.verdict();

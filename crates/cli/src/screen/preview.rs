@@ -22,14 +22,18 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
             Finding::Asks(message) => ("gate", format!("waits for approval: {message}")),
             Finding::Skipped(why) => ("skip", why.clone()),
             Finding::KnownAfter(step) => ("later", format!("known after {step}")),
+            Finding::Hosts(hosts) => ("ok", format!("in this order: {}", list(hosts))),
+            Finding::HostsKnownAfter { step, within } => {
+                ("later", format!("order known after {step}, within {}", list(within)))
+            }
             Finding::Refused(why) => ("refused", why.clone()),
             Finding::Failed(error) => ("error", error.message.clone()),
         };
         let mark = console::style(format!("{mark:8}"));
         let mark = match &task.finding {
-            Finding::Satisfied | Finding::SatisfiedNow => mark.green(),
+            Finding::Satisfied | Finding::SatisfiedNow | Finding::Hosts(_) => mark.green(),
             Finding::Pending(_) | Finding::Asks(_) => mark.yellow(),
-            Finding::Skipped(_) | Finding::KnownAfter(_) => mark.dim(),
+            Finding::Skipped(_) | Finding::KnownAfter(_) | Finding::HostsKnownAfter { .. } => mark.dim(),
             Finding::Refused(_) | Finding::Failed(_) => mark.red(),
         };
         line(&format!("{mark} {:width$}  {text}", name.as_str()));
@@ -63,6 +67,11 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     }
 }
 
+/// Hosts in their order; none is said too.
+fn list(hosts: &[String]) -> String {
+    if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") }
+}
+
 fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Value {
     let tasks: Vec<Value> = preview
         .tasks
@@ -74,6 +83,10 @@ fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Val
             Finding::Asks(message) => json!({ "task": task.name, "finding": "gate", "message": message }),
             Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
             Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
+            Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),
+            Finding::HostsKnownAfter { step, within } => {
+                json!({ "task": task.name, "finding": "hosts_later", "after": step, "within": within })
+            }
             Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
             Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
         })

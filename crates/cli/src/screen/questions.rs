@@ -107,7 +107,7 @@ impl Questions {
     fn show(&self, screen: &mut Screen) {
         match self.waiting.front() {
             Some(asked) => {
-                screen.prompt(&format!("Approve {}? Type yes, or no and the reason: ", asked.task))
+                screen.prompt(&format!("Approve {}? Type yes, or no and the reason: ", asked.task));
             }
             None => screen.unprompt(),
         }

@@ -5,6 +5,7 @@ mod asking;
 mod control;
 mod executor;
 mod fleet;
+mod held;
 mod history;
 mod preview;
 mod queue;

@@ -149,6 +149,7 @@ impl Session {
             unreachable: HashMap::new(),
             notices: self.journal.env_notices.clone(),
             planning: false,
+            held_to: None,
         }
     }
 }

@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 use super::asking::{self, Asking};
 use super::control::{Control, Message, Stop};
 use super::executor::Env;
+use super::held::HeldTo;
 use super::history;
 use super::queue::Queue;
 use super::scheduler::{Journal, Scheduler};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan, Scope};
+use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Asked, Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
@@ -34,6 +35,7 @@ pub struct Session {
     /// What waits for approval.
     asked: BTreeMap<NodeId, Asked>,
     ready: Vec<NodeId>,
+    as_found: bool,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
 }
@@ -42,19 +44,24 @@ impl Engine {
     /// Starts a run: creates it in the store and sets to work. Needs a tokio runtime.
     ///
     /// A plan with destructive steps wants `confirmed` to be [`Plan::confirmation`]'s name.
+    /// A plan that was saved has its id from then, and is run once in a store.
     pub fn start(
         &self,
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         mut store: Box<dyn Store>,
         confirmed: Option<&str>,
     ) -> Result<RunHandle, EngineError> {
+        let plan = plan.into();
         if let Some(name) = plan.confirmation()?
             && confirmed != Some(name.as_str())
         {
             return Err(EngineError::Unconfirmed { name });
         }
         let started = Timestamp::now();
-        let id = RunId::new(started.as_second(), rand::random());
+        let id = match &plan.definition.shown {
+            Some(shown) => shown.run.clone(),
+            None => RunId::new(started.as_second(), rand::random()),
+        };
         let claim = store.claim(&id, &self.options.owner)?;
         let definition = serde_json::to_string(&plan.definition)
             .map_err(|e| EngineError::Broken(format!("the plan can't be written: {e}")))?;
@@ -71,7 +78,7 @@ impl Engine {
         let redactor = Arc::clone(&plan.redactor);
         let mut session = Session {
             engine: self.clone(),
-            plan: Arc::new(plan),
+            plan,
             journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
             claim,
             outputs,
@@ -79,6 +86,7 @@ impl Engine {
             changes: HashMap::new(),
             asked: BTreeMap::new(),
             ready,
+            as_found: false,
             notices,
             fresh: true,
         };
@@ -115,6 +123,7 @@ impl Engine {
             changes,
             asked,
             ready: Vec::new(),
+            as_found: false,
             notices,
             fresh: false,
         })
@@ -161,6 +170,7 @@ impl Past {
             (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                 self.outputs.set(node, output);
             }
+            (Event::HostsChosen { hosts, .. }, Some(node)) => self.outputs.set(node, chosen_output(&hosts)),
             (Event::TaskIntended { change, .. }, Some(node)) => {
                 self.changes.insert(node, change);
             }
@@ -179,6 +189,11 @@ impl Session {
     /// Where the run stands.
     pub fn state(&self) -> &RunState {
         &self.journal.state
+    }
+
+    /// From here on changes are made as they are found, also where a saved plan showed others.
+    pub fn as_found(&mut self) {
+        self.as_found = true;
     }
 
     /// Goes on with the run. One that has ended well is refused.
@@ -235,7 +250,9 @@ impl Session {
                     fleet.close().await;
                     let run = self.journal.run.clone();
                     return Err(match error {
-                        Taking::Host(error) => EngineError::Host { run, error },
+                        Taking::Host(error) => {
+                            EngineError::Host { run, error: self.journal.masked_error(error) }
+                        }
                         Taking::Engine(error) => error,
                     });
                 }
@@ -243,9 +260,14 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, asked, ready, .. } = self;
+        let Self { engine, plan, journal, claim, outputs, started, changes, asked, ready, as_found, .. } =
+            self;
         let state = &journal.state;
         let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
+        let held_to = match &plan.definition.shown {
+            Some(_) if !as_found => Some(HeldTo::new(changes.keys().copied())),
+            _ => None,
+        };
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
@@ -269,6 +291,7 @@ impl Session {
             unreachable,
             notices: notices.clone(),
             planning: false,
+            held_to,
         });
         let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
         ready.into_iter().for_each(|node| queue.push(node));
@@ -366,7 +389,9 @@ impl Session {
     }
 
     pub(super) fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), StepError> {
-        match self.journal.state.hosts().get(host) {
+        // Before the run has met it, a saved plan may have.
+        let shown = self.plan.definition.shown.as_ref().and_then(|shown| shown.hosts.get(host));
+        match self.journal.state.hosts().get(host).or(shown) {
             Some(then) if then != now => Err(StepError::permanent(format!(
                 "{host} is another machine than when the run began (machine-id {} then, {} now)",
                 then.machine_id, now.machine_id
