@@ -66,6 +66,13 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
+/// The state of every task of a run, in this command's words.
+pub fn states(store: &dyn Store, row: &RunRow) -> Result<BTreeMap<String, &'static str>, Error> {
+    let mut tasks = fold(&store.events(&row.id)?);
+    add_waiting(store, row, &mut tasks);
+    Ok(tasks.into_iter().map(|(name, task)| (name, task.state)).collect())
+}
+
 fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
     let duration = match (task.began, task.ended) {
         (Some(began), Some(ended)) => screen::seconds(began, ended),
