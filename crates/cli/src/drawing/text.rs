@@ -6,7 +6,8 @@ use flow_core::plan::Drawing;
 
 use super::{Look, States};
 
-/// The DAG as a mermaid flowchart. Destructive tasks are drawn as hexagons.
+/// The DAG as a mermaid flowchart. Destructive tasks are drawn as hexagons, choices of hosts
+/// as diamonds.
 pub fn mermaid(drawing: &Drawing, states: Option<&States>) -> String {
     let mut text = String::from("flowchart TD\n");
     let mut used = Vec::new();
@@ -22,7 +23,9 @@ pub fn mermaid(drawing: &Drawing, states: Option<&States>) -> String {
         };
         used.extend(look);
         let label = format!("{sign}{}", mermaid_text(task.name.as_str()));
-        let _ = if task.destructive {
+        let _ = if task.choice {
+            writeln!(text, "    n{n}{{\"{label}\"}}{class}")
+        } else if task.destructive {
             writeln!(text, "    n{n}{{{{\"{label}\"}}}}{class}")
         } else {
             writeln!(text, "    n{n}[\"{label}\"]{class}")
@@ -40,7 +43,8 @@ pub fn mermaid(drawing: &Drawing, states: Option<&States>) -> String {
     text
 }
 
-/// The DAG in Graphviz's language. Destructive tasks are drawn as octagons.
+/// The DAG in Graphviz's language. Destructive tasks are drawn as octagons, choices of hosts as
+/// diamonds.
 pub fn dot(drawing: &Drawing, states: Option<&States>) -> String {
     let title = dot_text(&drawing.title);
     let mut text = format!("digraph \"{title}\" {{\n    rankdir = TB;\n    node [shape = box];\n");
@@ -49,7 +53,11 @@ pub fn dot(drawing: &Drawing, states: Option<&States>) -> String {
             let _ = writeln!(text, "    n{n} [label = \"\", shape = point];");
             continue;
         };
-        let shape = if task.destructive { ", shape = octagon" } else { "" };
+        let shape = match (task.choice, task.destructive) {
+            (true, _) => ", shape = diamond",
+            (_, true) => ", shape = octagon",
+            _ => "",
+        };
         let name = dot_text(task.name.as_str());
         let _ = match look(states, task.name.as_str()) {
             None => writeln!(text, "    n{n} [label = \"{name}\"{shape}];"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use petgraph::visit::EdgeRef;
 
-use super::{Definition, Plan, expand};
+use super::{Definition, Mode, Plan, expand};
 use crate::run::TaskName;
 use crate::step::Registry;
 use crate::workflow::Diagnostics;
@@ -33,6 +33,8 @@ pub struct DrawnTask {
     pub help: Option<String>,
     /// Wants `--confirm`.
     pub destructive: bool,
+    /// It chooses its step's hosts.
+    pub choice: bool,
 }
 
 impl Plan {
@@ -48,6 +50,7 @@ impl Plan {
                 uses: task.uses.to_owned(),
                 help: task.help.map(str::to_owned),
                 destructive: task.destructive,
+                choice: self.graph[node].task().is_some_and(|task| task.mode == Mode::Choose),
             }));
         }
         let edges = self.graph.edge_references();
