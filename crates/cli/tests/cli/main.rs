@@ -5,6 +5,7 @@
 
 mod approvals;
 mod confirm;
+mod graph;
 mod hosts;
 mod interrupted;
 mod json;
