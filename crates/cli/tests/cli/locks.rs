@@ -33,9 +33,10 @@ fn locks_are_shown_with_run_owner_what_is_alive_and_the_next_action() {
     1| web3  not locked
     exit 0
     "#);
-    let elsewhere = format!("locks --limit web1 --store sqlite:{}", place.path("other.db").display());
-    assert_snapshot!(place.flow(&elsewhere).exits(0), @r#"
-    $ flow locks --limit web1 --store sqlite:/tmp/.tmpE2aVJg/other.db
+    let other = format!("sqlite:{}", place.path("other.db").display());
+    let elsewhere = place.flow_with("locks --limit web1", &[("FLOW_STORE", &other)]);
+    assert_snapshot!(elsewhere.exits(0), @r#"
+    $ flow locks --limit web1
     1| web1  locked by run RUN (hold) of OWNER since WHEN
     1|       not in this store; at work there: flow-RUN-wait-web1-508333d8d796-1
     1|       something of it is at work; ask OWNER

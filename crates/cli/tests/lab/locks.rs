@@ -133,7 +133,10 @@ const PAST_EVERY_TIMEOUT: Duration = Duration::from_secs(70);
 fn two_operators_with_two_stores_one_stopped_past_every_timeout_and_let_go_while_the_other_is_at_work() {
     let lab = Lab::bare();
     let (one, two) = (Operator::new(&lab), Operator::new(&lab));
-    let mut first = one.start(&["run", &hold(&one), "--output", "json"]);
+    // With another attempt to make, once the answer of the first one is lost.
+    let text = std::fs::read_to_string(hold(&one)).unwrap();
+    let again = text.replacen("with = {", "retries = 1\nbackoff = \"100ms\"\nwith = {", 1);
+    let mut first = one.start(&["run", &one.write("hold.toml", &again), "--output", "json"]);
     first.wait_events("task_intended", "work", 3);
     let run = one.runs()[0].0.clone();
     first.signal("STOP");
