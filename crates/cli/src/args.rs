@@ -63,6 +63,8 @@ pub enum Command {
     Show(ShowArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
+    /// Print the JSON Schema of workflows, by which editors complete and check.
+    Schema,
     /// List the shipped workflows.
     Workflows,
     /// Draw a workflow's tasks and what needs what.

@@ -53,6 +53,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Runs(args) => commands::runs::runs(&global, &args),
         Command::Show(args) => commands::show::show(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),
+        Command::Schema => commands::schema::schema(),
         Command::Workflows => commands::workflows::workflows(&global),
         Command::Graph(args) => commands::graph::graph(&global, &args),
         Command::Unlock(args) => commands::unlock::unlock(&global, args).await,

@@ -5,6 +5,7 @@ pub mod plan;
 pub mod resume;
 pub mod run;
 pub mod runs;
+pub mod schema;
 pub mod show;
 pub mod steps;
 pub mod unlock;

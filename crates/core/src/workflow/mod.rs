@@ -8,6 +8,8 @@ mod document;
 mod documents;
 pub mod expr;
 mod items;
+mod json_schema;
+mod language;
 mod parse;
 mod toml;
 
@@ -16,4 +18,5 @@ pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, neare
 pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
 pub use documents::Documents;
 pub use items::{Item, ItemFault, MAX_ITEMS, items};
+pub use json_schema::json_schema;
 pub use parse::parse;
