@@ -67,14 +67,19 @@ impl Place {
 
     /// The same with variables in its environment.
     pub(crate) fn flow_with(&self, line: &str, environment: &[(&str, &str)]) -> Ran {
-        let mut command = self.command(line);
-        command.envs(environment.iter().copied());
-        self.start_command(line, command).ended()
+        self.start_with(line, environment).ended()
     }
 
     /// Starts `flow`; what it prints is kept until it has ended.
     pub(crate) fn start(&self, line: &str) -> Running<'_> {
         self.start_command(line, self.command(line))
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_with(&self, line: &str, environment: &[(&str, &str)]) -> Running<'_> {
+        let mut command = self.command(line);
+        command.envs(environment.iter().copied());
+        self.start_command(line, command)
     }
 
     fn start_command(&self, line: &str, mut command: Command) -> Running<'_> {

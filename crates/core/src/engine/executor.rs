@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::held::HeldTo;
 use super::scheduler::Message;
 use super::{Fleet, Notice, SharedPlan, Verdict};
 use crate::plan::{Mode, Outputs, Scope, Task};
@@ -39,6 +40,8 @@ pub(super) struct Env {
     pub(super) planning: bool,
     /// What the operator says of tasks whose outcome can't be told.
     pub(super) verdicts: HashMap<NodeId, Verdict>,
+    /// The run does what a saved plan showed, and nothing else.
+    pub(super) held_to: Option<HeldTo>,
 }
 
 /// How an executor's work on a task ended.
@@ -247,7 +250,13 @@ impl Env {
     async fn attempt(&self, node: NodeId, attempt: u32, scheduler: &mpsc::UnboundedSender<Message>) -> End {
         match self.task(node).and_then(|task| self.choose(task)) {
             None => {}
-            Some(Ok(hosts)) => return End::Chosen(hosts),
+            Some(Ok(hosts)) => {
+                let held = self.held_to.as_ref();
+                return match held.and_then(|_| HeldTo::forbids_choice(self, node, &hosts)) {
+                    Some(error) => End::Failed(error),
+                    None => End::Chosen(hosts),
+                };
+            }
             Some(Err(Unchosen::Skip(why))) => return End::Skipped(why),
             Some(Err(Unchosen::Failed(error))) => return End::Failed(error),
         }
@@ -272,6 +281,11 @@ impl Env {
                 .with_hint("widen --limit or --tags so that it is run too"),
             );
         }
+        if let Some(error) =
+            self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
+        {
+            return End::Failed(error);
+        }
         if let Err(error) = self.check_guards(node).await {
             return End::Failed(error);
         }
@@ -279,6 +293,9 @@ impl Env {
         let _ = scheduler.send(Message::Pending { node, attempt, change: change.clone(), leave });
         if granted.await.is_err() {
             return End::NotStarted;
+        }
+        if let Some(held) = &self.held_to {
+            held.begun(node);
         }
         self.apply(node, &prepared, &change).await
     }

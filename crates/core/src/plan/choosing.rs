@@ -24,12 +24,7 @@ pub(crate) struct Choosing {
 impl Expander<'_> {
     /// A step of which the hosts are chosen: a task that chooses, behind it each host's part. Gives what
     /// passes when all have. `serial` is made of what is chosen.
-    pub(super) fn chosen(
-        &mut self,
-        step: usize,
-        units: &[Vec<Place>],
-        before: &Before,
-    ) -> Vec<NodeIndex> {
+    pub(super) fn chosen(&mut self, step: usize, units: &[Vec<Place>], before: &Before) -> Vec<NodeIndex> {
         let name = TaskName::new(&format!("{}:hosts", self.steps[step].path), None);
         let task = Task { name, step, host: None, item: None, mode: Mode::Choose };
         let node = self.graph.add_node(Node::Task(task));
@@ -68,7 +63,10 @@ impl Choosing {
             .iter()
             .map(|(host, begin, end)| ChoicePart { host: host.clone(), nodes: nodes(*begin, *end) })
             .collect();
-        (self.node.index() as NodeId, Choice { parts, serial: step.def.serial, max_failures: step.def.max_failures })
+        (
+            self.node.index() as NodeId,
+            Choice { parts, serial: step.def.serial, max_failures: step.def.max_failures },
+        )
     }
 
     /// The set it chooses from.
@@ -93,8 +91,10 @@ impl Choosing {
         for name in names {
             let Some(host) = name.as_str().and_then(|name| within.get(name)) else {
                 let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
-                return Err(StepError::permanent(format!("`from` gives {name}, which is not within its set"))
-                    .with_hint(format!("`within` gives {}", self.within().join(", "))));
+                return Err(StepError::permanent(format!(
+                    "`from` gives {name}, which is not within its set"
+                ))
+                .with_hint(format!("`within` gives {}", self.within().join(", "))));
             };
             if !seen.insert(*host) {
                 return Err(StepError::permanent(format!("`from` gives {host} twice"))
@@ -119,10 +119,14 @@ impl Plan {
         let (mut step, mut host) = (task.step, task.host.as_ref());
         loop {
             if let (Some(choosing), Some(host)) = (&self.steps[step].choosing, host)
-                && let Some(chosen) = outputs.get(choosing.node.index()).and_then(|output| output.0.get("hosts"))
+                && let Some(chosen) =
+                    outputs.get(choosing.node.index()).and_then(|output| output.0.get("hosts"))
                 && chosen.get(&host.name).is_none()
             {
-                return Some(format!("{} is not among the hosts chosen for {}", host.name, self.steps[step].path));
+                return Some(format!(
+                    "{} is not among the hosts chosen for {}",
+                    host.name, self.steps[step].path
+                ));
             }
             let caller = self.frames[self.steps[step].frame].caller.as_ref()?;
             (step, host) = (caller.step, caller.host.as_ref());

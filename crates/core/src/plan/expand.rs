@@ -37,6 +37,7 @@ pub(super) fn plan(
         params: params.pinned.clone(),
         step_types: BTreeMap::new(),
         flow: env!("CARGO_PKG_VERSION").to_owned(),
+        shown: None,
         bundle,
         filter,
     };

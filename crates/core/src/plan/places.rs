@@ -142,22 +142,17 @@ impl Expander<'_> {
 
     /// The hosts that a pattern stands for; else what is wrong with it, and what would be right.
     fn select(&self, frame: usize, text: &str) -> Result<Vec<Arc<Host>>, (Code, String, String)> {
-        let pattern = params::host_pattern(
-            self.evaluator,
-            self.inventory,
-            self.params,
-            &self.frames,
-            frame,
-            text,
-        )
-        .map_err(|e| {
-            let help = "`hosts` may use params, groups and hostvars only; \
+        let pattern =
+            params::host_pattern(self.evaluator, self.inventory, self.params, &self.frames, frame, text)
+                .map_err(|e| {
+                    let help = "`hosts` may use params, groups and hostvars only; \
                         what an output gives is chosen with { from, within }";
-            (Code::EXPRESSION, e.message, help.to_owned())
-        })?;
-        let names = self.inventory.select(&pattern).map_err(|e| {
-            (Code::HOSTS, e.to_string(), e.help().unwrap_or_else(|| self.inventory_hint()))
-        })?;
+                    (Code::EXPRESSION, e.message, help.to_owned())
+                })?;
+        let names = self
+            .inventory
+            .select(&pattern)
+            .map_err(|e| (Code::HOSTS, e.to_string(), e.help().unwrap_or_else(|| self.inventory_hint())))?;
         if names.is_empty() {
             return Err((Code::HOSTS, format!("`{pattern}` selects no host"), self.inventory_hint()));
         }

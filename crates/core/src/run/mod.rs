@@ -7,6 +7,7 @@ mod shape;
 mod state;
 
 pub use choice::{Choice, ChoicePart, Order};
+pub(crate) use event::WORDS;
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
 pub use shape::{NodeId, Shape};

@@ -84,7 +84,8 @@ impl Shape {
         let nodes = vec![None; self.len() + order.barriers as usize];
         let barriers = count..count + order.barriers;
         let gates = self.gates.iter().map(|(&node, &limit)| (node, limit));
-        let gates = gates.chain(order.gate.into_iter().flat_map(|limit| barriers.clone().map(move |node| (node, limit))));
+        let gates = gates
+            .chain(order.gate.into_iter().flat_map(|limit| barriers.clone().map(move |node| (node, limit))));
         Self {
             names: Arc::clone(&self.names),
             by_name: Arc::clone(&self.by_name),

@@ -267,7 +267,9 @@ impl RunState {
         // What happens, whether it may, the state after it, and its attempt.
         let (what, allowed, next, attempt) = match event {
             Event::TaskSkipped { .. } => ("skipping it", state == Ready, Skipped, last),
-            Event::TaskSatisfied { .. } => ("finding it satisfied", state == Ready && !chooses, Satisfied, last),
+            Event::TaskSatisfied { .. } => {
+                ("finding it satisfied", state == Ready && !chooses, Satisfied, last)
+            }
             Event::TaskIntended { attempt, .. } => {
                 ("an intent", state == Ready && !chooses && *attempt == last + 1, Intended, *attempt)
             }

@@ -115,7 +115,11 @@ async fn a_resume_keeps_the_choice_and_goes_on_in_its_order() {
     }
 }
 
-fn plan_again(engine: &flow_core::engine::Engine, run: &flow_core::run::RunId, folder: &std::path::Path) -> Plan {
+fn plan_again(
+    engine: &flow_core::engine::Engine,
+    run: &flow_core::run::RunId,
+    folder: &std::path::Path,
+) -> Plan {
     let definition = store(folder).definition(run).unwrap();
     let definition = flow_core::engine::read_definition(run, &definition).unwrap();
     let key = store(folder).fingerprint_key().unwrap();
@@ -189,7 +193,10 @@ async fn none_may_be_chosen_and_a_step_whose_condition_is_false_chooses_none() {
 async fn a_workflow_as_a_step_and_its_items_follow_the_order() {
     let outer = restart("n2,n1", "serial = 1\nforeach = [\"a\", \"b\"]")
         .replacen("uses = \"make\"\nneeds = [\"members\"]", "uses = \"workflow\"\nneeds = [\"members\"]", 1)
-        .replace("with = { thing = \"restart\", value = \"1\" }", "with = { file = \"one.toml\", params = { what = \"{{ item }}\" } }");
+        .replace(
+            "with = { thing = \"restart\", value = \"1\" }",
+            "with = { file = \"one.toml\", params = { what = \"{{ item }}\" } }",
+        );
     let one = r#"
 name = "one"
 summary = "s"
@@ -222,7 +229,8 @@ with = { thing = "start-{{ params.what }}" }
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.failures);
     let order = world.order.lock().unwrap().clone();
-    let hosts: Vec<&str> = order.iter().filter_map(|thing| thing.split_once('@').map(|(_, host)| host)).collect();
+    let hosts: Vec<&str> =
+        order.iter().filter_map(|thing| thing.split_once('@').map(|(_, host)| host)).collect();
     assert_eq!(hosts, ["n2", "n2", "n2", "n2", "n1", "n1", "n1", "n1"]);
     let skipped = |name: &str| {
         let node = report.state.shape().node(&TaskName::from_text(name)).unwrap();
@@ -259,7 +267,9 @@ async fn a_plan_tells_the_order_or_after_which_step_it_is_known() {
     let preview = engine.preview(plan(&engine, &text, &NODES)).await;
     let within = NODES.map(str::to_owned).to_vec();
     match of(&preview, "restart:hosts") {
-        Finding::HostsKnownAfter { step, within: set } => assert_eq!((step.as_str(), set), ("members", within)),
+        Finding::HostsKnownAfter { step, within: set } => {
+            assert_eq!((step.as_str(), set), ("members", within));
+        }
         other => panic!("{other:?}"),
     }
     world.there.lock().unwrap().insert("members".to_owned(), "n3,n1".to_owned());
