@@ -2,6 +2,7 @@
 //! JSON Schema of workflows is made of, and what editors show. [`super::parse`] is what reads.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
@@ -31,14 +32,11 @@ pub(super) struct Document {
     #[schemars(regex(pattern = r"\S"))]
     confirm: Option<String>,
     /// Tasks at work on one host at once. 8 by default.
-    #[schemars(range(min = 1))]
-    max_per_host: Option<u32>,
+    max_per_host: Option<NonZeroU32>,
     /// Once so many tasks have failed, or can't be settled, nothing new is started. No limit by default.
-    #[schemars(range(min = 1))]
-    max_failures: Option<u32>,
+    max_failures: Option<NonZeroU32>,
     /// How many tasks of a step type are at work at once, over all hosts.
-    #[schemars(inner(range(min = 1)))]
-    limits: Option<BTreeMap<String, u32>>,
+    limits: Option<BTreeMap<String, NonZeroU32>>,
     /// What the user gives: `--set NAME=VALUE`. A name is lower-case letters, digits and `_`.
     #[schemars(extend("propertyNames" = { "pattern": "^[a-z_][a-z0-9_]*$" }))]
     params: Option<BTreeMap<String, ParamTable>>,
@@ -151,7 +149,7 @@ pub(super) struct Include {
 #[expect(dead_code, reason = "only their places in the schema count")]
 enum Hosts {
     /// An Ansible pattern, such as `promoters`, `a:!b`, `web*`. May be a template over params.
-    Pattern(#[schemars(regex(pattern = r"\S"))] String),
+    Pattern(String),
     /// Chosen once what the step needs has ended.
     Chosen(Chosen),
 }
