@@ -88,7 +88,12 @@ pub(super) enum ParamType {
 
 /// A step.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, rename = "step")]
+#[schemars(deny_unknown_fields, rename = "step", extend("dependencies" = {
+    "needs_per_host": ["hosts"],
+    "max_failures": ["serial"],
+    "backoff": ["retries"],
+    "serial": { "anyOf": [{ "required": ["hosts"] }, { "required": ["foreach"] }] },
+}))]
 #[expect(dead_code, reason = "only their places in the schema count")]
 pub(super) struct StepTable {
     /// A step type (`flow steps` lists them), or `workflow`.
