@@ -48,6 +48,8 @@ pub enum Error {
     Engine(EngineError),
     /// Something else that was refused, with the next action.
     Refused { message: String, hint: Option<String> },
+    /// The same, with more lines.
+    Detailed { message: String, detail: Option<String>, hint: Option<String> },
 }
 
 impl Error {
@@ -57,7 +59,7 @@ impl Error {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::Refused { .. } => Exit::Refused,
+            Self::Diagnostics(_) | Self::Refused { .. } | Self::Detailed { .. } => Exit::Refused,
             Self::Engine(error) => match error {
                 EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {

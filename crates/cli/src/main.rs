@@ -50,6 +50,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Resume(args) => commands::resume::resume(&global, args).await,
         Command::Plan(args) => commands::plan::plan(&global, args).await,
         Command::Validate(args) => commands::validate::validate(&global, &args),
+        Command::Test(args) => commands::test::test(&global, args).await,
         Command::Runs(args) => commands::runs::runs(&global, &args),
         Command::Show(args) => commands::show::show(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),

@@ -19,6 +19,7 @@ pub fn show(error: &Error, format: Format) {
             diagnostics.0.iter().map(as_json).collect()
         }
         Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
+        Error::Detailed { message, detail, hint } => vec![told(message, hint.as_deref(), detail.as_deref())],
         Error::Engine(error) => vec![show_engine(error)],
     };
     if format == Format::Json {

@@ -9,6 +9,7 @@ mod interrupted;
 mod json;
 mod looking;
 mod refused;
+mod rehearsal;
 mod resume;
 mod run;
 mod secrets;
