@@ -15,13 +15,13 @@ fn examples() -> Vec<&'static str> {
 fn the_examples_are_workflows() {
     let mut registry = Registry::new();
     flow_steps::register(&mut registry);
-    let [whole, part] = examples()[..] else { panic!("two examples") };
+    let [whole, pipeline, part] = examples()[..] else { panic!("three examples") };
     let load = |bundle: &Bundle| Documents::load(bundle, &registry).map(drop);
     load(&Bundle::single("example.toml", whole)).unwrap_or_else(|errors| panic!("{errors}"));
 
-    // The second is a step for the first, and includes another file.
+    // The others are steps for the first; the last includes another file.
     let before_outputs = whole.split("[outputs]").next().unwrap_or_default();
-    let mut bundle = Bundle::single("example.toml", &format!("{before_outputs}\n{part}"));
+    let mut bundle = Bundle::single("example.toml", &format!("{before_outputs}\n{pipeline}\n{part}"));
     let one = "name = \"restart-one\"\nsummary = \"s\"\n[params.scope]\ntype = \"string\"\n\
                [steps.restart]\nuses = \"command\"\nwith = { script = \"true\" }\n";
     let one = BundledFile { display: "restart-one.toml".to_owned(), text: one.to_owned() };

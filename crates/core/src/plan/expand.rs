@@ -1,7 +1,7 @@
 //! From steps to tasks: one for each host, barriers between steps, batches for `serial`, and the
 //! steps of a workflow in place of the step that uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -16,7 +16,7 @@ use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{
-    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Serial, StepDef, Workflow,
+    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Spanned, StepDef, Workflow,
 };
 
 /// A plan from what the user gave.
@@ -102,6 +102,8 @@ fn expand(
         params: &params,
         evaluator: &evaluator,
         frames: Vec::new(),
+        exits: Vec::new(),
+        hosts: Vec::new(),
         steps: Vec::new(),
         graph: DiGraph::new(),
         wrong: Diagnostics::default(),
@@ -116,8 +118,13 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let gates = graph.node_indices().filter_map(|node| match graph[node] {
+        Node::Gate(limit) => Some((node.index() as u32, limit)),
+        _ => None,
+    });
+    let gates = gates.collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -131,15 +138,34 @@ fn expand(
     })
 }
 
-struct Expander<'a> {
+pub(super) struct Expander<'a> {
     documents: &'a Documents,
     inventory: &'a Arc<Inventory>,
     params: &'a Params,
     evaluator: &'a Evaluator,
     frames: Vec<Frame>,
-    steps: Vec<Step>,
-    graph: DiGraph<Node, ()>,
+    /// What passes when all of a frame has.
+    exits: Vec<NodeIndex>,
+    /// The hosts of each step; none at the operator's place, or where they could not be told.
+    hosts: Vec<Vec<Arc<Host>>>,
+    pub(super) steps: Vec<Step>,
+    pub(super) graph: DiGraph<Node, ()>,
     wrong: Diagnostics,
+}
+
+/// What a batch of a step waits for.
+pub(super) struct Before {
+    /// What all of it waits for.
+    pub(super) all: Vec<NodeIndex>,
+    /// What each host waits for besides.
+    pub(super) per_host: HashMap<String, Vec<NodeIndex>>,
+}
+
+impl Before {
+    fn of<'b>(&'b self, host: Option<&Arc<Host>>) -> impl Iterator<Item = NodeIndex> + 'b {
+        let own = host.and_then(|host| self.per_host.get(&host.name));
+        self.all.iter().chain(own.into_iter().flatten()).copied()
+    }
 }
 
 impl Expander<'_> {
@@ -154,6 +180,7 @@ impl Expander<'_> {
     ) -> (usize, NodeIndex) {
         let frame = self.frames.len();
         self.frames.push(Frame { workflow: Arc::clone(workflow), caller, steps: IndexMap::new() });
+        self.exits.push(NodeIndex::end());
         for id in in_order_of_needs(workflow) {
             let def = Arc::new(workflow.steps[id].clone());
             let step = self.step(frame, &def, prefix, entry);
@@ -168,12 +195,13 @@ impl Expander<'_> {
             .map(|(_, &step)| self.steps[step].exit)
             .collect();
         let exit = self.join(&last);
+        self.exits[frame] = exit;
         (frame, exit)
     }
 
     fn step(&mut self, frame: usize, def: &Arc<StepDef>, prefix: &str, entry: &[NodeIndex]) -> usize {
         let path = format!("{prefix}{}", def.id.value);
-        let before: Vec<NodeIndex> = if def.needs.is_empty() {
+        let all: Vec<NodeIndex> = if def.all_needs().next().is_none() {
             entry.to_vec()
         } else {
             let steps = &self.frames[frame].steps;
@@ -192,29 +220,34 @@ impl Expander<'_> {
             frames: Vec::new(),
             exit: NodeIndex::end(),
         });
-        let exit = match self.hosts(frame, def) {
+        self.hosts.push(Vec::new());
+        let mut before = Before { all, per_host: HashMap::new() };
+        let exit = match self.hosts_of(frame, def) {
             None => self.batch(step, &[None], &before),
             Some(hosts) => {
-                let size = batch_size(def.serial, hosts.len());
+                before.per_host = self.parts(frame, def, &hosts);
+                self.hosts[step].clone_from(&hosts);
                 let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
-                let mut exit = Vec::new();
-                let mut before = before;
-                for batch in hosts.chunks(size) {
-                    exit = self.batch(step, batch, &before);
-                    before.clone_from(&exit);
+                match def.max_failures.map(|limit| limit.batch(hosts.len())) {
+                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, before, limit),
+                    _ => self.batches(step, &hosts, before),
                 }
-                exit
             }
         };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step's hosts; gives what passes when the batch has.
-    fn batch(&mut self, step: usize, hosts: &[Option<Arc<Host>>], before: &[NodeIndex]) -> Vec<NodeIndex> {
+    /// One batch of a step's hosts; gives for each host what passes when the step has on it.
+    pub(super) fn batch(
+        &mut self,
+        step: usize,
+        hosts: &[Option<Arc<Host>>],
+        before: &Before,
+    ) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
         if hosts.is_empty() {
-            return before.to_vec();
+            return before.all.clone();
         }
         if def.uses.value == "workflow" {
             return self.included(step, &def, hosts, before);
@@ -224,14 +257,13 @@ impl Expander<'_> {
             let name = TaskName::new(&self.steps[step].path, host.as_deref().map(|host| host.name.as_str()));
             let task = Task { name, step, host: host.clone(), mode: Mode::Run };
             let node = self.graph.add_node(Node::Task(task));
-            for &from in before {
+            for from in before.of(host.as_ref()) {
                 self.graph.add_edge(from, node, ());
             }
             self.steps[step].tasks.push(node);
             nodes.push(node);
         }
-        // The next batch, or the next step, waits for one node instead of all of these.
-        vec![self.join(&nodes)]
+        nodes
     }
 
     /// The steps of the workflow that a step uses, once for each host.
@@ -240,13 +272,13 @@ impl Expander<'_> {
         step: usize,
         def: &Arc<StepDef>,
         hosts: &[Option<Arc<Host>>],
-        before: &[NodeIndex],
+        before: &Before,
     ) -> Vec<NodeIndex> {
         let file = match def.with.value.get("file").map(|file| &file.kind) {
             Some(ArgumentKind::Text(file)) => file.clone(),
-            _ => return before.to_vec(),
+            _ => return before.all.clone(),
         };
-        let Some(workflow) = self.documents.files.get(&file).cloned() else { return before.to_vec() };
+        let Some(workflow) = self.documents.files.get(&file).cloned() else { return before.all.clone() };
         let params = match def.with.value.get("params").map(|params| &params.kind) {
             Some(ArgumentKind::Table(params)) => params.clone(),
             _ => IndexMap::new(),
@@ -256,15 +288,68 @@ impl Expander<'_> {
         for host in hosts {
             let caller =
                 Caller { frame: self.steps[step].frame, step, host: host.clone(), params: params.clone() };
-            let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, before);
+            let entry: Vec<NodeIndex> = before.of(host.as_ref()).collect();
+            let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, &entry);
             self.steps[step].frames.push((host.as_ref().map(|host| host.name.clone()), frame));
             exits.push(exit);
         }
         exits
     }
 
+    /// What each of a step's hosts waits for: its own part of the steps in `needs_per_host`.
+    fn parts(&mut self, frame: usize, def: &StepDef, hosts: &[Arc<Host>]) -> HashMap<String, Vec<NodeIndex>> {
+        let mut all: HashMap<String, Vec<NodeIndex>> = HashMap::new();
+        for need in &def.needs_per_host {
+            let Some(&needed) = self.frames[frame].steps.get(&need.value) else { continue };
+            let mut parts: HashMap<String, Vec<NodeIndex>> = HashMap::new();
+            let step = &self.steps[needed];
+            for &node in &step.tasks {
+                if let Some(host) = self.graph[node].task().and_then(|task| task.host.as_ref()) {
+                    parts.entry(host.name.clone()).or_default().push(node);
+                }
+            }
+            for (host, frame) in &step.frames {
+                if let Some(host) = host {
+                    parts.entry(host.clone()).or_default().push(self.exits[*frame]);
+                }
+            }
+            self.refuse_lacking(frame, def, need, &self.hosts[needed].clone(), hosts);
+            for host in hosts {
+                if let Some(nodes) = parts.remove(&host.name) {
+                    let part = self.join(&nodes);
+                    all.entry(host.name.clone()).or_default().push(part);
+                }
+            }
+        }
+        all
+    }
+
+    /// Refuses hosts on which the step that is needed per host has no part.
+    fn refuse_lacking(
+        &mut self,
+        frame: usize,
+        def: &StepDef,
+        need: &Spanned<String>,
+        needed: &[Arc<Host>],
+        hosts: &[Arc<Host>],
+    ) {
+        let known: HashSet<&str> = needed.iter().map(|host| host.name.as_str()).collect();
+        let lacking: Vec<&str> =
+            hosts.iter().map(|host| host.name.as_str()).filter(|host| !known.contains(host)).collect();
+        let Some((first, more)) = lacking.split_first().filter(|_| !known.is_empty()) else { return };
+        let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        let message =
+            format!("`{}` doesn't run on {first}{others}, where `{}` does", need.value, def.id.value);
+        let source = &self.frames[frame].workflow.source;
+        let wrong = Diagnostic::at(Code::HOSTS, source, need.span.clone(), message).help(format!(
+            "give both the same hosts, or wait for all hosts of it: needs = [\"{}\"]",
+            need.value
+        ));
+        self.wrong.push(wrong);
+    }
+
     /// The hosts of a step; none for the operator's place.
-    fn hosts(&mut self, frame: usize, def: &StepDef) -> Option<Vec<Arc<Host>>> {
+    fn hosts_of(&mut self, frame: usize, def: &StepDef) -> Option<Vec<Arc<Host>>> {
         let inherited = self.frames[frame].caller.as_ref().and_then(|caller| caller.host.clone());
         let Some(hosts) = &def.hosts else { return inherited.map(|host| vec![host]) };
         let workflow = Arc::clone(&self.frames[frame].workflow);
@@ -340,7 +425,7 @@ impl Expander<'_> {
     }
 
     /// One node that passes when all of `nodes` have.
-    fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
+    pub(super) fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
         if let [one] = nodes {
             return *one;
         }
@@ -352,24 +437,15 @@ impl Expander<'_> {
     }
 }
 
-fn batch_size(serial: Option<Serial>, hosts: usize) -> usize {
-    let size = match serial {
-        None => hosts,
-        Some(Serial::Count(count)) => count as usize,
-        Some(Serial::Percent(percent)) => hosts * usize::from(percent) / 100,
-    };
-    size.max(1)
-}
-
 /// A workflow's steps, each after what it needs, otherwise as they are written. Steps of a cycle
 /// are left out; the documents were checked for them.
 fn in_order_of_needs(workflow: &Workflow) -> Vec<&str> {
     let mut order: Vec<&str> = Vec::with_capacity(workflow.steps.len());
     let mut missing: IndexMap<&str, usize> =
-        workflow.steps.iter().map(|(id, def)| (id.as_str(), def.needs.len())).collect();
+        workflow.steps.iter().map(|(id, def)| (id.as_str(), def.all_needs().count())).collect();
     let mut after: IndexMap<&str, Vec<&str>> = IndexMap::new();
     for (id, def) in &workflow.steps {
-        for need in &def.needs {
+        for need in def.all_needs() {
             after.entry(need.value.as_str()).or_default().push(id);
         }
     }

@@ -1,10 +1,12 @@
 //! Workflow x inventory x params, expanded to the DAG of tasks and checked, before anything is
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
+mod batches;
 mod definition;
 mod expand;
 mod filter;
 mod graph;
+mod limits;
 mod params;
 mod scope;
 
@@ -23,6 +25,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, StepDef, Workflow};
 
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use graph::{to_dot, to_mermaid};
+pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use scope::{Outputs, Scope};
 
@@ -92,6 +95,8 @@ pub(crate) enum Node {
     Task(Task),
     /// A barrier.
     Join,
+    /// A barrier that lets failures by, until there are so many.
+    Gate(u32),
 }
 
 /// A step on a host, or at the operator's place.
@@ -263,7 +268,7 @@ impl Node {
     pub(crate) fn task(&self) -> Option<&Task> {
         match self {
             Self::Task(task) => Some(task),
-            Self::Join => None,
+            Self::Join | Self::Gate(_) => None,
         }
     }
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 mod doubles;
+mod limits;
+mod per_host;
 mod plans;
 mod runs;
 mod world;

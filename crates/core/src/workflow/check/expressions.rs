@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Checker;
+use super::graph::Upstream;
 use super::names::ROOTS;
 use super::tokens::Words;
 use crate::workflow::documents::literal_text;
@@ -19,7 +20,7 @@ pub(super) struct Place<'p> {
     /// The params that it may use; none means all.
     pub(super) params: Option<Vec<&'p str>>,
     /// The step it belongs to, and, once that was asked for, what runs before it.
-    pub(super) step: Option<(&'p str, OnceCell<Vec<bool>>)>,
+    pub(super) step: Option<(&'p str, OnceCell<Vec<Upstream>>)>,
     /// A bare expression rather than a template.
     pub(super) bare: bool,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Checker;
 use super::expressions::{Fault, Place, Text};
+use super::graph::Upstream;
 use crate::workflow::parse::list;
 use crate::workflow::{Code, nearest};
 
@@ -48,6 +49,9 @@ impl Checker<'_> {
                     self.tell(text, Some(range), fault);
                 }
             }
+        }
+        if names.iter().any(|name| name.split('.').next() == Some("steps")) {
+            self.other_hosts(text, place);
         }
         self.filters_and_tests(text);
     }
@@ -128,12 +132,46 @@ impl Checker<'_> {
         let def = self.workflow.steps.get(*own);
         let needed = def.is_some_and(|def| def.needs.iter().any(|need| need.value == *step));
         let upstream = || upstream.get_or_init(|| self.graph.upstream(own));
-        let before = needed || self.graph.position(step).is_some_and(|at| upstream()[at]);
-        (!before).then(|| Fault {
+        if needed {
+            return None;
+        }
+        let when = match self.graph.position(step).map_or(Upstream::No, |at| upstream()[at]) {
+            // Of the latter, other hosts' outputs are refused where they stand.
+            Upstream::Whole | Upstream::OwnHost => return None,
+            Upstream::Elsewhere => "on all its hosts before it",
+            Upstream::No => "before it",
+        };
+        Some(Fault {
             code: Code::NOT_UPSTREAM,
-            message: format!("`{own}` uses an output of `{step}`, which needn't have run before it"),
+            message: format!("`{own}` uses an output of `{step}`, which needn't have run {when}"),
             help: Some(format!("add \"{step}\" to the `needs` of `{own}`")),
         })
+    }
+
+    /// Outputs of other hosts, of steps that have ended on the step's own host only.
+    fn other_hosts(&mut self, text: &Text<'_>, place: &Place<'_>) {
+        let Some((own, upstream)) = &place.step else { return };
+        for (name, field, range) in text.words.outputs() {
+            if field.is_some_and(|field| field != "hosts") {
+                continue;
+            }
+            let spelled = name.replace('-', "_");
+            let step = self.workflow.steps.keys().position(|id| id.replace('-', "_") == spelled);
+            let Some((at, step)) = step.and_then(|at| self.workflow.steps.get_index(at).map(|s| (at, s.0)))
+            else {
+                continue;
+            };
+            if upstream.get_or_init(|| self.graph.upstream(own))[at] == Upstream::OwnHost {
+                let fault = Fault {
+                    code: Code::NOT_UPSTREAM,
+                    message: format!("`{own}` waits for `{step}` on its own host only, not on others"),
+                    help: Some(format!(
+                        "use steps.{spelled}.FIELD, or wait for all its hosts: add \"{step}\" to `needs`"
+                    )),
+                };
+                self.tell(text, Some(range), fault);
+            }
+        }
     }
 
     fn unknown_root(&self, root: &str, text: &Text<'_>, place: &Place<'_>) -> Fault {

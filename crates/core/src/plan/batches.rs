@@ -1,0 +1,56 @@
+//! `serial`: one batch of hosts after another, as edges of the DAG.
+
+use std::sync::Arc;
+
+use petgraph::graph::NodeIndex;
+
+use super::Node;
+use super::expand::{Before, Expander};
+use crate::inventory::Host;
+
+impl Expander<'_> {
+    /// One batch after another; gives what passes when all have.
+    pub(super) fn batches(
+        &mut self,
+        step: usize,
+        hosts: &[Option<Arc<Host>>],
+        mut before: Before,
+    ) -> Vec<NodeIndex> {
+        for batch in hosts.chunks(self.batch_size(step, hosts.len())) {
+            let ends = self.batch(step, batch, &before);
+            // The next batch, or the next step, waits for one node instead of all of these.
+            before.all = vec![self.join(&ends)];
+        }
+        before.all
+    }
+
+    /// The same, where the next batch starts although hosts failed, until there are `limit` of them.
+    pub(super) fn batches_that_may_fail(
+        &mut self,
+        step: usize,
+        hosts: &[Option<Arc<Host>>],
+        mut before: Before,
+        limit: usize,
+    ) -> Vec<NodeIndex> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        // Every batch waits for it: a gate says nothing of what the step needs.
+        let entry = self.join(&before.all);
+        let mut gate = None;
+        let mut exits = Vec::new();
+        for batch in hosts.chunks(self.batch_size(step, hosts.len())) {
+            before.all = std::iter::once(entry).chain(gate).collect();
+            let ends = self.batch(step, batch, &before);
+            let next = self.graph.add_node(Node::Gate(limit));
+            for &end in ends.iter().chain(&gate) {
+                self.graph.add_edge(end, next, ());
+            }
+            exits.push(self.join(&ends));
+            gate = Some(next);
+        }
+        exits
+    }
+
+    fn batch_size(&self, step: usize, hosts: usize) -> usize {
+        self.steps[step].def.serial.map_or(hosts, |serial| serial.batch(hosts)).max(1)
+    }
+}
