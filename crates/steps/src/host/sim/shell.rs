@@ -128,7 +128,7 @@ fn command(world: &mut WorldState, host: &str, words: &[&str]) -> Option<Outcome
         },
         // Nothing here takes long.
         ("timeout", [limit, rest @ ..]) if limit.parse::<u32>().is_ok() && !rest.is_empty() => {
-            return command(world, host, rest);
+            command(world, host, rest)
         }
         ("du", [.., path]) => {
             let below = format!("{path}/");
