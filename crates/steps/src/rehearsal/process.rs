@@ -83,7 +83,8 @@ impl Crew {
         let mut resources = Resources::default();
         resources.insert_shared(Arc::clone(&hosts));
         // One task at a time: what comes when is then the same in every run.
-        let options = Options { owner: "flow test".to_owned(), concurrency: 1, ..Options::default() };
+        let mut options = Options { owner: "flow test".to_owned(), ..Options::default() };
+        options.concurrency = 1;
         self.engine
             .clone()
             .with_resources(resources)
