@@ -131,7 +131,7 @@ fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error>
     let mut options = Options {
         patience: Duration::from_secs(args.patience.max(1)),
         only: args.only.clone(),
-        accept: file.accept.clone(),
+        accept: file.accept,
         ..Options::default()
     };
     options.jobs = args.jobs.unwrap_or(options.jobs).max(1);
