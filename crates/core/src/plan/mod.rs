@@ -2,16 +2,20 @@
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
 mod batches;
+mod choosing;
 mod definition;
 mod expand;
 mod filter;
 mod graph;
 mod limits;
 mod params;
+mod places;
+mod saved;
 mod scope;
+mod shown;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -21,13 +25,17 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::{Redactor, Registry};
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{Argument, Bundle, Diagnostics, StepDef, Workflow};
+use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
+pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use graph::{to_dot, to_mermaid};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
+pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
 pub use scope::{Outputs, Scope};
+pub(crate) use shown::without_time;
+pub use shown::{Moved, Shown, ShownTask};
 
 /// A plan: what a run of it would do, task by task.
 pub struct Plan {
@@ -67,6 +75,8 @@ pub(crate) struct Caller {
     /// The step that uses the workflow.
     pub(crate) step: usize,
     pub(crate) host: Option<Arc<Host>>,
+    /// The item of a step with `foreach`.
+    pub(crate) item: Option<Arc<Item>>,
     /// Its params as the caller gives them; evaluated in the caller's frame.
     pub(crate) params: IndexMap<String, Argument>,
 }
@@ -86,6 +96,51 @@ pub(crate) struct Step {
     pub(crate) frames: Vec<(Option<String>, usize)>,
     /// What must have passed for what needs this step.
     pub(crate) exit: NodeIndex,
+    /// Where its hosts are chosen while the run goes on.
+    pub(crate) choosing: Option<Choosing>,
+    /// Finds its parts by host and item; made when it is first asked for.
+    index: OnceLock<HashMap<(String, String), Part>>,
+}
+
+/// A step's part on a host, for an item.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    /// A task.
+    Task(NodeIndex),
+    /// A use of the workflow that the step includes.
+    Frame(usize),
+}
+
+impl Step {
+    /// Its parts in their order, with their hosts and what their items are called.
+    pub(crate) fn parts<'p>(
+        &'p self,
+        plan: &'p Plan,
+    ) -> impl Iterator<Item = (Option<&'p str>, Option<&'p str>, Part)> {
+        let tasks = self.tasks.iter().filter_map(|&node| {
+            let task = plan.graph[node].task()?;
+            Some((task.host.as_deref(), task.item.as_deref(), Part::Task(node)))
+        });
+        let frames = self.frames.iter().filter_map(|&(_, frame)| {
+            let caller = plan.frames[frame].caller.as_ref()?;
+            Some((caller.host.as_deref(), caller.item.as_deref(), Part::Frame(frame)))
+        });
+        tasks.chain(frames).map(|(host, item, part)| {
+            (host.map(|host| host.name.as_str()), item.map(|item| item.label.as_str()), part)
+        })
+    }
+
+    /// The part on a host (none: at the operator's place) for an item (none: of a step without).
+    pub(crate) fn part(&self, plan: &Plan, host: Option<&str>, item: Option<&str>) -> Option<Part> {
+        // No host and no item is called by an empty text.
+        let key = |host: Option<&str>, item: Option<&str>| {
+            (host.unwrap_or_default().to_owned(), item.unwrap_or_default().to_owned())
+        };
+        let index = self
+            .index
+            .get_or_init(|| self.parts(plan).map(|(host, item, part)| (key(host, item), part)).collect());
+        index.get(&key(host, item)).copied()
+    }
 }
 
 /// A node of the DAG.
@@ -105,6 +160,8 @@ pub(crate) struct Task {
     pub(crate) name: TaskName,
     pub(crate) step: usize,
     pub(crate) host: Option<Arc<Host>>,
+    /// The item of a step with `foreach`.
+    pub(crate) item: Option<Arc<Item>>,
     pub(crate) mode: Mode,
 }
 
@@ -115,6 +172,8 @@ pub(crate) enum Mode {
     Run,
     /// It was filtered out, but something needs it: it is checked, and must be satisfied.
     MustHold,
+    /// It chooses its step's hosts.
+    Choose,
 }
 
 /// What a plan is made of.
@@ -150,19 +209,30 @@ pub struct TaskInfo<'p> {
 
 impl Plan {
     /// Expands and checks. Everything that is wrong comes at once.
-    pub fn new(request: Request, registry: &Arc<Registry>, key: [u8; 32]) -> Result<Self, Diagnostics> {
-        expand::plan(request, registry, &Fingerprinter::new(key))
+    ///
+    /// `print` is the store's key, or what a plan file's secrets are fingerprinted with.
+    pub fn new(
+        request: Request,
+        registry: &Arc<Registry>,
+        print: impl Into<Fingerprinter>,
+    ) -> Result<Self, Diagnostics> {
+        expand::plan(request, registry, &print.into())
     }
 
-    /// The plan of a run that was started before. `inventory` is the one of now: secrets are read
-    /// from it again, and must be the same.
+    /// The plan of a run that was started before, or of a plan file. `inventory` is the one of now: secrets
+    /// are read from it again, and must be the same.
     pub fn pinned(
         definition: Definition,
         inventory: Option<&Inventory>,
         registry: &Arc<Registry>,
-        key: [u8; 32],
+        print: impl Into<Fingerprinter>,
     ) -> Result<Self, Diagnostics> {
-        expand::pinned(definition, inventory, registry, &Fingerprinter::new(key))
+        expand::pinned(definition, inventory, registry, &print.into())
+    }
+
+    /// Pins its secrets under another key: those of a plan file under the key of the store that it is run in.
+    pub fn pin_secrets(&mut self, print: impl Into<Fingerprinter>) {
+        params::Params::pin_again(self, &print.into());
     }
 
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
@@ -257,8 +327,8 @@ impl Plan {
             uses: &step.def.uses.value,
             help: step.def.help.as_deref(),
             host: task.host.as_deref().map(|host| host.name.as_str()),
-            destructive: info.is_some_and(|info| info.destructive),
-            undoable: info.is_some_and(|info| info.undoable),
+            destructive: task.mode != Mode::Choose && info.is_some_and(|info| info.destructive),
+            undoable: task.mode != Mode::Choose && info.is_some_and(|info| info.undoable),
             must_hold: task.mode == Mode::MustHold,
         })
     }

@@ -7,12 +7,12 @@ use indexmap::IndexMap;
 use minijinja::Value as Jinja;
 use serde_json::Value;
 
-use super::definition::{PinnedParam, names_a_secret, secrets_of};
+use super::definition::{PinnedParam, holds_a_secret, secrets_of};
 use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
 use crate::inventory::Inventory;
 use crate::step::{Redactor, Secret};
 use crate::workflow::expr::{Evaluator, ExprError};
-use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
+use crate::workflow::{Argument, Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
 
 /// What the user gave: `--set name=value`.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ impl Params {
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
-                    if param.kind != ParamKind::Secret {
+                    if !params.pinned.contains_key(name) {
                         params.pinned.insert(name.clone(), PinnedParam::Value(value.clone()));
                     }
                     params.values.insert(name.clone(), value);
@@ -78,9 +78,9 @@ impl Params {
                         }
                         Err(Diagnostic::general(
                             Code::PARAM,
-                            format!("the secret `{name}` is another one than when the run began"),
+                            format!("the secret `{name}` is another one than when {}", print.since()),
                         )
-                        .help("set it back to what it was, or start a new run"))
+                        .help(print.or_else()))
                     })
                 }
             };
@@ -191,6 +191,14 @@ impl Params {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             return self.keep_secret(name, SecretSource::Default, &text, print);
         }
+        if self.holds_known_secret(&value, inventory) {
+            let Some(text) = value.as_str() else {
+                return Err(at(default.span.clone(), format!("the default of `{name}` holds a secret"))
+                    .help("only a param of the type `secret` or `string` may: what others are is stored"));
+            };
+            let text = text.to_owned();
+            return self.keep_secret(name, SecretSource::Default, &text, print);
+        }
         let right = match param.kind {
             ParamKind::String if value.is_number() => return Ok(Value::from(value.to_string())),
             ParamKind::String | ParamKind::Secret => value.is_string(),
@@ -206,6 +214,16 @@ impl Params {
             default.span.clone(),
             format!("the default of `{name}` is {value}, not a {}", param.kind.as_str()),
         ))
+    }
+
+    /// Whether a value is made of a secret: of a param before it, or of the inventory.
+    fn holds_known_secret(&self, value: &Value, inventory: &Inventory) -> bool {
+        let text = value.to_string();
+        let variables = secrets_of(inventory);
+        self.secrets
+            .iter()
+            .chain(&variables)
+            .any(|secret| secret.chars().count() >= 6 && Redactor::new([secret.as_str()]).text(&text) != text)
     }
 
     fn keep_secret(
@@ -248,6 +266,21 @@ impl Params {
         wrong.into_result(())
     }
 
+    /// Fingerprints the secrets of a plan anew, under another key.
+    pub(super) fn pin_again(plan: &mut Plan, print: &Fingerprinter) {
+        let mut secrets = Vec::new();
+        for (name, pinned) in &mut plan.definition.params {
+            if let (PinnedParam::Secret { fingerprint, .. }, Some(secret)) =
+                (pinned, plan.params.get(name).and_then(Value::as_str))
+            {
+                *fingerprint = print.of(secret);
+                secrets.push(secret);
+            }
+        }
+        let known = Redactor::new(secrets);
+        plan.definition.inventory = super::definition::mask_inventory(&plan.inventory, &known, print);
+    }
+
     /// Masks the secret params.
     pub(super) fn redactor_of_params(&self) -> Redactor {
         Redactor::new(self.secrets.iter().map(String::as_str))
@@ -267,6 +300,9 @@ impl Params {
 /// Everything readable: the documents, names of hosts and groups, variables that are no secrets.
 fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -> String {
     let mut plain: String = texts.collect::<Vec<_>>().join("\n");
+    // Masked there, an event could not be read again.
+    plain.push('\n');
+    plain.push_str(crate::run::WORDS);
     let names = inventory.groups.keys().chain(inventory.hosts.keys());
     for name in names {
         plain.push('\n');
@@ -275,7 +311,7 @@ fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -
     for (name, value) in inventory.hosts.values().flat_map(|host| &host.vars) {
         plain.push('\n');
         plain.push_str(name);
-        if !names_a_secret(name) {
+        if !holds_a_secret(name, value) {
             plain.push('\n');
             plain.push_str(&value.to_string());
         }
@@ -320,13 +356,20 @@ fn choices(param: &Param) -> Vec<String> {
 
 /// What defaults, `hosts` and `confirm` see: params and the inventory.
 fn static_context(inventory: &Arc<Inventory>, params: &IndexMap<String, Value>) -> Jinja {
+    Jinja::from(static_names(inventory, params))
+}
+
+fn static_names(
+    inventory: &Arc<Inventory>,
+    params: &IndexMap<String, Value>,
+) -> BTreeMap<&'static str, Jinja> {
     let mut context = BTreeMap::from([("params", scope::to_jinja(params))]);
     for name in ["groups", "hostvars", "group_var"] {
         if let Some(value) = scope::inventory_name(inventory, name) {
             context.insert(name, value);
         }
     }
-    Jinja::from(context)
+    context
 }
 
 /// A frame's params as far as they are known before a run. One that needs an output is left out.
@@ -339,7 +382,12 @@ fn static_params(
 ) -> IndexMap<String, Value> {
     let Some(caller) = &frames[frame].caller else { return root.values.clone() };
     let outer = static_params(evaluator, inventory, root, frames, caller.frame);
-    let outer = static_context(inventory, &outer);
+    let mut outer = static_names(inventory, &outer);
+    if let Some(item) = &caller.item {
+        outer.insert("item", scope::to_jinja(&item.value));
+        outer.insert("item_index", Jinja::from(item.index));
+    }
+    let outer = Jinja::from(outer);
     let mut values = IndexMap::new();
     for (name, param) in &frames[frame].workflow.params {
         let value = match (caller.params.get(name), &param.default) {
@@ -376,6 +424,23 @@ pub(super) fn host_pattern(
         Value::String(pattern) => pattern,
         other => other.to_string(),
     })
+}
+
+/// The list that a step goes through.
+pub(super) fn foreach_list(
+    evaluator: &Evaluator,
+    inventory: &Arc<Inventory>,
+    root: &Params,
+    frames: &[Frame],
+    frame: usize,
+    list: &Argument,
+) -> Result<Value, ExprError> {
+    if !list.is_dynamic() {
+        return list.render(&mut |text| Ok(Value::from(text)));
+    }
+    let params = static_params(evaluator, inventory, root, frames, frame);
+    let context = static_context(inventory, &params);
+    list.render(&mut |text| evaluator.text(text, &context))
 }
 
 /// The root workflow's `description`, its templates rendered.

@@ -83,8 +83,15 @@ impl Store for MemoryStore {
         self.with_run(run, |kept| kept.run.definition.clone())
     }
 
-    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
-        self.with_run(run, |kept| kept.records.iter().map(|record| (**record).clone()).collect())
+    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        // A copy of the list, so that whoever visits may use the store.
+        let records = self.with_run(run, |kept| kept.records.clone())?;
+        for record in records {
+            if !visit((*record).clone()) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {

@@ -6,8 +6,11 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::fields::{Reader, is_step_name, place};
+use super::params::literal;
 use crate::workflow::toml::Fields;
-use crate::workflow::{Argument, ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
+use crate::workflow::{
+    Argument, ArgumentKind, Code, Hosts, ItemFault, Retry, Serial, Span, Spanned, StepDef, expr, items,
+};
 
 const KEYS: &[&str] = &[
     "uses",
@@ -15,6 +18,7 @@ const KEYS: &[&str] = &[
     "needs",
     "needs_per_host",
     "hosts",
+    "foreach",
     "serial",
     "max_failures",
     "tags",
@@ -25,6 +29,9 @@ const KEYS: &[&str] = &[
     "timeout",
     "help",
 ];
+
+/// How hosts are chosen.
+const CHOSEN_EXAMPLE: &str = "hosts = { from = \"{{ steps.NAME.FIELD }}\", within = \"GROUP\" }";
 
 /// The most retries that a step may have.
 const MAX_RETRIES: u32 = 1000;
@@ -105,6 +112,7 @@ impl Reader<'_> {
             needs: self.names(fields, "needs"),
             needs_per_host: self.needs_per_host(fields),
             hosts: self.hosts(fields),
+            foreach: self.foreach(fields),
             serial: self.serial(fields),
             max_failures: self.max_failures(fields),
             tags: self.tags(fields),
@@ -130,7 +138,12 @@ impl Reader<'_> {
     }
 
     fn hosts(&mut self, fields: &Fields) -> Option<Spanned<Hosts>> {
-        let pattern = self.text(fields, "hosts")?;
+        let field = fields.get("hosts")?;
+        let pattern = match &field.kind {
+            ArgumentKind::Text(text) => Spanned::new(text.clone(), field.span.clone()),
+            ArgumentKind::Table(parts) => return self.chosen_hosts(parts, field),
+            _ => return self.mistyped("hosts", field, "a pattern or a table", Some(CHOSEN_EXAMPLE)),
+        };
         if pattern.value.trim().is_empty() {
             let empty = self
                 .at(Code::HOSTS, pattern.span, "`hosts` is empty")
@@ -141,9 +154,60 @@ impl Reader<'_> {
         Some(Spanned::new(Hosts::Pattern(pattern.value), pattern.span))
     }
 
+    fn chosen_hosts(&mut self, parts: &Fields, field: &Argument) -> Option<Spanned<Hosts>> {
+        self.unknown_keys(parts, &["from", "within"], "`hosts`");
+        let from = self.required_text(parts, "from", field.span.clone(), "from = \"{{ steps.NAME.FIELD }}\"");
+        let within = self.required_text(parts, "within", field.span.clone(), "within = \"GROUP\"");
+        let (from, within) = (from?, within?);
+        if !expr::is_template(&from.value) {
+            let fixed = self
+                .at(Code::HOSTS, from.span.clone(), "`from` gives the same hosts in every run")
+                .label("no template")
+                .help(format!("write: hosts = \"{}\", or {CHOSEN_EXAMPLE}", from.value));
+            self.push(fixed);
+        }
+        Some(Spanned::new(Hosts::Chosen { from, within }, field.span.clone()))
+    }
+
+    /// A list whose items are told apart, or a template that will give one.
+    fn foreach(&mut self, fields: &Fields) -> Option<Argument> {
+        let field = fields.get("foreach")?;
+        let list = match &field.kind {
+            ArgumentKind::List(list) => list,
+            ArgumentKind::Text(text) if expr::whole_expression(text).is_some() => return Some(field.clone()),
+            _ => {
+                let help = "write: foreach = [\"ITEM\"] or foreach = \"{{ params.NAME }}\"";
+                self.mistyped::<()>("foreach", field, "a list", Some(help));
+                // The step still has items, as far as its expressions are concerned.
+                return Some(Argument { kind: ArgumentKind::List(Vec::new()), ..field.clone() });
+            }
+        };
+        // What a template gives is looked at once its value is known.
+        let known = list.iter().filter(|item| !item.is_dynamic());
+        let values = known.clone().map(literal).collect();
+        if let Err(fault) = items(values) {
+            let span = |at: usize| {
+                known.clone().nth(at).map_or_else(|| field.span.clone(), |item| item.span.clone())
+            };
+            let mut wrong = match fault {
+                ItemFault::Twice(first, again, _) => {
+                    let twice = self.at(Code::TYPE, span(again), "this item is there twice");
+                    twice.label("again").also(span(first), "first here")
+                }
+                ItemFault::NoKey(at) => {
+                    self.at(Code::TYPE, span(at), "this item can't be told from others by name")
+                }
+                _ => self.at(Code::TYPE, field.span.clone(), fault.message()),
+            };
+            wrong.help = Some(fault.help());
+            self.push(wrong);
+        }
+        Some(field.clone())
+    }
+
     fn serial(&mut self, fields: &Fields) -> Option<Serial> {
         let field = fields.get("serial")?;
-        if !fields.contains_key("hosts") {
+        if !fields.contains_key("hosts") && !fields.contains_key("foreach") {
             let alone = self
                 .at(Code::MISSING_KEY, place(field), "`serial` without `hosts` has no effect")
                 .help("add: hosts = \"GROUP\"");
