@@ -17,7 +17,7 @@ pub fn show(report: &Report, format: Format) {
     steps(report);
     for failure in &report.failures {
         line("");
-        show_failure(failure, &report.workflow);
+        show_failure(failure);
     }
     for unknown in &report.unknown {
         line("");
@@ -41,7 +41,7 @@ fn steps(report: &Report) {
         let again = match step.again {
             "nothing" => "nothing",
             "each_time" => "as said",
-            "changes" => "CHANGES",
+            "changes" => "AGAIN",
             _ => "-",
         };
         let undo = if step.undoable { "yes" } else { "no" };
@@ -71,7 +71,7 @@ fn cases(step: &StepReport) -> String {
     text
 }
 
-fn show_failure(failure: &Failure, workflow: &str) {
+fn show_failure(failure: &Failure) {
     let mark = if failure.accepted {
         console::style("accepted").yellow()
     } else {
@@ -91,7 +91,7 @@ fn show_failure(failure: &Failure, workflow: &str) {
         );
         line("          `repeatable = true` where doing it twice does no harm");
     }
-    line(&format!("    again: flow test {workflow} ... --only {}/{}", failure.task, failure.point));
+    line(&format!("    to see it again: --only {}/{}", failure.task, failure.point));
 }
 
 fn again(report: &Report) {

@@ -1,5 +1,5 @@
 //! Rehearsals: a workflow is run on simulated hosts, and at every task that changes something its
-//! process is killed, its calls fail and lose their answers, the task is run twice and taken back.
+//! process is killed, its calls fail and lose their answers, and the task is done twice.
 //! What comes of it is compared with a run that nobody disturbed.
 //!
 //! No process and no connection is made: every "process" is an engine of its own in this one, on a
