@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::clock::Clock;
 use super::executor::Env;
 use super::held::HeldTo;
 use super::queue::Queue;
@@ -75,7 +76,15 @@ impl Engine {
         let mut session = Session {
             engine: self.clone(),
             plan,
-            journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
+            journal: Journal {
+                store,
+                state,
+                seq: 0,
+                clock: Clock::after(None),
+                env_notices: sender,
+                redactor,
+                run: id,
+            },
             claim,
             outputs,
             started,
@@ -135,6 +144,7 @@ impl Engine {
                 store,
                 state,
                 seq: records.len() as u64,
+                clock: Clock::after(records.last().map(|record| record.at)),
                 env_notices: sender,
                 redactor,
                 run: run.clone(),

@@ -67,6 +67,36 @@ pub enum StoreError {
         /// What and where.
         what: String,
     },
+    /// What is at the path is no store. It was left as it is.
+    #[error("{path} is no store but {what}; it was left as it is")]
+    NoStore {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// The newest events of a run are gone: its log was damaged or removed, or an older copy was put back.
+    #[error(
+        "the store {path} is damaged: run {run} has {found} events, but {noted} were recorded: the newest are gone"
+    )]
+    CutShort {
+        /// The store's file.
+        path: PathBuf,
+        /// The run.
+        run: RunId,
+        /// How many events there are.
+        found: u64,
+        /// How many were durable once.
+        noted: u64,
+        /// The file that says so.
+        mark: PathBuf,
+    },
+    /// A run of that id is there already.
+    #[error("run {run} is in the store already")]
+    Exists {
+        /// The run.
+        run: RunId,
+    },
     /// No run of that id, or more than one.
     #[error("{0}")]
     NoRun(String),
@@ -94,6 +124,12 @@ impl StoreError {
             Self::Damaged { path, .. } => {
                 format!("keep a copy; `sqlite3 {} .recover` may bring events back", path.display())
             }
+            Self::NoStore { .. } => "name a file of its own: `--store sqlite:PATH`".to_owned(),
+            Self::CutShort { mark, .. } => format!(
+                "put the newer copy back, with the file that ends in -wal; what was done since is known to the hosts alone. To go on with what is there, look at the hosts first, then remove {}",
+                mark.display()
+            ),
+            Self::Exists { run } => format!("`flow show {run}` shows it"),
             Self::NoRun(_) => "`flow runs` lists the runs".to_owned(),
             Self::Busy { run, .. } => {
                 format!("wait for it, or end that process; `flow show {run}` tells its state")

@@ -1,14 +1,21 @@
 //! The store in one SQLite file: `journal_mode=WAL`, `synchronous=FULL` (every commit is synced; in
-//! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700.
+//! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700. Every row has a
+//! checksum, and how many events a run has is noted beside the database too: damage is found, not read.
+
+mod mark;
+mod open;
+mod sum;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
+
+use mark::Mark;
+use sum::sum;
 
 use super::{Claim, NewRun, RunRow, Store, StoreError};
 use crate::run::{Event, Record, RunId};
@@ -18,16 +25,20 @@ const FORMAT: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE runs (
-        id         TEXT PRIMARY KEY,
-        workflow   TEXT NOT NULL,
-        started    TEXT NOT NULL,
-        definition TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
+        nr             INTEGER PRIMARY KEY,
+        id             TEXT NOT NULL UNIQUE,
+        workflow       TEXT NOT NULL,
+        started        TEXT NOT NULL,
+        sum            INTEGER NOT NULL,
+        definition     TEXT NOT NULL,
+        definition_sum INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE events (
         run  TEXT NOT NULL REFERENCES runs (id),
         seq  INTEGER NOT NULL,
         at   TEXT NOT NULL,
         body TEXT NOT NULL,
+        sum  INTEGER NOT NULL,
         PRIMARY KEY (run, seq)
     ) STRICT, WITHOUT ROWID;
 ";
@@ -36,60 +47,10 @@ const TABLES: &str = "
 pub struct SqliteStore {
     connection: Connection,
     path: PathBuf,
+    mark: Option<Mark>,
 }
 
 impl SqliteStore {
-    /// Opens a store, and makes it where there is none.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let io = |problem: &'static str| {
-            move |source: std::io::Error| StoreError::Io {
-                path: path.to_owned(),
-                problem,
-                source: source.into(),
-            }
-        };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("can't be made"))?;
-        }
-        // Made by hand first, so that it is never readable by others, not even for a moment.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
-            .map_err(io("can't be opened"))?;
-        let connection = Connection::open(path).map_err(|e| sql_error(path, "can't be opened", e))?;
-        let mut store = Self { connection, path: path.to_owned() };
-        store.prepare().map_err(|e| match e {
-            Prepare::Sql(e) => sql_error(path, "can't be opened", e),
-            Prepare::Newer(found) => StoreError::Newer { path: path.to_owned(), found, known: FORMAT },
-        })?;
-        Ok(store)
-    }
-
-    fn prepare(&mut self) -> Result<(), Prepare> {
-        self.connection.busy_timeout(Duration::from_secs(10))?;
-        self.connection.pragma_update(None, "journal_mode", "WAL")?;
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-        match version(&self.connection)? {
-            FORMAT => Ok(()),
-            0 => {
-                // Exclusive: of two processes that open a new store at once, one makes the tables.
-                let tx =
-                    self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-                if version(&tx)? == 0 {
-                    tx.execute_batch(TABLES)?;
-                    tx.pragma_update(None, "user_version", FORMAT)?;
-                }
-                tx.commit()?;
-                Ok(())
-            }
-            newer => Err(Prepare::Newer(newer)),
-        }
-    }
-
     fn error(&self, problem: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
         move |e| sql_error(&self.path, problem, e)
     }
@@ -99,17 +60,26 @@ impl SqliteStore {
     }
 
     fn read_events(&self, run: &RunId, tail: &str, limit: i64) -> Result<Vec<Record>, StoreError> {
-        let sql = format!("SELECT seq, at, body FROM events WHERE run = ?1 ORDER BY seq {tail} LIMIT ?2");
+        let sql =
+            format!("SELECT seq, at, body, sum FROM events WHERE run = ?1 ORDER BY seq {tail} LIMIT ?2");
         let mut statement = self.connection.prepare_cached(&sql).map_err(self.error("can't be read"))?;
         let rows = statement
             .query_map(params![run.as_str(), limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, i64>(3)?,
+                ))
             })
             .map_err(self.error("can't be read"))?;
         let mut records = Vec::new();
         for row in rows {
-            let (seq, at, body) = row.map_err(self.error("can't be read"))?;
+            let (seq, at, body, noted) = row.map_err(self.error("can't be read"))?;
             let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
+            if event_sum(run, seq, &at, &body) != noted {
+                return Err(wrong(&"its checksum is wrong"));
+            }
             records.push(Record {
                 seq: u64::try_from(seq).map_err(|e| wrong(&e))?,
                 at: at.parse::<Timestamp>().map_err(|e| wrong(&e))?,
@@ -118,34 +88,18 @@ impl SqliteStore {
         }
         Ok(records)
     }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(suffix);
-        self.path.with_file_name(name)
-    }
 }
 
-enum Prepare {
-    Sql(rusqlite::Error),
-    Newer(i64),
-}
-
-impl From<rusqlite::Error> for Prepare {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
+/// The path of what lies beside the database: `runs.db` and a suffix.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
 }
 
 impl Store for SqliteStore {
     fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
-        self.connection
-            .execute(
-                "INSERT INTO runs (id, workflow, started, definition) VALUES (?1, ?2, ?3, ?4)",
-                params![run.id.as_str(), run.workflow, run.started.to_string(), run.definition],
-            )
-            .map_err(self.error("can't be written"))?;
-        Ok(())
+        insert_run(&self.connection, &self.path, run)
     }
 
     fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
@@ -167,7 +121,7 @@ impl Store for SqliteStore {
                 last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
             let mut last = last.unwrap_or(0);
             let mut insert = tx
-                .prepare_cached("INSERT INTO events (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")
+                .prepare_cached("INSERT INTO events (run, seq, at, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)")
                 .map_err(error)?;
             for record in records {
                 let seq = record.seq.cast_signed();
@@ -183,27 +137,52 @@ impl Store for SqliteStore {
                 }
                 let body = serde_json::to_string(&record.event)
                     .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-                insert.execute(params![run.as_str(), seq, record.at.to_string(), body]).map_err(error)?;
+                let at = record.at.to_string();
+                let sum = event_sum(run, seq, &at, &body);
+                insert.execute(params![run.as_str(), seq, at, body, sum]).map_err(error)?;
                 last = seq;
             }
         }
-        tx.commit().map_err(error)
+        tx.commit().map_err(error)?;
+        if let Some(last) = records.last() {
+            Mark::set(&mut self.mark, &path, run, last.seq);
+        }
+        Ok(())
     }
 
     fn definition(&self, run: &RunId) -> Result<String, StoreError> {
-        self.connection
-            .query_row("SELECT definition FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
+        let row = self
+            .connection
+            .query_row("SELECT definition, definition_sum FROM runs WHERE id = ?1", [run.as_str()], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+            })
             .optional()
-            .map_err(self.error("can't be read"))?
-            .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
+            .map_err(self.error("can't be read"))?;
+        match row {
+            None => Err(StoreError::NoRun(format!("there is no run {run}"))),
+            Some((definition, noted)) if sum(&[&definition]) == noted => Ok(definition),
+            Some(_) => Err(self.damaged(format!("run {run}: its definition's checksum is wrong"))),
+        }
     }
 
     fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
+        // Read first: while another process appends, it may be behind, and never ahead.
+        let noted = Mark::read(&self.path, run).unwrap_or(0);
         let records = self.read_events(run, "ASC", -1)?;
         for (expected, record) in (1..).zip(&records) {
             if record.seq != expected {
                 return Err(self.damaged(format!("run {run} has no event {expected}")));
             }
+        }
+        let found = records.len() as u64;
+        if found < noted {
+            return Err(StoreError::CutShort {
+                path: self.path.clone(),
+                run: run.clone(),
+                found,
+                noted,
+                mark: Mark::path(&self.path, run),
+            });
         }
         Ok(records)
     }
@@ -236,7 +215,7 @@ impl Store for SqliteStore {
     }
 
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
-        let folder = self.beside(".locks");
+        let folder = beside(&self.path, ".locks");
         let path = folder.join(run.as_str());
         let io = |problem: &'static str| {
             let path = path.clone();
@@ -266,14 +245,14 @@ impl Store for SqliteStore {
     }
 
     fn fingerprint_key(&self) -> Result<[u8; 32], StoreError> {
-        let path = self.beside(".key");
+        let path = beside(&self.path, ".key");
         let io = |problem: &'static str| {
             let path = path.clone();
             move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
         };
         if !path.exists() {
             // Written beside and linked into place: of two processes one wins, and both read the same.
-            let fresh = self.beside(&format!(".key.{}", std::process::id()));
+            let fresh = beside(&self.path, &format!(".key.{}", std::process::id()));
             let mut file = OpenOptions::new()
                 .create(true)
                 .truncate(true)
@@ -305,22 +284,56 @@ impl SqliteStore {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT id, workflow, started FROM runs WHERE substr(id, 1, length(?1)) = ?1
-                 ORDER BY started DESC, id",
+                "SELECT id, workflow, started, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
+                 ORDER BY nr DESC",
             )
             .map_err(self.error("can't be read"))?;
         let rows = statement
             .query_map([prefix], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, i64>(3)?,
+                ))
             })
             .map_err(self.error("can't be read"))?;
         rows.map(|row| {
-            let (id, workflow, started) = row.map_err(self.error("can't be read"))?;
+            let (id, workflow, started, noted) = row.map_err(self.error("can't be read"))?;
+            if sum(&[&id, &workflow, &started]) != noted {
+                return Err(self.damaged(format!("run {id}: its checksum is wrong")));
+            }
             let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
             Ok(RunRow { id: RunId::from_text(&id), workflow, started })
         })
         .collect()
     }
+}
+
+fn insert_run(connection: &Connection, path: &Path, run: &NewRun) -> Result<(), StoreError> {
+    let (id, started) = (run.id.as_str(), run.started.to_string());
+    let inserted = connection.execute(
+        "INSERT INTO runs (id, workflow, started, sum, definition, definition_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            id,
+            run.workflow,
+            started,
+            sum(&[id, &run.workflow, &started]),
+            run.definition,
+            sum(&[&run.definition])
+        ],
+    );
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Err(StoreError::Exists { run: run.id.clone() })
+        }
+        Err(e) => Err(sql_error(path, "can't be written", e)),
+    }
+}
+
+fn event_sum(run: &RunId, seq: i64, at: &str, body: &str) -> i64 {
+    sum(&[run.as_str(), &seq.to_string(), at, body])
 }
 
 /// An advisory lock on a file beside the store; the kernel drops it with the process. The file stays:
