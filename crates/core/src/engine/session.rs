@@ -18,7 +18,7 @@ use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
-use crate::store::{Claim, NewRun, Store};
+use crate::store::{Claim, NewRun, Store, StoreError};
 
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
@@ -108,6 +108,9 @@ impl Engine {
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
+        if store.find(run.as_str())?.imported {
+            return Err(StoreError::Imported { run: run.clone() }.into());
+        }
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
         let plan = Plan::pinned(definition, inventory, &self.registry, store.fingerprint_key()?)?;

@@ -34,6 +34,9 @@ pub struct RunRow {
     pub workflow: String,
     /// When it began.
     pub started: Timestamp,
+    /// It came by [`Store::import`]: it is gone on with where it was started, and nowhere else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
 }
 
 /// Why the store did not do what was asked.
@@ -97,6 +100,12 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// A run that was imported can't be worked on.
+    #[error("run {run} was imported: it can be looked at here, and gone on with only where it was started")]
+    Imported {
+        /// The run.
+        run: RunId,
+    },
     /// No run of that id, or more than one.
     #[error("{0}")]
     NoRun(String),
@@ -130,6 +139,9 @@ impl StoreError {
                 mark.display()
             ),
             Self::Exists { run } => format!("`flow show {run}` shows it"),
+            Self::Imported { run } => format!(
+                "`flow show {run}` shows it; where its store is lost, `flow unlock {run}` frees the hosts and a new run does what is left"
+            ),
             Self::NoRun(_) => "`flow runs` lists the runs".to_owned(),
             Self::Busy { run, .. } => {
                 format!("wait for it, or end that process; `flow show {run}` tells its state")
@@ -164,6 +176,13 @@ pub trait Store: Send {
 
     /// The one run whose id begins with `prefix`.
     fn find(&self, prefix: &str) -> Result<RunRow, StoreError>;
+
+    /// Adds a run of elsewhere with its events, all in one commit. One whose id is taken is refused.
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError>;
+
+    /// Removes runs with their events, and gives their room back. The caller holds their claims. Gives the
+    /// store's size in bytes before and after.
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError>;
 
     /// Takes a run for this process. `owner` is what others are told.
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError>;

@@ -29,6 +29,7 @@ const TABLES: &str = "
         id             TEXT NOT NULL UNIQUE,
         workflow       TEXT NOT NULL,
         started        TEXT NOT NULL,
+        imported       INTEGER NOT NULL,
         sum            INTEGER NOT NULL,
         definition     TEXT NOT NULL,
         definition_sum INTEGER NOT NULL
@@ -99,7 +100,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl Store for SqliteStore {
     fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
-        insert_run(&self.connection, &self.path, run)
+        insert_run(&self.connection, &self.path, run, false)
     }
 
     fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
@@ -108,46 +109,53 @@ impl Store for SqliteStore {
         }
         let path = self.path.clone();
         let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
-        let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
         let tx = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        {
-            let mut last = tx
-                .prepare_cached("SELECT seq FROM events WHERE run = ?1 ORDER BY seq DESC LIMIT 1")
-                .map_err(error)?;
-            let last: Option<i64> =
-                last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
-            let mut last = last.unwrap_or(0);
-            let mut insert = tx
-                .prepare_cached("INSERT INTO events (run, seq, at, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)")
-                .map_err(error)?;
-            for record in records {
-                let seq = record.seq.cast_signed();
-                if seq <= last {
-                    // The number is taken: another process has appended meanwhile, this one has lost the run.
-                    return Err(StoreError::Busy {
-                        run: run.clone(),
-                        owner: "it has appended events".to_owned(),
-                    });
-                }
-                if seq != last + 1 {
-                    return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
-                }
-                let body = serde_json::to_string(&record.event)
-                    .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-                let at = record.at.to_string();
-                let sum = event_sum(run, seq, &at, &body);
-                insert.execute(params![run.as_str(), seq, at, body, sum]).map_err(error)?;
-                last = seq;
-            }
-        }
+        append_in(&tx, &path, run, records)?;
         tx.commit().map_err(error)?;
         if let Some(last) = records.last() {
             Mark::set(&mut self.mark, &path, run, last.seq);
         }
         Ok(())
+    }
+
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(error)?;
+        insert_run(&tx, &path, run, true)?;
+        append_in(&tx, &path, &run.id, records)?;
+        tx.commit().map_err(error)
+    }
+
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        let whole = |path: &Path| size(path) + size(&beside(path, "-wal"));
+        let path = self.path.clone();
+        let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
+        let before = whole(&path);
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(error)?;
+        for run in runs {
+            tx.execute("DELETE FROM events WHERE run = ?1", [run.as_str()]).map_err(error)?;
+            tx.execute("DELETE FROM runs WHERE id = ?1", [run.as_str()]).map_err(error)?;
+        }
+        tx.commit().map_err(error)?;
+        for run in runs {
+            let _ = fs::remove_file(Mark::path(&path, run));
+            let _ = fs::remove_file(beside(&path, ".locks").join(run.as_str()));
+        }
+        // They are gone. That others write just now, or that there is no room for the smaller copy, only keeps
+        // the file from shrinking until the next time.
+        let _ = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");
+        Ok((before, whole(&path)))
     }
 
     fn definition(&self, run: &RunId) -> Result<String, StoreError> {
@@ -284,7 +292,7 @@ impl SqliteStore {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT id, workflow, started, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
+                "SELECT id, workflow, started, imported, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
                  ORDER BY nr DESC",
             )
             .map_err(self.error("can't be read"))?;
@@ -294,31 +302,65 @@ impl SqliteStore {
                     row.get::<_, String>(0)?,
                     row.get::<_, String>(1)?,
                     row.get::<_, String>(2)?,
-                    row.get::<_, i64>(3)?,
+                    row.get::<_, bool>(3)?,
+                    row.get::<_, i64>(4)?,
                 ))
             })
             .map_err(self.error("can't be read"))?;
         rows.map(|row| {
-            let (id, workflow, started, noted) = row.map_err(self.error("can't be read"))?;
-            if sum(&[&id, &workflow, &started]) != noted {
+            let (id, workflow, started, imported, noted) = row.map_err(self.error("can't be read"))?;
+            if run_sum(&id, &workflow, &started, imported) != noted {
                 return Err(self.damaged(format!("run {id}: its checksum is wrong")));
             }
             let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
-            Ok(RunRow { id: RunId::from_text(&id), workflow, started })
+            Ok(RunRow { id: RunId::from_text(&id), workflow, started, imported })
         })
         .collect()
     }
 }
 
-fn insert_run(connection: &Connection, path: &Path, run: &NewRun) -> Result<(), StoreError> {
+/// Appends within a transaction. Sequence numbers must follow the last one of the run.
+fn append_in(tx: &Connection, path: &Path, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
+    let error = |e: rusqlite::Error| sql_error(path, "can't be written", e);
+    let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
+    let mut last = tx
+        .prepare_cached("SELECT seq FROM events WHERE run = ?1 ORDER BY seq DESC LIMIT 1")
+        .map_err(error)?;
+    let last: Option<i64> = last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
+    let mut last = last.unwrap_or(0);
+    let mut insert = tx
+        .prepare_cached("INSERT INTO events (run, seq, at, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)")
+        .map_err(error)?;
+    for record in records {
+        let seq = record.seq.cast_signed();
+        if seq <= last {
+            // The number is taken: another process has appended meanwhile, this one has lost the run.
+            return Err(StoreError::Busy { run: run.clone(), owner: "it has appended events".to_owned() });
+        }
+        if seq != last + 1 {
+            return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
+        }
+        let body = serde_json::to_string(&record.event)
+            .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+        let at = record.at.to_string();
+        let sum = event_sum(run, seq, &at, &body);
+        insert.execute(params![run.as_str(), seq, at, body, sum]).map_err(error)?;
+        last = seq;
+    }
+    Ok(())
+}
+
+fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool) -> Result<(), StoreError> {
     let (id, started) = (run.id.as_str(), run.started.to_string());
     let inserted = connection.execute(
-        "INSERT INTO runs (id, workflow, started, sum, definition, definition_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO runs (id, workflow, started, imported, sum, definition, definition_sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             id,
             run.workflow,
             started,
-            sum(&[id, &run.workflow, &started]),
+            imported,
+            run_sum(id, &run.workflow, &started, imported),
             run.definition,
             sum(&[&run.definition])
         ],
@@ -330,6 +372,10 @@ fn insert_run(connection: &Connection, path: &Path, run: &NewRun) -> Result<(), 
         }
         Err(e) => Err(sql_error(path, "can't be written", e)),
     }
+}
+
+fn run_sum(id: &str, workflow: &str, started: &str, imported: bool) -> i64 {
+    sum(&[id, workflow, started, if imported { "imported" } else { "" }])
 }
 
 fn event_sum(run: &RunId, seq: i64, at: &str, body: &str) -> i64 {

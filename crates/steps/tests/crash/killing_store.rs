@@ -131,6 +131,14 @@ impl Store for KillingStore {
         self.inner.find(prefix)
     }
 
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        self.inner.import(run, records)
+    }
+
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        self.inner.remove(runs)
+    }
+
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
         self.inner.claim(run, owner)
     }
