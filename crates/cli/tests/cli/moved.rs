@@ -35,7 +35,8 @@ fn a_run_looks_the_same_elsewhere() {
         "{here}\n{there}"
     );
     assert!(here.out.lines().filter(|line| line.contains('@')).all(|line| there.out.contains(line)));
-    let [here, there] = ["", THERE].map(|store| place.flow(&format!("show --output json {store}")).document());
+    let [here, there] =
+        ["", THERE].map(|store| place.flow(&format!("show --output json {store}")).document());
     for field in ["id", "workflow", "started", "tasks", "events", "status"] {
         assert_eq!(here[field], there[field], "{field}");
     }

@@ -131,6 +131,7 @@ impl Env {
             plan: Arc::clone(&self.plan),
             frame: self.plan.steps[task.step].frame,
             host: task.host.clone(),
+            item: task.item.clone(),
             outputs: Arc::clone(&self.outputs),
             run: self.run.clone(),
             started: self.started,

@@ -6,6 +6,7 @@ mod exchange;
 mod executor;
 mod fleet;
 mod held;
+mod history;
 mod preview;
 mod queue;
 mod scheduler;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::clock::Clock;
 use super::executor::Env;
 use super::held::HeldTo;
+use super::history;
 use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
@@ -104,7 +105,7 @@ impl Engine {
     /// which secrets are read again; the rest is as it was pinned.
     pub fn open(
         &self,
-        store: Box<dyn Store>,
+        mut store: Box<dyn Store>,
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
@@ -113,30 +114,11 @@ impl Engine {
         }
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
-        let plan = Plan::pinned(definition, inventory, &self.registry, store.fingerprint_key()?)?;
-        let records = store.events(run)?;
+        let key = store.fingerprint_key()?;
+        let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
+        let Past { plan, state, outputs, changes, seq, at } =
+            history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
-        let mut ready = Vec::new();
-        let mut state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
-        let mut changes = HashMap::new();
-        for Record { seq, event, .. } in &records {
-            state.apply(event, &mut Vec::new()).map_err(|source| EngineError::History {
-                run: run.clone(),
-                seq: *seq,
-                source,
-            })?;
-            let node = event.task().and_then(|task| plan.shape().node(task));
-            match (event, node) {
-                (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
-                    outputs.set(node, output.clone());
-                }
-                (Event::TaskIntended { change, .. }, Some(node)) => {
-                    changes.insert(node, change.clone());
-                }
-                _ => {}
-            }
-        }
         // The time that the run was created with: names that steps make of it stay the same.
         let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
@@ -146,8 +128,8 @@ impl Engine {
             journal: Journal {
                 store,
                 state,
-                seq: records.len() as u64,
-                clock: Clock::after(records.last().map(|record| record.at)),
+                seq,
+                clock: Clock::after(at),
                 env_notices: sender,
                 redactor,
                 run: run.clone(),
@@ -162,6 +144,48 @@ impl Engine {
             notices,
             fresh: false,
         })
+    }
+}
+
+/// A run as its events leave it.
+struct Past {
+    plan: Plan,
+    state: RunState,
+    outputs: Outputs,
+    changes: HashMap<NodeId, Change>,
+    /// The number of the last event.
+    seq: u64,
+    /// Its time.
+    at: Option<Timestamp>,
+}
+
+impl Past {
+    fn of(plan: Plan) -> Self {
+        let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
+        let outputs = Outputs::new(plan.shape().len());
+        Self { plan, state, outputs, changes: HashMap::new(), seq: 0, at: None }
+    }
+
+    fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
+        let Record { seq, at, event } = record;
+        self.seq = seq;
+        self.at = Some(at);
+        self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
+            run: run.clone(),
+            seq,
+            source,
+        })?;
+        let node = event.task().and_then(|task| self.plan.shape().node(task));
+        match (event, node) {
+            (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
+                self.outputs.set(node, output);
+            }
+            (Event::TaskIntended { change, .. }, Some(node)) => {
+                self.changes.insert(node, change);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +301,7 @@ impl Session {
             plan: Arc::clone(&plan),
             frame: 0,
             host: None,
+            item: None,
             outputs: Arc::clone(&outputs),
             run: journal.run.clone(),
             started,

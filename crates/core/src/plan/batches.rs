@@ -1,22 +1,20 @@
-//! `serial`: one batch of hosts after another, as edges of the DAG.
-
-use std::sync::Arc;
+//! `serial`: one batch of hosts (or items) after another, as edges of the DAG.
 
 use petgraph::graph::NodeIndex;
 
 use super::Node;
 use super::expand::{Before, Expander};
-use crate::inventory::Host;
+use super::places::Place;
 
 impl Expander<'_> {
     /// One batch after another; gives what passes when all have.
     pub(super) fn batches(
         &mut self,
         step: usize,
-        hosts: &[Option<Arc<Host>>],
+        units: &[Vec<Place>],
         mut before: Before,
     ) -> Vec<NodeIndex> {
-        for batch in hosts.chunks(self.batch_size(step, hosts.len())) {
+        for batch in units.chunks(self.batch_size(step, units.len())) {
             let ends = self.batch(step, batch, &before);
             // The next batch, or the next step, waits for one node instead of all of these.
             before.all = vec![self.join(&ends)];
@@ -28,7 +26,7 @@ impl Expander<'_> {
     pub(super) fn batches_that_may_fail(
         &mut self,
         step: usize,
-        hosts: &[Option<Arc<Host>>],
+        units: &[Vec<Place>],
         mut before: Before,
         limit: usize,
     ) -> Vec<NodeIndex> {
@@ -37,7 +35,7 @@ impl Expander<'_> {
         let entry = self.join(&before.all);
         let mut gate = None;
         let mut exits = Vec::new();
-        for batch in hosts.chunks(self.batch_size(step, hosts.len())) {
+        for batch in units.chunks(self.batch_size(step, units.len())) {
             before.all = std::iter::once(entry).chain(gate).collect();
             let ends = self.batch(step, batch, &before);
             let next = self.graph.add_node(Node::Gate(limit));
@@ -50,7 +48,7 @@ impl Expander<'_> {
         exits
     }
 
-    fn batch_size(&self, step: usize, hosts: usize) -> usize {
-        self.steps[step].def.serial.map_or(hosts, |serial| serial.batch(hosts)).max(1)
+    fn batch_size(&self, step: usize, all: usize) -> usize {
+        self.steps[step].def.serial.map_or(all, |serial| serial.batch(all)).max(1)
     }
 }

@@ -1,13 +1,14 @@
 //! From steps to tasks: one for each host, barriers between steps, batches for `serial`, and the
 //! steps of a workflow in place of the step that uses it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::params::{self, Params};
+use super::params::Params;
+use super::places::{Place, item_path, units};
 use super::{
     Caller, Definition, Fingerprinter, Frame, Mode, Node, Plan, Request, Step, Task, definition, filter,
 };
@@ -15,9 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{
-    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Spanned, StepDef, Workflow,
-};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -106,6 +105,7 @@ fn expand(
         documents,
         inventory: &inventory,
         params: &params,
+        redactor: &redactor,
         evaluator: &evaluator,
         frames: Vec::new(),
         exits: Vec::new(),
@@ -146,17 +146,18 @@ fn expand(
 
 pub(super) struct Expander<'a> {
     documents: &'a Documents,
-    inventory: &'a Arc<Inventory>,
-    params: &'a Params,
-    evaluator: &'a Evaluator,
-    frames: Vec<Frame>,
+    pub(super) inventory: &'a Arc<Inventory>,
+    pub(super) params: &'a Params,
+    pub(super) redactor: &'a crate::step::Redactor,
+    pub(super) evaluator: &'a Evaluator,
+    pub(super) frames: Vec<Frame>,
     /// What passes when all of a frame has.
-    exits: Vec<NodeIndex>,
+    pub(super) exits: Vec<NodeIndex>,
     /// The hosts of each step; none at the operator's place, or where they could not be told.
-    hosts: Vec<Vec<Arc<Host>>>,
+    pub(super) hosts: Vec<Vec<Arc<Host>>>,
     pub(super) steps: Vec<Step>,
     pub(super) graph: DiGraph<Node, ()>,
-    wrong: Diagnostics,
+    pub(super) wrong: Diagnostics,
 }
 
 /// What a batch of a step waits for.
@@ -225,59 +226,65 @@ impl Expander<'_> {
             tasks: Vec::new(),
             frames: Vec::new(),
             exit: NodeIndex::end(),
+            index: OnceLock::new(),
         });
         self.hosts.push(Vec::new());
-        let mut before = Before { all, per_host: HashMap::new() };
-        let exit = match self.hosts_of(frame, def) {
-            None => self.batch(step, &[None], &before),
-            Some(hosts) => {
-                before.per_host = self.parts(frame, def, &hosts);
-                self.hosts[step].clone_from(&hosts);
-                let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
-                match def.max_failures.map(|limit| limit.batch(hosts.len())) {
-                    Some(limit) if limit > 1 => self.batches_that_may_fail(step, &hosts, before, limit),
-                    _ => self.batches(step, &hosts, before),
-                }
+        let hosts = self.hosts_of(frame, def);
+        let items = self.items(frame, def);
+        let own_hosts = hosts.as_deref().unwrap_or_default();
+        let per_host = self.parts(frame, def, own_hosts);
+        self.hosts[step] = own_hosts.to_vec();
+        let before = Before { all, per_host };
+        let units = units(def, hosts, items.as_deref());
+        let exit = if units.is_empty() {
+            // Nothing to do: it passes once what it needs has.
+            let mut exit: Vec<NodeIndex> =
+                before.all.iter().chain(before.per_host.values().flatten()).copied().collect();
+            exit.sort_unstable();
+            exit
+        } else {
+            match def.max_failures.map(|limit| limit.batch(units.len())) {
+                Some(limit) if limit > 1 => self.batches_that_may_fail(step, &units, before, limit),
+                _ => self.batches(step, &units, before),
             }
         };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step's hosts; gives for each host what passes when the step has on it.
-    pub(super) fn batch(
-        &mut self,
-        step: usize,
-        hosts: &[Option<Arc<Host>>],
-        before: &Before,
-    ) -> Vec<NodeIndex> {
+    /// One batch of a step's units; gives for each of them what passes when the step has there.
+    pub(super) fn batch(&mut self, step: usize, units: &[Vec<Place>], before: &Before) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
-        if hosts.is_empty() {
-            return before.all.clone();
+        let mut ends = Vec::with_capacity(units.len());
+        for unit in units {
+            let nodes = if def.uses.value == "workflow" {
+                self.included(step, &def, unit, before)
+            } else {
+                unit.iter().map(|place| self.task(step, place, before)).collect()
+            };
+            ends.push(self.join(&nodes));
         }
-        if def.uses.value == "workflow" {
-            return self.included(step, &def, hosts, before);
-        }
-        let mut nodes = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            let name = TaskName::new(&self.steps[step].path, host.as_deref().map(|host| host.name.as_str()));
-            let task = Task { name, step, host: host.clone(), mode: Mode::Run };
-            let node = self.graph.add_node(Node::Task(task));
-            for from in before.of(host.as_ref()) {
-                self.graph.add_edge(from, node, ());
-            }
-            self.steps[step].tasks.push(node);
-            nodes.push(node);
-        }
-        nodes
+        ends
     }
 
-    /// The steps of the workflow that a step uses, once for each host.
+    fn task(&mut self, step: usize, Place { host, item }: &Place, before: &Before) -> NodeIndex {
+        let path = item_path(&self.steps[step].path, item.as_deref());
+        let name = TaskName::new(&path, host.as_deref().map(|host| host.name.as_str()));
+        let task = Task { name, step, host: host.clone(), item: item.clone(), mode: Mode::Run };
+        let node = self.graph.add_node(Node::Task(task));
+        for from in before.of(host.as_ref()) {
+            self.graph.add_edge(from, node, ());
+        }
+        self.steps[step].tasks.push(node);
+        node
+    }
+
+    /// The steps of the workflow that a step uses, once for each host and item.
     fn included(
         &mut self,
         step: usize,
         def: &Arc<StepDef>,
-        hosts: &[Option<Arc<Host>>],
+        places: &[Place],
         before: &Before,
     ) -> Vec<NodeIndex> {
         let file = match def.with.value.get("file").map(|file| &file.kind) {
@@ -289,145 +296,22 @@ impl Expander<'_> {
             Some(ArgumentKind::Table(params)) => params.clone(),
             _ => IndexMap::new(),
         };
-        let prefix = format!("{}/", self.steps[step].path);
         let mut exits = Vec::new();
-        for host in hosts {
-            let caller =
-                Caller { frame: self.steps[step].frame, step, host: host.clone(), params: params.clone() };
+        for Place { host, item } in places {
+            let prefix = format!("{}/", item_path(&self.steps[step].path, item.as_deref()));
+            let caller = Caller {
+                frame: self.steps[step].frame,
+                step,
+                host: host.clone(),
+                item: item.clone(),
+                params: params.clone(),
+            };
             let entry: Vec<NodeIndex> = before.of(host.as_ref()).collect();
             let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, &entry);
             self.steps[step].frames.push((host.as_ref().map(|host| host.name.clone()), frame));
             exits.push(exit);
         }
         exits
-    }
-
-    /// What each of a step's hosts waits for: its own part of the steps in `needs_per_host`.
-    fn parts(&mut self, frame: usize, def: &StepDef, hosts: &[Arc<Host>]) -> HashMap<String, Vec<NodeIndex>> {
-        let mut all: HashMap<String, Vec<NodeIndex>> = HashMap::new();
-        for need in &def.needs_per_host {
-            let Some(&needed) = self.frames[frame].steps.get(&need.value) else { continue };
-            let mut parts: HashMap<String, Vec<NodeIndex>> = HashMap::new();
-            let step = &self.steps[needed];
-            for &node in &step.tasks {
-                if let Some(host) = self.graph[node].task().and_then(|task| task.host.as_ref()) {
-                    parts.entry(host.name.clone()).or_default().push(node);
-                }
-            }
-            for (host, frame) in &step.frames {
-                if let Some(host) = host {
-                    parts.entry(host.clone()).or_default().push(self.exits[*frame]);
-                }
-            }
-            self.refuse_lacking(frame, def, need, &self.hosts[needed].clone(), hosts);
-            for host in hosts {
-                if let Some(nodes) = parts.remove(&host.name) {
-                    let part = self.join(&nodes);
-                    all.entry(host.name.clone()).or_default().push(part);
-                }
-            }
-        }
-        all
-    }
-
-    /// Refuses hosts on which the step that is needed per host has no part.
-    fn refuse_lacking(
-        &mut self,
-        frame: usize,
-        def: &StepDef,
-        need: &Spanned<String>,
-        needed: &[Arc<Host>],
-        hosts: &[Arc<Host>],
-    ) {
-        let known: HashSet<&str> = needed.iter().map(|host| host.name.as_str()).collect();
-        let lacking: Vec<&str> =
-            hosts.iter().map(|host| host.name.as_str()).filter(|host| !known.contains(host)).collect();
-        let Some((first, more)) = lacking.split_first().filter(|_| !known.is_empty()) else { return };
-        let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        let message =
-            format!("`{}` doesn't run on {first}{others}, where `{}` does", need.value, def.id.value);
-        let source = &self.frames[frame].workflow.source;
-        let wrong = Diagnostic::at(Code::HOSTS, source, need.span.clone(), message).help(format!(
-            "give both the same hosts, or wait for all hosts of it: needs = [\"{}\"]",
-            need.value
-        ));
-        self.wrong.push(wrong);
-    }
-
-    /// The hosts of a step; none for the operator's place.
-    fn hosts_of(&mut self, frame: usize, def: &StepDef) -> Option<Vec<Arc<Host>>> {
-        let inherited = self.frames[frame].caller.as_ref().and_then(|caller| caller.host.clone());
-        let Some(hosts) = &def.hosts else { return inherited.map(|host| vec![host]) };
-        let workflow = Arc::clone(&self.frames[frame].workflow);
-        if inherited.is_some() {
-            self.wrong.push(
-                Diagnostic::at(
-                    Code::HOSTS,
-                    &workflow.source,
-                    hosts.span.clone(),
-                    format!("`{}` runs inside a workflow that is used once for each host", def.id.value),
-                )
-                .label("it can't have hosts of its own")
-                .help("remove `hosts`; the step runs on the host of the workflow"),
-            );
-            return Some(Vec::new());
-        }
-        let Hosts::Pattern(text) = &hosts.value;
-        let pattern = match params::host_pattern(
-            self.evaluator,
-            self.inventory,
-            self.params,
-            &self.frames,
-            frame,
-            text,
-        ) {
-            Ok(pattern) => pattern,
-            Err(e) => {
-                self.wrong.push(
-                    Diagnostic::at(Code::EXPRESSION, &workflow.source, hosts.span.clone(), e.message)
-                        .help("`hosts` may use params, groups and hostvars only"),
-                );
-                return Some(Vec::new());
-            }
-        };
-        match self.inventory.select(&pattern) {
-            Ok(names) if names.is_empty() => {
-                self.wrong.push(
-                    Diagnostic::at(
-                        Code::HOSTS,
-                        &workflow.source,
-                        hosts.span.clone(),
-                        format!("`{pattern}` selects no host"),
-                    )
-                    .help(self.inventory_hint()),
-                );
-                Some(Vec::new())
-            }
-            Ok(names) => Some(names.iter().filter_map(|name| self.inventory.host(name).cloned()).collect()),
-            Err(e) => {
-                let hint = e.help().unwrap_or_else(|| self.inventory_hint());
-                self.wrong.push(
-                    Diagnostic::at(Code::HOSTS, &workflow.source, hosts.span.clone(), e.to_string())
-                        .help(hint),
-                );
-                Some(Vec::new())
-            }
-        }
-    }
-
-    fn inventory_hint(&self) -> String {
-        let groups: Vec<&str> = self
-            .inventory
-            .groups
-            .iter()
-            .filter(|(_, hosts)| !hosts.is_empty())
-            .map(|(g, _)| g.as_str())
-            .collect();
-        if groups.is_empty() {
-            "the inventory has no hosts; give one with -i INVENTORY".to_owned()
-        } else {
-            format!("groups with hosts: {}", groups.join(", "))
-        }
     }
 
     /// One node that passes when all of `nodes` have.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use mark::Mark;
-use sum::sum;
+use sum::Sum;
 
 use super::{Claim, NewRun, RunRow, Store, StoreError};
 use crate::run::{Event, Record, RunId};
@@ -25,24 +25,30 @@ const FORMAT: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE runs (
-        nr             INTEGER PRIMARY KEY,
-        id             TEXT NOT NULL UNIQUE,
-        workflow       TEXT NOT NULL,
-        started        TEXT NOT NULL,
-        imported       INTEGER NOT NULL,
-        sum            INTEGER NOT NULL,
-        definition     TEXT NOT NULL,
+        number     INTEGER PRIMARY KEY,
+        id         TEXT NOT NULL UNIQUE,
+        workflow   TEXT NOT NULL,
+        started    TEXT NOT NULL,
+        imported   INTEGER NOT NULL,
+        sum        INTEGER NOT NULL,    -- of this row but for what follows
+        definition TEXT NOT NULL,
         definition_sum INTEGER NOT NULL
     ) STRICT;
+    -- One number for run and event: appended at the end of the tree, and read in its order.
     CREATE TABLE events (
-        run  TEXT NOT NULL REFERENCES runs (id),
-        seq  INTEGER NOT NULL,
-        at   TEXT NOT NULL,
-        body TEXT NOT NULL,
-        sum  INTEGER NOT NULL,
-        PRIMARY KEY (run, seq)
-    ) STRICT, WITHOUT ROWID;
+        place INTEGER PRIMARY KEY, -- the run's number * 2^32 + seq
+        at    INTEGER NOT NULL,    -- nanoseconds since 1970
+        sum   INTEGER NOT NULL,    -- of this row
+        body  TEXT NOT NULL
+    ) STRICT;
+    -- For people with sqlite3.
+    CREATE VIEW history AS
+        SELECT runs.id AS run, place & 0xFFFFFFFF AS seq, datetime(at / 1000000000, 'unixepoch') AS at, body
+        FROM events JOIN runs ON runs.number = place >> 32;
 ";
+
+/// A run's events stand at its number times this, plus their own number.
+const RUN: i64 = 1 << 32;
 
 /// A store in one file.
 pub struct SqliteStore {
@@ -60,34 +66,48 @@ impl SqliteStore {
         StoreError::Damaged { path: self.path.clone(), what }
     }
 
-    fn read_events(&self, run: &RunId, tail: &str, limit: i64) -> Result<Vec<Record>, StoreError> {
-        let sql =
-            format!("SELECT seq, at, body, sum FROM events WHERE run = ?1 ORDER BY seq {tail} LIMIT ?2");
+    /// The run's number, under which its events are kept.
+    fn number(&self, run: &RunId) -> Result<i64, StoreError> {
+        self.connection
+            .prepare_cached("SELECT number FROM runs WHERE id = ?1")
+            .and_then(|mut found| found.query_row([run.as_str()], |row| row.get(0)).optional())
+            .map_err(self.error("can't be read"))?
+            .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
+    }
+
+    /// Gives events one after another, until `visit` says stop or there are no more.
+    fn read_events(
+        &self,
+        run: &RunId,
+        order: &str,
+        visit: &mut dyn FnMut(Record) -> bool,
+    ) -> Result<(), StoreError> {
+        let first = self.number(run)? * RUN;
+        let sql = format!(
+            "SELECT place, at, body, sum FROM events WHERE place > ?1 AND place < ?2 ORDER BY place {order}"
+        );
         let mut statement = self.connection.prepare_cached(&sql).map_err(self.error("can't be read"))?;
-        let rows = statement
-            .query_map(params![run.as_str(), limit], |row| {
-                Ok((
-                    row.get::<_, i64>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, i64>(3)?,
-                ))
-            })
-            .map_err(self.error("can't be read"))?;
-        let mut records = Vec::new();
-        for row in rows {
-            let (seq, at, body, noted) = row.map_err(self.error("can't be read"))?;
+        let mut rows = statement.query([first, first + RUN]).map_err(self.error("can't be read"))?;
+        while let Some(row) = rows.next().map_err(self.error("can't be read"))? {
+            let place: i64 = row.get(0).map_err(self.error("can't be read"))?;
+            let seq = place - first;
             let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
-            if event_sum(run, seq, &at, &body) != noted {
+            let at: i64 = row.get(1).map_err(|e| wrong(&e))?;
+            let body = row.get_ref(2).map_err(|e| wrong(&e))?.as_str().map_err(|e| wrong(&e))?;
+            let noted: i64 = row.get(3).map_err(|e| wrong(&e))?;
+            if event_sum(place, at, body) != noted {
                 return Err(wrong(&"its checksum is wrong"));
             }
-            records.push(Record {
-                seq: u64::try_from(seq).map_err(|e| wrong(&e))?,
-                at: at.parse::<Timestamp>().map_err(|e| wrong(&e))?,
-                event: serde_json::from_str::<Event>(&body).map_err(|e| wrong(&e))?,
-            });
+            let record = Record {
+                seq: seq.unsigned_abs(),
+                at: Timestamp::from_nanosecond(at.into()).map_err(|e| wrong(&e))?,
+                event: serde_json::from_str::<Event>(body).map_err(|e| wrong(&e))?,
+            };
+            if !visit(record) {
+                break;
+            }
         }
-        Ok(records)
+        Ok(())
     }
 }
 
@@ -100,20 +120,21 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl Store for SqliteStore {
     fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
-        insert_run(&self.connection, &self.path, run, false)
+        insert_run(&self.connection, &self.path, run, false).map(drop)
     }
 
     fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
+        let first = self.number(run)? * RUN;
         let path = self.path.clone();
         let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
         let tx = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        append_in(&tx, &path, run, records)?;
+        append_in(&tx, &path, run, first, records)?;
         tx.commit().map_err(error)?;
         if let Some(last) = records.last() {
             Mark::set(&mut self.mark, &path, run, last.seq);
@@ -128,14 +149,15 @@ impl Store for SqliteStore {
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        insert_run(&tx, &path, run, true)?;
-        append_in(&tx, &path, &run.id, records)?;
+        let number = insert_run(&tx, &path, run, true)?;
+        append_in(&tx, &path, &run.id, number * RUN, records)?;
         tx.commit().map_err(error)
     }
 
     fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
         let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
         let whole = |path: &Path| size(path) + size(&beside(path, "-wal"));
+        let numbers = runs.iter().map(|run| self.number(run)).collect::<Result<Vec<_>, _>>()?;
         let path = self.path.clone();
         let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
         let before = whole(&path);
@@ -143,9 +165,11 @@ impl Store for SqliteStore {
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        for run in runs {
-            tx.execute("DELETE FROM events WHERE run = ?1", [run.as_str()]).map_err(error)?;
-            tx.execute("DELETE FROM runs WHERE id = ?1", [run.as_str()]).map_err(error)?;
+        for number in numbers {
+            let first = number * RUN;
+            tx.execute("DELETE FROM events WHERE place > ?1 AND place < ?2", [first, first + RUN])
+                .map_err(error)?;
+            tx.execute("DELETE FROM runs WHERE number = ?1", [number]).map_err(error)?;
         }
         tx.commit().map_err(error)?;
         for run in runs {
@@ -168,22 +192,29 @@ impl Store for SqliteStore {
             .map_err(self.error("can't be read"))?;
         match row {
             None => Err(StoreError::NoRun(format!("there is no run {run}"))),
-            Some((definition, noted)) if sum(&[&definition]) == noted => Ok(definition),
+            Some((text, noted)) if Sum::new().text(&text).get() == noted => Ok(text),
             Some(_) => Err(self.damaged(format!("run {run}: its definition's checksum is wrong"))),
         }
     }
 
-    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
+    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         // Read first: while another process appends, it may be behind, and never ahead.
         let noted = Mark::read(&self.path, run).unwrap_or(0);
-        let records = self.read_events(run, "ASC", -1)?;
-        for (expected, record) in (1..).zip(&records) {
+        let (mut expected, mut missing, mut whole) = (1, None, true);
+        self.read_events(run, "ASC", &mut |record| {
             if record.seq != expected {
-                return Err(self.damaged(format!("run {run} has no event {expected}")));
+                missing = Some(expected);
+                return false;
             }
+            expected += 1;
+            whole = visit(record);
+            whole
+        })?;
+        if let Some(seq) = missing {
+            return Err(self.damaged(format!("run {run} has no event {seq}")));
         }
-        let found = records.len() as u64;
-        if found < noted {
+        let found = expected - 1;
+        if whole && found < noted {
             return Err(StoreError::CutShort {
                 path: self.path.clone(),
                 run: run.clone(),
@@ -192,11 +223,18 @@ impl Store for SqliteStore {
                 mark: Mark::path(&self.path, run),
             });
         }
-        Ok(records)
+        Ok(())
     }
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
-        self.read_events(run, "DESC", i64::try_from(count).unwrap_or(i64::MAX))
+        let mut records = Vec::new();
+        if count > 0 {
+            self.read_events(run, "DESC", &mut |record| {
+                records.push(record);
+                records.len() < count
+            })?;
+        }
+        Ok(records)
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
@@ -293,7 +331,7 @@ impl SqliteStore {
             .connection
             .prepare_cached(
                 "SELECT id, workflow, started, imported, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
-                 ORDER BY nr DESC",
+                 ORDER BY number DESC",
             )
             .map_err(self.error("can't be read"))?;
         let rows = statement
@@ -319,38 +357,50 @@ impl SqliteStore {
     }
 }
 
-/// Appends within a transaction. Sequence numbers must follow the last one of the run.
-fn append_in(tx: &Connection, path: &Path, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
+/// Appends within a transaction. Sequence numbers must follow the last one of the run, whose events are kept
+/// from `first` on.
+fn append_in(
+    tx: &Connection,
+    path: &Path,
+    run: &RunId,
+    first: i64,
+    records: &[Record],
+) -> Result<(), StoreError> {
     let error = |e: rusqlite::Error| sql_error(path, "can't be written", e);
     let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
-    let mut last = tx
-        .prepare_cached("SELECT seq FROM events WHERE run = ?1 ORDER BY seq DESC LIMIT 1")
-        .map_err(error)?;
-    let last: Option<i64> = last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
-    let mut last = last.unwrap_or(0);
+    let mut last =
+        tx.prepare_cached("SELECT max(place) FROM events WHERE place > ?1 AND place < ?2").map_err(error)?;
+    let last: Option<i64> = last.query_row([first, first + RUN], |row| row.get(0)).map_err(error)?;
+    let mut last = last.map_or(0, |place| place - first);
     let mut insert = tx
-        .prepare_cached("INSERT INTO events (run, seq, at, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)")
+        .prepare_cached("INSERT INTO events (place, at, sum, body) VALUES (?1, ?2, ?3, ?4)")
         .map_err(error)?;
+    let mut body = Vec::new();
     for record in records {
         let seq = record.seq.cast_signed();
         if seq <= last {
             // The number is taken: another process has appended meanwhile, this one has lost the run.
             return Err(StoreError::Busy { run: run.clone(), owner: "it has appended events".to_owned() });
         }
-        if seq != last + 1 {
+        if seq != last + 1 || seq >= RUN {
             return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
         }
-        let body = serde_json::to_string(&record.event)
+        body.clear();
+        serde_json::to_writer(&mut body, &record.event)
             .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-        let at = record.at.to_string();
-        let sum = event_sum(run, seq, &at, &body);
-        insert.execute(params![run.as_str(), seq, at, body, sum]).map_err(error)?;
+        let body =
+            str::from_utf8(&body).map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+        // In range until the year 2262.
+        let at = i64::try_from(record.at.as_nanosecond()).unwrap_or(i64::MAX);
+        let place = first + seq;
+        insert.execute(params![place, at, event_sum(place, at, body), body]).map_err(error)?;
         last = seq;
     }
     Ok(())
 }
 
-fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool) -> Result<(), StoreError> {
+/// Gives the run's number.
+fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool) -> Result<i64, StoreError> {
     let (id, started) = (run.id.as_str(), run.started.to_string());
     let inserted = connection.execute(
         "INSERT INTO runs (id, workflow, started, imported, sum, definition, definition_sum)
@@ -362,11 +412,11 @@ fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool
             imported,
             run_sum(id, &run.workflow, &started, imported),
             run.definition,
-            sum(&[&run.definition])
+            Sum::new().text(&run.definition).get()
         ],
     );
     match inserted {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(connection.last_insert_rowid()),
         Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
             Err(StoreError::Exists { run: run.id.clone() })
         }
@@ -375,11 +425,11 @@ fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool
 }
 
 fn run_sum(id: &str, workflow: &str, started: &str, imported: bool) -> i64 {
-    sum(&[id, workflow, started, if imported { "imported" } else { "" }])
+    Sum::new().text(id).text(workflow).text(started).number(imported.into()).get()
 }
 
-fn event_sum(run: &RunId, seq: i64, at: &str, body: &str) -> i64 {
-    sum(&[run.as_str(), &seq.to_string(), at, body])
+fn event_sum(place: i64, at: i64, body: &str) -> i64 {
+    Sum::new().number(place).number(at).text(body).get()
 }
 
 /// An advisory lock on a file beside the store; the kernel drops it with the process. The file stays:

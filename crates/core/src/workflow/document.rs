@@ -100,6 +100,8 @@ pub struct StepDef {
     pub needs_per_host: Vec<Spanned<String>>,
     /// `hosts`: none means at the operator's place (or the host of the workflow that includes it).
     pub hosts: Option<Spanned<Hosts>>,
+    /// `foreach`: a list, or a template that gives one; one task for each item.
+    pub foreach: Option<Argument>,
     /// `serial`: so many hosts at once. Real edges: when a batch fails, the rest does not start.
     pub serial: Option<Serial>,
     /// `max_failures`: once so many hosts have failed, the next batch of `serial` does not start; 1 by
@@ -131,7 +133,7 @@ pub enum Hosts {
 /// `serial`, and a step's `max_failures`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serial {
-    /// So many hosts.
+    /// So many hosts; items, where a step with `foreach` has no `hosts`.
     Count(u32),
     /// So many percent of the step's hosts, at least one.
     Percent(u8),

@@ -6,8 +6,11 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::fields::{Reader, is_step_name, place};
+use super::params::literal;
 use crate::workflow::toml::Fields;
-use crate::workflow::{Argument, ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
+use crate::workflow::{
+    Argument, ArgumentKind, Code, Hosts, ItemFault, Retry, Serial, Span, Spanned, StepDef, expr, items,
+};
 
 const KEYS: &[&str] = &[
     "uses",
@@ -15,6 +18,7 @@ const KEYS: &[&str] = &[
     "needs",
     "needs_per_host",
     "hosts",
+    "foreach",
     "serial",
     "max_failures",
     "tags",
@@ -105,6 +109,7 @@ impl Reader<'_> {
             needs: self.names(fields, "needs"),
             needs_per_host: self.needs_per_host(fields),
             hosts: self.hosts(fields),
+            foreach: self.foreach(fields),
             serial: self.serial(fields),
             max_failures: self.max_failures(fields),
             tags: self.tags(fields),
@@ -141,9 +146,45 @@ impl Reader<'_> {
         Some(Spanned::new(Hosts::Pattern(pattern.value), pattern.span))
     }
 
+    /// A list whose items are told apart, or a template that will give one.
+    fn foreach(&mut self, fields: &Fields) -> Option<Argument> {
+        let field = fields.get("foreach")?;
+        let list = match &field.kind {
+            ArgumentKind::List(list) => list,
+            ArgumentKind::Text(text) if expr::whole_expression(text).is_some() => return Some(field.clone()),
+            _ => {
+                let help = "write: foreach = [\"ITEM\"] or foreach = \"{{ params.NAME }}\"";
+                self.mistyped::<()>("foreach", field, "a list", Some(help));
+                // The step still has items, as far as its expressions are concerned.
+                return Some(Argument { kind: ArgumentKind::List(Vec::new()), ..field.clone() });
+            }
+        };
+        // What a template gives is looked at once its value is known.
+        let known = list.iter().filter(|item| !item.is_dynamic());
+        let values = known.clone().map(literal).collect();
+        if let Err(fault) = items(values) {
+            let span = |at: usize| {
+                known.clone().nth(at).map_or_else(|| field.span.clone(), |item| item.span.clone())
+            };
+            let mut wrong = match fault {
+                ItemFault::Twice(first, again, _) => {
+                    let twice = self.at(Code::TYPE, span(again), "this item is there twice");
+                    twice.label("again").also(span(first), "first here")
+                }
+                ItemFault::NoKey(at) => {
+                    self.at(Code::TYPE, span(at), "this item can't be told from others by name")
+                }
+                _ => self.at(Code::TYPE, field.span.clone(), fault.message()),
+            };
+            wrong.help = Some(fault.help());
+            self.push(wrong);
+        }
+        Some(field.clone())
+    }
+
     fn serial(&mut self, fields: &Fields) -> Option<Serial> {
         let field = fields.get("serial")?;
-        if !fields.contains_key("hosts") {
+        if !fields.contains_key("hosts") && !fields.contains_key("foreach") {
             let alone = self
                 .at(Code::MISSING_KEY, place(field), "`serial` without `hosts` has no effect")
                 .help("add: hosts = \"GROUP\"");
