@@ -121,10 +121,10 @@ fn by_age(store: &dyn Store, all: &[RunRow], args: &PruneArgs) -> Result<Vec<Row
     };
     let mut rows = Vec::new();
     for run in all.iter().skip(args.keep.unwrap_or(0)).filter(old) {
-        let status = status(store, run)?;
+        let status = status(store, &run.id)?;
         let stays = match status {
             "succeeded" | "undone" | "refused" => None,
-            _ if run.imported => None,
+            _ if store.is_imported(&run.id)? => None,
             "running" => Some("it is being worked on"),
             _ => Some("it could be gone on with; to remove it, name it"),
         };
@@ -138,7 +138,7 @@ fn by_name(store: &dyn Store, names: &[String]) -> Result<Vec<Row>, Error> {
     for name in names {
         let run = store.find(name)?;
         if rows.iter().all(|row| row.run.id != run.id) {
-            let status = status(store, &run)?;
+            let status = status(store, &run.id)?;
             rows.push(Row { run, status, stays: None });
         }
     }

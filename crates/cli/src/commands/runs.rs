@@ -14,7 +14,7 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
     let shown = &all[..all.len().min(args.count)];
     let mut rows = Vec::new();
     for row in shown {
-        rows.push((row, status(&*store, row)?));
+        rows.push((row, status(&*store, &row.id)?));
     }
     if global.output == Format::Json {
         let rows: Vec<_> = rows
@@ -45,14 +45,14 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
 }
 
 /// One word for how a run stands.
-pub fn status(store: &dyn Store, run: &RunRow) -> Result<&'static str, Error> {
-    let last = store.last_events(&run.id, 1)?;
+pub fn status(store: &dyn Store, run: &RunId) -> Result<&'static str, Error> {
+    let last = store.last_events(run, 1)?;
     Ok(match last.first().map(|record| &record.event) {
         Some(Event::RunEnded { outcome }) => outcome_word(*outcome),
         // Nobody here can tell what has become of it since.
-        _ if run.imported => "elsewhere",
+        _ if store.is_imported(run)? => "elsewhere",
         // Who works on a run holds its claim; if nobody does, it was killed.
-        _ => match store.claim(&run.id, "flow runs") {
+        _ => match store.claim(run, "flow runs") {
             Ok(_) => "killed",
             Err(_) => "running",
         },

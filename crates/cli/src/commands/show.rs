@@ -41,7 +41,7 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
         }
     };
     let records = store.events(&row.id)?;
-    let status = status(&*store, &row)?;
+    let status = status(&*store, &row.id)?;
     let mut tasks = fold(&records);
     add_waiting(&*store, &row, &mut tasks);
     if global.output == Format::Json {
@@ -60,7 +60,7 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
     }
-    if row.imported {
+    if store.is_imported(&row.id)? {
         screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
     } else if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
         screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));

@@ -77,10 +77,10 @@ fn a_row_that_was_changed_or_is_missing_is_named() {
     let whole = bytes(&place.path("runs.db"));
     let mut told = Vec::new();
     for change in [
-        "UPDATE events SET body = 'no json' WHERE seq = 2",
-        "UPDATE events SET body = replace(body, 'web1', 'web9') WHERE seq = 5",
-        "DELETE FROM events WHERE seq = 3",
-        "DELETE FROM events WHERE seq > 7",
+        "UPDATE events SET body = 'no json' WHERE place & 4294967295 = 2",
+        "UPDATE events SET body = replace(body, 'web1', 'web9') WHERE place & 4294967295 = 5",
+        "DELETE FROM events WHERE place & 4294967295 = 3",
+        "DELETE FROM events WHERE place & 4294967295 > 7",
         "UPDATE runs SET definition = replace(definition, 'touch', 'rm -f')",
         "UPDATE runs SET workflow = 'other'",
     ] {

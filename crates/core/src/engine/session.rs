@@ -109,7 +109,7 @@ impl Engine {
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
-        if store.find(run.as_str())?.imported {
+        if store.is_imported(run)? {
             return Err(StoreError::Imported { run: run.clone() }.into());
         }
         let claim = store.claim(run, &self.options.owner)?;

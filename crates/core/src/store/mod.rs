@@ -34,9 +34,6 @@ pub struct RunRow {
     pub workflow: String,
     /// When it began.
     pub started: Timestamp,
-    /// It came by [`Store::import`]: it is gone on with where it was started, and nowhere else.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub imported: bool,
 }
 
 /// Why the store did not do what was asked.
@@ -100,6 +97,9 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// This kind of store doesn't do it.
+    #[error("this kind of store {0}")]
+    Unable(&'static str),
     /// A run that was imported can't be worked on.
     #[error("run {run} was imported: it can be looked at here, and gone on with only where it was started")]
     Imported {
@@ -142,6 +142,7 @@ impl StoreError {
             Self::Imported { run } => format!(
                 "`flow show {run}` shows it; where its store is lost, `flow unlock {run}` frees the hosts and a new run does what is left"
             ),
+            Self::Unable(_) => "use a store in a file: `--store sqlite:PATH`".to_owned(),
             Self::NoRun(_) => "`flow runs` lists the runs".to_owned(),
             Self::Busy { run, .. } => {
                 format!("wait for it, or end that process; `flow show {run}` tells its state")
@@ -189,11 +190,23 @@ pub trait Store: Send {
     fn find(&self, prefix: &str) -> Result<RunRow, StoreError>;
 
     /// Adds a run of elsewhere with its events, all in one commit. One whose id is taken is refused.
-    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError>;
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        let _ = (run, records);
+        Err(StoreError::Unable("takes in no runs of elsewhere"))
+    }
+
+    /// Whether a run came by [`Store::import`]: it is gone on with where it was started, and nowhere else.
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
+        let _ = run;
+        Ok(false)
+    }
 
     /// Removes runs with their events, and gives their room back. The caller holds their claims. Gives the
     /// store's size in bytes before and after.
-    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError>;
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        let _ = runs;
+        Err(StoreError::Unable("removes no runs"))
+    }
 
     /// Takes a run for this process. `owner` is what others are told.
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError>;

@@ -154,6 +154,14 @@ impl Store for SqliteStore {
         tx.commit().map_err(error)
     }
 
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
+        self.connection
+            .query_row("SELECT imported FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
+            .optional()
+            .map_err(self.error("can't be read"))?
+            .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
+    }
+
     fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
         let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
         let whole = |path: &Path| size(path) + size(&beside(path, "-wal"));
@@ -351,7 +359,7 @@ impl SqliteStore {
                 return Err(self.damaged(format!("run {id}: its checksum is wrong")));
             }
             let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
-            Ok(RunRow { id: RunId::from_text(&id), workflow, started, imported })
+            Ok(RunRow { id: RunId::from_text(&id), workflow, started })
         })
         .collect()
     }

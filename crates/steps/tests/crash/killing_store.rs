@@ -135,6 +135,10 @@ impl Store for KillingStore {
         self.inner.import(run, records)
     }
 
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
+        self.inner.is_imported(run)
+    }
+
     fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
         self.inner.remove(runs)
     }
