@@ -50,7 +50,7 @@ pub enum ImportError {
         message: String,
     },
     /// Another version wrote it.
-    #[error("it has format {found}, this flow reads {FORMAT}")]
+    #[error("it has format {found}, this flow reads {known}", known = FORMAT)]
     OtherFormat {
         /// Its format.
         found: u64,
