@@ -235,6 +235,11 @@ impl Plan {
         expand::outline(definition, registry)
     }
 
+    /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
+    pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
+        Ok(Arc::clone(&expand::without_secrets(definition, registry)?.shape))
+    }
+
     /// How many tasks it has.
     pub fn len(&self) -> usize {
         self.shape.tasks()
