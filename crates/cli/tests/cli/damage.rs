@@ -41,7 +41,27 @@ fn what_is_no_store_is_named_and_left_as_it_is() {
     let told: Vec<String> = ["folder", "pipe", "other", "text"]
         .map(|name| place.flow(&format!("runs --store sqlite:{name}.db")).exits(5).to_string())
         .into();
-    assert_snapshot!(told.join("\n\n"), @"");
+    assert_snapshot!(told.join("\n\n"), @r#"
+    $ flow runs --store sqlite:folder.db
+    2| error: folder.db is no store but a directory; it was left as it is
+    2| hint: name a file of its own: `--store sqlite:PATH`
+    exit 5
+
+    $ flow runs --store sqlite:pipe.db
+    2| error: pipe.db is no store but a device or a pipe; it was left as it is
+    2| hint: name a file of its own: `--store sqlite:PATH`
+    exit 5
+
+    $ flow runs --store sqlite:other.db
+    2| error: other.db is no store but the database of another program; it was left as it is
+    2| hint: name a file of its own: `--store sqlite:PATH`
+    exit 5
+
+    $ flow runs --store sqlite:text.db
+    2| error: the store text.db is damaged: file is not a database
+    2| hint: keep a copy; `sqlite3 text.db .recover` may bring events back
+    exit 5
+    "#);
     assert_eq!(before, (bytes(&place.path("other.db")), bytes(&place.path("text.db"))));
     for name in ["other.db", "text.db"] {
         let mode = fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
@@ -66,7 +86,31 @@ fn a_store_that_was_cut_short_or_overwritten_is_called_damaged() {
         told.push(format!("{what}:\n{ran}"));
         assert_eq!(bytes(&place.path("runs.db")), damaged, "{what}: it was written to");
     }
-    assert_snapshot!(told.join("\n\n"), @"");
+    assert_snapshot!(told.join("\n\n"), @r#"
+    half of it:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: database disk image is malformed
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    its first 100 bytes:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: database disk image is malformed
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    nothing:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: it is empty, but runs were recorded in it
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    another beginning:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: file is not a database
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+    "#);
     fs::write(place.path("runs.db"), whole).unwrap();
     place.flow("show --store sqlite:runs.db").exits(0);
 }
@@ -77,8 +121,8 @@ fn a_row_that_was_changed_or_is_missing_is_named() {
     let whole = bytes(&place.path("runs.db"));
     let mut told = Vec::new();
     for change in [
-        "UPDATE events SET body = 'no json' WHERE place & 4294967295 = 2",
-        "UPDATE events SET body = replace(body, 'web1', 'web9') WHERE place & 4294967295 = 5",
+        "UPDATE events SET body = 'no json' WHERE place & 4294967295 = 6",
+        "UPDATE events SET body = replace(body, 'web1', 'web9') WHERE place & 4294967295 = 2",
         "DELETE FROM events WHERE place & 4294967295 = 3",
         "DELETE FROM events WHERE place & 4294967295 > 7",
         "UPDATE runs SET definition = replace(definition, 'touch', 'rm -f')",
@@ -94,7 +138,43 @@ fn a_row_that_was_changed_or_is_missing_is_named() {
         ));
         fs::write(place.path("runs.db"), &whole).unwrap();
     }
-    assert_snapshot!(told.join("\n\n"), @"");
+    assert_snapshot!(told.join("\n\n"), @r#"
+    UPDATE events SET body = 'no json' WHERE place & 4294967295 = 6:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: event 6 of run RUN: its checksum is wrong
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    UPDATE events SET body = replace(body, 'web1', 'web9') WHERE place & 4294967295 = 2:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: event 2 of run RUN: its checksum is wrong
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    DELETE FROM events WHERE place & 4294967295 = 3:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: run RUN has no event 3
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    DELETE FROM events WHERE place & 4294967295 > 7:
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: run RUN has 7 events, but 11 were recorded: the newest are gone
+    2| hint: put the newer copy back, with the file that ends in -wal; what was done since is known to the hosts alone. To go on with what is there, look at the hosts first, then remove runs.db.locks/RUN.events
+    exit 5
+
+    UPDATE runs SET definition = replace(definition, 'touch', 'rm -f'):
+    $ flow resume RUN --store sqlite:runs.db
+    2| error: the store runs.db is damaged: run RUN: its definition's checksum is wrong
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+
+    UPDATE runs SET workflow = 'other':
+    $ flow show --store sqlite:runs.db
+    2| error: the store runs.db is damaged: run RUN: its checksum is wrong
+    2| hint: keep a copy; `sqlite3 runs.db .recover` may bring events back
+    exit 5
+    "#);
 }
 
 /// For `resume`, which else finds nothing to go on with.
@@ -136,7 +216,12 @@ with = { script = "touch DIR/begun; while ! test -e DIR/go; do sleep 0.02; done"
     file.write_all(&[0xAB; 4000]).unwrap();
     drop(file);
     let told = place.flow("resume --store sqlite:runs.db").exits(5);
-    assert_snapshot!(told, @"");
+    assert_snapshot!(told, @r#"
+    $ flow resume --store sqlite:runs.db
+    2| error: the store runs.db is damaged: run RUN has 4 events, but 5 were recorded: the newest are gone
+    2| hint: put the newer copy back, with the file that ends in -wal; what was done since is known to the hosts alone. To go on with what is there, look at the hosts first, then remove runs.db.locks/RUN.events
+    exit 5
+    "#);
     place.flow("show --store sqlite:runs.db").exits(5);
     // Once the operator has looked, there is a way on.
     let mark = fs::read_dir(place.path("runs.db.locks")).unwrap().map(|entry| entry.unwrap().path());
@@ -194,7 +279,17 @@ fn a_store_whose_file_or_folder_is_read_only_is_told_and_nothing_is_begun() {
         told.push(place.flow("run make.toml --store sqlite:kept/runs.db").exits(5).to_string());
         drop(read_only);
     }
-    assert_snapshot!(told.join("\n\n"), @"");
+    assert_snapshot!(told.join("\n\n"), @r#"
+    $ flow run make.toml --store sqlite:kept/runs.db
+    2| error: the store kept/runs.db can't be opened: Read-only file system (os error 30)
+    2| hint: see that kept has room and can be written; what was recorded so far is kept
+    exit 5
+
+    $ flow run make.toml --store sqlite:kept/runs.db
+    2| error: the store kept/runs.db can't be opened: Read-only file system (os error 30)
+    2| hint: see that kept has room and can be written; what was recorded so far is kept
+    exit 5
+    "#);
     assert!(!place.has("made-web1"));
     place.flow("run make.toml --store sqlite:kept/runs.db").exits(0);
 }

@@ -41,9 +41,29 @@ fn what_would_go_is_shown_and_goes_with_yes_and_what_could_be_gone_on_with_stays
     }
     let ages = |text: String| {
         let size = regex::Regex::new(r"\d+ KiB").unwrap();
-        size.replace_all(&text, "SIZE").replace(&failed, "RUN")
+        let id = regex::Regex::new(r"(would go|stays|removed)( +)[0-9a-z]+ +WHEN").unwrap();
+        let text = size.replace_all(&text, "SIZE");
+        id.replace_all(&text, "$1${2}RUN WHEN").replace(&failed, "RUN")
     };
-    assert_snapshot!(ages(format!("{nothing}\n\n{shown}\n\n{named}")), @"");
+    assert_snapshot!(ages(format!("{nothing}\n\n{shown}\n\n{named}")), @r#"
+    $ flow runs --prune
+    2| error: it isn't said which runs to remove
+    2| hint: --keep COUNT, --older-than 30d, or the runs' ids
+    exit 3
+
+    $ flow runs --prune --keep 1
+    2| 2 runs would go; nothing was removed yet; to go ahead: --yes
+    1| would go  RUN WHEN  succeeded     make
+    1| would go  RUN WHEN  succeeded     make
+    1| stays     RUN WHEN  failed        fill  (it could be gone on with; to remove it, name it)
+    exit 0
+
+    $ flow runs --prune RUN --yes
+    2| hosts that are still locked for a removed run stay so: `flow unlock RUN` takes its locks off
+    2| 1 run removed; the store has SIZE now, SIZE before
+    1| removed   RUN WHEN  failed        fill
+    exit 0
+    "#);
     place.flow("runs --prune --older-than 1h --yes").exits(0).says("no run to remove");
 }
 

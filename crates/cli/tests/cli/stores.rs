@@ -181,7 +181,12 @@ fn on_a_full_disk_no_run_is_created_and_once_there_is_room_nothing_of_it_is_left
     );
     // The store is there, and has no room for a run.
     let rest = fill(&disk);
-    assert_snapshot!(place.flow(run).exits(5), @"");
+    assert_snapshot!(place.flow(run).exits(5), @r#"
+    $ flow run make.toml --store sqlite:disk/runs.db
+    2| error: the store disk/runs.db can't be opened: database or disk is full
+    2| hint: see that disk has room and can be written; what was recorded so far is kept
+    exit 5
+    "#);
     assert!(!place.has("made-web1"));
     drop(rest);
     fs::remove_file(disk.0.join("rest")).unwrap();

@@ -449,6 +449,10 @@ impl Claim for FileClaim {}
 fn sql_error(path: &Path, problem: &'static str, error: rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
+        // What SQLite calls an I/O error where the index of its log can't grow.
+        Some(_) if error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Io { path: path.to_owned(), problem, source: "database or disk is full".into() }
+        }
         Some(DatabaseCorrupt | NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
         }

@@ -115,7 +115,7 @@ fn look_before_touching(path: &Path, found: &fs::Metadata) -> Result<(), StoreEr
         return no_store("a directory");
     }
     if !found.is_file() {
-        return no_store("no regular file");
+        return no_store("a device or a pipe");
     }
     let damaged = |what: &str| Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
     if found.len() == 0 {
