@@ -167,6 +167,11 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
                 row.state = "ok";
                 row.output = Some(json!(output));
             }
+            Event::HostsChosen { hosts, .. } => {
+                row.state = "ok";
+                row.output = Some(json!({ "hosts": hosts }));
+                row.message = Some(format!("in this order: {}", hosts.join(", ")));
+            }
             Event::TaskIntended { attempt, change, .. } => {
                 row.state = "begun";
                 row.attempts = *attempt;

@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::executor::{self, End, Env};
 use super::queue::Queue;
 use super::{EngineError, Notice, Verdict};
+use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
@@ -242,7 +243,7 @@ impl Scheduler {
     fn start_ready(&mut self) {
         // A gate lets by what failed: what an earlier process left at work behind it is settled before
         // that is tried again, or more would be at work at once than `serial` says.
-        if !self.settling.is_empty() && self.env.plan.shape().has_gates() {
+        if !self.settling.is_empty() && self.journal.state.shape().has_gates() {
             return;
         }
         while self.may_start() {
@@ -332,6 +333,10 @@ impl Scheduler {
         match end {
             End::NotStarted => {}
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
+            End::Chosen(hosts) => {
+                batch.outputs.push((node, chosen_output(&hosts)));
+                batch.events.push(Event::HostsChosen { task, hosts });
+            }
             End::Satisfied(output) => {
                 batch.outputs.push((node, output.clone()));
                 batch.events.push(Event::TaskSatisfied { task, output });

@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan, Scope};
+use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store, StoreError};
@@ -180,6 +180,7 @@ impl Past {
             (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                 self.outputs.set(node, output);
             }
+            (Event::HostsChosen { hosts, .. }, Some(node)) => self.outputs.set(node, chosen_output(&hosts)),
             (Event::TaskIntended { change, .. }, Some(node)) => {
                 self.changes.insert(node, change);
             }
