@@ -70,7 +70,7 @@ pub enum Command {
     /// Take in a run that `flow export` wrote.
     Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
-    Graph(GraphArgs),
+    Graph(crate::commands::graph::GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
 }
@@ -171,24 +171,6 @@ pub struct StepsArgs {
 }
 
 #[derive(Args, Clone)]
-pub struct GraphArgs {
-    #[command(flatten)]
-    pub workflow: WorkflowArgs,
-
-    /// The language.
-    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid, value_name = "FORMAT")]
-    pub format: GraphFormat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GraphFormat {
-    /// For Markdown.
-    Mermaid,
-    /// For Graphviz.
-    Dot,
-}
-
-#[derive(Args, Clone)]
 pub struct UnlockArgs {
     /// The run that holds the locks, by its whole id, as the message names it.
     pub run: String,
@@ -216,7 +198,7 @@ fn parse_settle(text: &str) -> Result<(String, Verdict), String> {
     }
 }
 
-fn parse_set(text: &str) -> Result<(String, String), String> {
+pub fn parse_set(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if name.is_empty() {
         return Err("expected NAME=VALUE".to_owned());

@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod context;
+mod drawing;
 mod exit;
 mod files;
 mod screen;

@@ -165,7 +165,7 @@ fn validate_says_what_it_has_checked() {
 }
 
 #[test]
-fn the_graph_is_drawn_in_both_languages() {
+fn the_graph_is_drawn_in_the_languages_of_other_programs() {
     let place = Place::new();
     place.file("fill.toml", &FAILS.replace("\"web\"", "\"web2\""));
     assert_snapshot!(place.flow("graph fill.toml").exits(0), @r#"

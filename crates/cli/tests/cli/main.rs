@@ -5,6 +5,7 @@
 
 mod confirm;
 mod damage;
+mod graph;
 mod hosts;
 mod interrupted;
 mod json;

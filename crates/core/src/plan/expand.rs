@@ -70,14 +70,8 @@ pub(super) fn pinned(
     Ok(plan)
 }
 
-/// The tasks of what a run pinned, in order, without reading any secret.
-pub(super) fn outline(pinned: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-    let plan = without_secrets(pinned, registry)?;
-    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
-}
-
-/// The plan of what a run pinned, without reading any secret: to look at, not to run.
-pub(super) fn without_secrets(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
+/// What a run pinned, without reading any secret: to be shown, never to be run.
+pub(super) fn outlined(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(pinned.inventory.clone());

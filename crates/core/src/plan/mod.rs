@@ -4,9 +4,9 @@
 mod batches;
 mod choosing;
 mod definition;
+mod drawing;
 mod expand;
 mod filter;
-mod graph;
 mod limits;
 mod params;
 mod places;
@@ -29,7 +29,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
-pub use graph::{to_dot, to_mermaid};
+pub use drawing::{Drawing, DrawnTask};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
@@ -238,12 +238,13 @@ impl Plan {
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
     /// secret, so that a run can be shown wherever its store is.
     pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-        expand::outline(definition, registry)
+        let plan = expand::outlined(definition, registry)?;
+        Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
     }
 
     /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
     pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
-        Ok(Arc::clone(&expand::without_secrets(definition, registry)?.shape))
+        Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
     }
 
     /// How many tasks it has.
