@@ -59,7 +59,7 @@ pub enum Command {
     Validate(WorkflowArgs),
     /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?
     Test(crate::commands::test::TestArgs),
-    /// List the runs, newest first.
+    /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
@@ -67,6 +67,10 @@ pub enum Command {
     Steps(StepsArgs),
     /// List the shipped workflows.
     Workflows,
+    /// Write a run with its definition and events to a file, to be looked at elsewhere.
+    Export(crate::commands::export::ExportArgs),
+    /// Take in a run that `flow export` wrote.
+    Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
     Graph(crate::commands::graph::GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
@@ -147,6 +151,9 @@ pub struct RunsArgs {
     /// So many at most.
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     pub count: usize,
+
+    #[command(flatten)]
+    pub prune: crate::commands::prune::PruneArgs,
 }
 
 #[derive(Args, Clone)]

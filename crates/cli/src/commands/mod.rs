@@ -1,8 +1,11 @@
 //! One file a subcommand.
 
+pub mod export;
 pub mod graph;
+pub mod import;
 pub mod plan;
 pub mod planned;
+pub mod prune;
 pub mod resume;
 pub mod run;
 pub mod runs;

@@ -59,7 +59,9 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
     }
-    if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
+    if store.is_imported(&row.id)? {
+        screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
+    } else if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
         screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));
     }
     Ok(Exit::Success)

@@ -242,6 +242,11 @@ impl Plan {
         Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
     }
 
+    /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
+    pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
+        Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
+    }
+
     /// How many tasks it has.
     pub fn len(&self) -> usize {
         self.shape.tasks()
