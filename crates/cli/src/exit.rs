@@ -52,6 +52,8 @@ pub enum Error {
     MovedOn { file: String, made: Timestamp, moved: Vec<Moved> },
     /// Something else that was refused, with the next action.
     Refused { message: String, hint: Option<String> },
+    /// The same, with more lines.
+    Detailed { message: String, detail: Option<String>, hint: Option<String> },
 }
 
 impl Error {
@@ -61,9 +63,16 @@ impl Error {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::MovedOn { .. } | Self::Refused { .. } => Exit::Refused,
+            Self::Diagnostics(_) | Self::MovedOn { .. } | Self::Refused { .. } | Self::Detailed { .. } => {
+                Exit::Refused
+            }
             Self::Engine(error) => match error {
-                EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
+                EngineError::Store(
+                    StoreError::NoRun(_)
+                    | StoreError::Busy { .. }
+                    | StoreError::Exists { .. }
+                    | StoreError::Imported { .. },
+                ) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {
                     Exit::Store
                 }

@@ -7,6 +7,7 @@ pub mod fleet;
 pub mod host;
 pub mod patroni;
 pub mod postgres;
+pub mod rehearsal;
 pub mod system;
 
 mod support;

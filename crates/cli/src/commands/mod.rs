@@ -1,14 +1,18 @@
 //! One file a subcommand.
 
+pub mod export;
 pub mod graph;
+pub mod import;
 pub mod plan;
 pub mod planned;
+pub mod prune;
 pub mod resume;
 pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod show;
 pub mod steps;
+pub mod test;
 pub mod unlock;
 pub mod validate;
 pub mod workflows;

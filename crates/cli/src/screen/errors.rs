@@ -22,6 +22,7 @@ pub fn show(error: &Error, format: Format) {
         }
         Error::MovedOn { file, made, moved } => show_moved(file, *made, moved),
         Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
+        Error::Detailed { message, detail, hint } => vec![told(message, hint.as_deref(), detail.as_deref())],
         Error::Engine(error) => vec![show_engine(error)],
     };
     if format == Format::Json {

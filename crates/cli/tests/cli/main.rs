@@ -4,13 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
 mod confirm;
+mod damage;
+mod graph;
 mod hosts;
 mod interrupted;
 mod json;
 mod limits;
 mod looking;
+mod moved;
 mod planted;
+mod prune;
 mod refused;
+mod rehearsal;
 mod resume;
 mod run;
 mod saved;

@@ -4,9 +4,9 @@
 mod batches;
 mod choosing;
 mod definition;
+mod drawing;
 mod expand;
 mod filter;
-mod graph;
 mod limits;
 mod params;
 mod places;
@@ -29,7 +29,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
-pub use graph::{to_dot, to_mermaid};
+pub use drawing::{Drawing, DrawnTask};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
@@ -238,7 +238,13 @@ impl Plan {
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
     /// secret, so that a run can be shown wherever its store is.
     pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-        expand::outline(definition, registry)
+        let plan = expand::outlined(definition, registry)?;
+        Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+    }
+
+    /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
+    pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
+        Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
     }
 
     /// How many tasks it has.
@@ -283,6 +289,17 @@ impl Plan {
     /// The workflow's description, with its params filled in.
     pub fn description(&self) -> Option<String> {
         params::description(self)
+    }
+
+    /// For rehearsals: no wait between two attempts, and so long at most for each attempt at that
+    /// task's step, whatever the workflow says. It isn't pinned: a resume knows nothing of it.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        for step in &mut self.steps {
+            let def = Arc::make_mut(&mut step.def);
+            def.retry.backoff = std::time::Duration::from_millis(1);
+            let named = timeout.filter(|(task, _)| TaskName::from_text(task).step() == step.path);
+            def.timeout = named.map(|(_, limit)| limit).or(def.timeout);
+        }
     }
 
     pub(crate) fn node(&self, node: u32) -> &Node {
