@@ -43,8 +43,15 @@ pub fn destructive(plan: &Plan) {
     tell("");
 }
 
-/// Says that the file has changed since the run was started.
+/// Says that a file or a plugin has changed since the run was started.
 pub fn moved_on(plan: &Plan) {
+    for (step_type, now) in plan.moved_plugins() {
+        tell(&format!(
+            "{} the plugin of `{step_type}`, {}, has changed since the run began; the run goes on with it as it is now",
+            console::style("note:").for_stderr().cyan(),
+            now.path.display()
+        ));
+    }
     for (path, file) in &plan.definition.bundle.files {
         let Ok(now) = std::fs::read_to_string(&file.display) else { continue };
         if now != file.text {

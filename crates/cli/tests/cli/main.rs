@@ -8,6 +8,7 @@ mod hosts;
 mod interrupted;
 mod json;
 mod looking;
+mod plugins;
 mod refused;
 mod resume;
 mod run;

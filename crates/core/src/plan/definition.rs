@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use crate::inventory::{Host, Inventory};
-use crate::step::{Redactor, Secret};
+use crate::step::{Origin, Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
 
 /// The key in a pinned variable that stands for a secret.
@@ -32,6 +32,9 @@ pub struct Definition {
     pub filter: Filter,
     /// The version of each step type that is used.
     pub step_types: BTreeMap<String, u32>,
+    /// The executable of each step type that isn't compiled in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<String, Origin>,
     /// The version of flow that started the run.
     pub flow: String,
 }

@@ -9,7 +9,7 @@ mod registry;
 mod secret;
 
 pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
-pub use registry::{ArgumentError, Registry, StepInfo, StepType};
+pub use registry::{ArgumentError, MakeStep, Origin, Registry, StepInfo, StepSource, StepType};
 pub(crate) use secret::MASK;
 pub use secret::{Redactor, Secret};
 

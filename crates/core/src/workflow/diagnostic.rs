@@ -71,6 +71,8 @@ impl Code {
     pub const FILE: Self = Self("flow::file");
     /// A file of the inventory that can't be understood.
     pub const INVENTORY: Self = Self("flow::inventory");
+    /// An executable on the plugin path that can't tell its step types, or isn't the one that it was.
+    pub const PLUGIN: Self = Self("flow::plugin");
     /// A filter or tag that the workflow refuses or doesn't know.
     pub const FILTER: Self = Self("flow::filter");
 }

@@ -26,9 +26,16 @@ impl<'c> Checker<'c> {
     }
 
     fn unknown_type(&mut self, step: &StepDef) {
-        let mut names: Vec<&str> = self.registry.iter().map(|info| info.name).collect();
-        names.push(INCLUDE);
-        let help = match nearest(&step.uses.value, names.iter().copied()) {
+        if let Some(why) = self.registry.why_not(&step.uses.value) {
+            let message = format!("the step type `{}` can't be had: {why}", step.uses.value);
+            let unknown = self
+                .at(Code::PLUGIN, &step.uses.span, message)
+                .help("mend the plugin, or take it away from the plugin path");
+            self.push(unknown);
+            return;
+        }
+        let names = self.registry.names().chain([INCLUDE]);
+        let help = match nearest(&step.uses.value, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`flow steps` lists the step types".to_owned(),
         };
@@ -55,7 +62,7 @@ impl<'c> Checker<'c> {
         for problem in problems {
             let diagnostic = match problem {
                 Problem::Unknown { name, span, parent, known } => {
-                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
+                    let owner = parent.unwrap_or_else(|| info.name.clone());
                     let unknown =
                         self.at(Code::UNKNOWN_ARGUMENT, &span, format!("`{owner}` has no argument `{name}`"));
                     unknown.help(match nearest(&name, known.iter().map(String::as_str)) {
@@ -65,7 +72,7 @@ impl<'c> Checker<'c> {
                     })
                 }
                 Problem::Missing { name, span, parent, description } => {
-                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
+                    let owner = parent.unwrap_or_else(|| info.name.clone());
                     let place = span.unwrap_or_else(|| step.uses.span.clone());
                     let missing = self.at(
                         Code::MISSING_ARGUMENT,
