@@ -75,6 +75,8 @@ impl Code {
     pub const PLUGIN: Self = Self("flow::plugin");
     /// A filter or tag that the workflow refuses or doesn't know.
     pub const FILTER: Self = Self("flow::filter");
+    /// Another machine than when the run began answers under a host's name.
+    pub const OTHER_MACHINE: Self = Self("flow::other-machine");
 }
 
 /// One thing that is wrong.

@@ -42,15 +42,15 @@ impl Executable {
     /// # Errors
     /// Why it isn't run: as a fragment.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let metadata = fs::metadata(path).map_err(unread)?;
+        let metadata = fs::metadata(path).map_err(|error| unread(&error))?;
         if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
             return Err("it is no executable file".to_owned());
         }
         // Through links: it counts where the file itself lies.
-        let real = fs::canonicalize(path).map_err(unread)?;
+        let real = fs::canonicalize(path).map_err(|error| unread(&error))?;
         trusted(&real, &metadata)?;
         for folder in [path.parent(), real.parent()].into_iter().flatten() {
-            trusted(folder, &fs::metadata(folder).map_err(unread)?)?;
+            trusted(folder, &fs::metadata(folder).map_err(|error| unread(&error))?)?;
         }
         let sha256 = sha256(path)?;
         let origin = Arc::new(Origin { path: path.to_owned(), sha256 });
@@ -66,7 +66,7 @@ impl Executable {
     /// # Errors
     /// It isn't.
     pub(super) fn unchanged(&self) -> Result<(), String> {
-        let now = fs::metadata(self.path()).map_err(unread)?;
+        let now = fs::metadata(self.path()).map_err(|error| unread(&error))?;
         if Seen::of(&now) == self.seen || sha256(self.path())? == self.origin.sha256 {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Executable {
 /// Refuses what somebody else could have written.
 fn trusted(path: &Path, metadata: &Metadata) -> Result<(), String> {
     // The owner of a process's folder in /proc is its user.
-    let own = fs::metadata("/proc/self").map_err(unread)?.uid();
+    let own = fs::metadata("/proc/self").map_err(|error| unread(&error))?.uid();
     if ![0, own].contains(&metadata.uid()) {
         return Err(format!("{} belongs to somebody else (user {})", path.display(), metadata.uid()));
     }
@@ -89,13 +89,13 @@ fn trusted(path: &Path, metadata: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
-fn unread(error: io::Error) -> String {
+fn unread(error: &io::Error) -> String {
     format!("it can't be read: {error}")
 }
 
 fn sha256(path: &Path) -> Result<String, String> {
     let mut hasher = Sha256::new();
-    let mut file = fs::File::open(path).map_err(unread)?;
-    io::copy(&mut file, &mut hasher).map_err(unread)?;
+    let mut file = fs::File::open(path).map_err(|error| unread(&error))?;
+    io::copy(&mut file, &mut hasher).map_err(|error| unread(&error))?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
