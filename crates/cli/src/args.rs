@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_core::engine::Verdict;
 
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::eject::EjectArgs;
+use crate::commands::explain::ExplainArgs;
+use crate::commands::man::ManArgs;
+
 /// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
 #[derive(Parser)]
 #[command(name = "flow", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -26,7 +31,7 @@ Exit codes:
   64   the command line is wrong
   130  stopped by Ctrl-C; `flow resume` goes on
 
-Data goes to standard output, everything else to standard error.";
+Data goes to standard output, everything else to standard error. `flow explain CODE` says more about an error.";
 
 #[derive(Args, Clone)]
 pub struct Global {
@@ -69,6 +74,14 @@ pub enum Command {
     Graph(GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
+    /// Say what the code of an error means, and what to do.
+    Explain(ExplainArgs),
+    /// Write a shipped workflow out with its files, to be changed.
+    Eject(EjectArgs),
+    /// Write what a shell completes.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// A workflow, its hosts and its params.
@@ -101,9 +114,19 @@ pub struct InventoryArg {
 }
 
 #[derive(Args, Clone)]
+pub struct AtOnceArg {
+    /// So many tasks at work at once, over all hosts; the workflow may set further limits.
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = parse_count)]
+    pub concurrency: usize,
+}
+
+#[derive(Args, Clone)]
 pub struct RunArgs {
     #[command(flatten)]
     pub workflow: WorkflowArgs,
+
+    #[command(flatten)]
+    pub at_once: AtOnceArg,
 
     /// Confirm the destructive steps by the name that the workflow asks for, such as the cluster's.
     #[arg(long, value_name = "NAME")]
@@ -117,6 +140,9 @@ pub struct ResumeArgs {
 
     #[command(flatten)]
     pub inventory: InventoryArg,
+
+    #[command(flatten)]
+    pub at_once: AtOnceArg,
 
     /// Say what became of a task of which nobody can tell: `done`, or `not-done` to run it again.
     #[arg(long, value_name = "TASK=done|not-done", value_parser = parse_settle)]
@@ -175,6 +201,13 @@ pub struct UnlockArgs {
     /// The hosts, an Ansible pattern.
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     pub limit: String,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a count from 1".to_owned()),
+    }
 }
 
 fn parse_settle(text: &str) -> Result<(String, Verdict), String> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flow_core::engine::EngineError;
 use flow_core::run::Outcome;
 use flow_core::store::StoreError;
-use flow_core::workflow::Diagnostics;
+use flow_core::workflow::{Code, Diagnostics};
 
 /// What a shell gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum Error {
     Engine(EngineError),
     /// Something else that was refused, with the next action.
     Refused { message: String, hint: Option<String> },
+    /// The same, of a kind that has a page of its own.
+    Coded { code: Code, message: String, hint: String },
 }
 
 impl Error {
@@ -55,9 +57,13 @@ impl Error {
         Self::Refused { message: message.into(), hint: Some(hint.into()) }
     }
 
+    pub fn coded(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Coded { code, message: message.into(), hint: hint.into() }
+    }
+
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::Refused { .. } => Exit::Refused,
+            Self::Diagnostics(_) | Self::Refused { .. } | Self::Coded { .. } => Exit::Refused,
             Self::Engine(error) => match error {
                 EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {

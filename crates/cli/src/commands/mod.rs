@@ -1,6 +1,10 @@
 //! One file a subcommand.
 
+pub mod completions;
+pub mod eject;
+pub mod explain;
 pub mod graph;
+pub mod man;
 pub mod plan;
 pub mod resume;
 pub mod run;

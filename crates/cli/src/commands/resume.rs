@@ -7,12 +7,13 @@ use flow_core::store::Store;
 use super::run::follow;
 use super::runs::resume_command;
 use crate::args::{Global, InventoryArg, ResumeArgs};
+use crate::codes::NO_RUN;
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
 
 pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let run = match &args.run {
         Some(prefix) => store.find(prefix)?.id,
@@ -51,5 +52,5 @@ fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
             return Ok(row.id);
         }
     }
-    Err(Error::refused("there is no run to go on with", "`flow runs` lists the runs"))
+    Err(Error::coded(NO_RUN, "there is no run to go on with", "`flow runs` lists the runs"))
 }

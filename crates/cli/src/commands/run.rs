@@ -7,12 +7,13 @@ use flow_core::plan::Plan;
 
 use super::runs::resume_command;
 use crate::args::{Global, RunArgs};
+use crate::codes::UNCONFIRMED;
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let plan = context::plan(&engine, &args.workflow, store.fingerprint_key()?)?;
     if plan.is_empty() {
@@ -32,7 +33,8 @@ fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<
     screen::before::destructive(plan);
     match given {
         Some(given) if given == name => Ok(Some(given)),
-        Some(given) => Err(Error::refused(
+        Some(given) => Err(Error::coded(
+            UNCONFIRMED,
             format!("--confirm {given} is not the name that this run asks for; nothing was changed"),
             format!("to go ahead: --confirm {name}"),
         )),
@@ -45,10 +47,15 @@ fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<
             if typed.trim() == name {
                 Ok(Some(name))
             } else {
-                Err(Error::refused("not confirmed; nothing was changed", format!("to go ahead, type {name}")))
+                Err(Error::coded(
+                    UNCONFIRMED,
+                    "not confirmed; nothing was changed",
+                    format!("to go ahead, type {name}"),
+                ))
             }
         }
-        None => Err(Error::refused(
+        None => Err(Error::coded(
+            UNCONFIRMED,
             "this run has destructive steps and was not confirmed; nothing was changed",
             format!("`flow plan {workflow}` shows what it would do; to go ahead: --confirm {name}"),
         )),

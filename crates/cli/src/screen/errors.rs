@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::tell;
 use crate::args::Format;
+use crate::codes;
 use crate::commands::runs::outcome_word;
 use crate::exit::Error;
 
@@ -18,7 +19,8 @@ pub fn show(error: &Error, format: Format) {
             show_diagnostics(diagnostics);
             diagnostics.0.iter().map(as_json).collect()
         }
-        Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
+        Error::Refused { message, hint } => vec![told(codes::REFUSED.0, message, hint.as_deref(), None)],
+        Error::Coded { code, message, hint } => vec![told(code.0, message, Some(hint), None)],
         Error::Engine(error) => vec![show_engine(error)],
     };
     if format == Format::Json {
@@ -61,23 +63,23 @@ fn show_engine(error: &EngineError) -> Value {
             (error.to_string(), Some("`flow resume` goes on with it; please report this".to_owned()), None)
         }
     };
-    told(&message, hint.as_deref(), detail.as_deref())
+    told(codes::of(error), &message, hint.as_deref(), detail.as_deref())
 }
 
 /// An error without a place.
 pub fn plain(message: &str, hint: Option<&str>) {
-    told(message, hint, None);
+    told(codes::FAILED.0, message, hint, None);
 }
 
-fn told(message: &str, hint: Option<&str>, detail: Option<&str>) -> Value {
-    tell(&format!("{} {message}", console::style("error:").for_stderr().red().bold()));
+fn told(code: &str, message: &str, hint: Option<&str>, detail: Option<&str>) -> Value {
+    tell(&format!("{} {message}", console::style(format!("error[{code}]:")).for_stderr().red().bold()));
     for line in detail.unwrap_or_default().trim().lines() {
         tell(&format!("    {line}"));
     }
     if let Some(hint) = hint {
         tell(&format!("{} {hint}", console::style("hint:").for_stderr().cyan()));
     }
-    json!({ "message": message, "detail": detail, "hint": hint })
+    json!({ "code": code, "message": message, "detail": detail, "hint": hint })
 }
 
 fn as_json(diagnostic: &Diagnostic) -> Value {

@@ -4,14 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
 mod confirm;
+mod explain;
 mod hosts;
 mod interrupted;
 mod json;
+mod limits;
 mod looking;
 mod plugins;
 mod refused;
 mod resume;
 mod run;
 mod secrets;
+mod shipped;
 mod stores;
 mod support;

@@ -3,7 +3,9 @@
 
 mod executor;
 mod fleet;
+mod history;
 mod preview;
+mod queue;
 mod scheduler;
 mod session;
 

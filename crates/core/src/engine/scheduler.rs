@@ -2,7 +2,7 @@
 //! them into events, makes all that came together durable in one commit, and only then lets go on
 //! what depends on them: intent before effect, result before dependents.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::executor::{self, End, Env};
+use super::queue::Queue;
 use super::{EngineError, Notice, Verdict};
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
@@ -38,6 +39,8 @@ pub(super) enum Message {
     Pending { node: NodeId, attempt: u32, change: Change, leave: oneshot::Sender<()> },
     /// An executor's work ended.
     Finished { node: NodeId, attempt: u32, end: End },
+    /// The wait before another attempt is over.
+    Due { node: NodeId },
     /// The operator asked to stop.
     Stop,
 }
@@ -123,17 +126,23 @@ pub(super) struct Scheduler {
     pub(super) journal: Journal,
     pub(super) env: Arc<Env>,
     pub(super) runtime: Handle,
-    pub(super) concurrency: usize,
     pub(super) control: Control,
     pub(super) sender: mpsc::UnboundedSender<Message>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
-    pub(super) ready: VecDeque<NodeId>,
+    pub(super) queue: Queue,
+    /// What waits before another attempt, and how long. It holds no one up meanwhile.
     pub(super) delays: HashMap<NodeId, Duration>,
+    pub(super) sleeping: HashSet<NodeId>,
     /// Intents found without a result, to be settled first.
     pub(super) unsettled: Vec<(NodeId, Change)>,
     pub(super) working: HashMap<NodeId, Work>,
     pub(super) errors: HashMap<NodeId, StepError>,
     pub(super) stop_told: Option<Stop>,
+    /// Once so many tasks have failed, nothing new is started.
+    pub(super) max_failures: Option<u32>,
+    pub(super) failures: u32,
+    /// How many attempts of earlier processes are still to be settled.
+    pub(super) settling: HashSet<NodeId>,
     /// Who works on the run.
     pub(super) owner: String,
 }
@@ -155,6 +164,7 @@ struct Batch {
     events: Vec<Event>,
     leaves: Vec<(NodeId, oneshot::Sender<()>)>,
     outputs: Vec<(NodeId, Output)>,
+    note: Option<String>,
 }
 
 impl Scheduler {
@@ -168,7 +178,8 @@ impl Scheduler {
             if store_error.is_none() {
                 self.start_ready();
             }
-            if self.working.is_empty() {
+            let none_to_come = self.sleeping.is_empty() || store_error.is_some() || !self.may_start();
+            if self.working.is_empty() && none_to_come {
                 break;
             }
             let mut batch = Batch::default();
@@ -211,21 +222,46 @@ impl Scheduler {
         }
     }
 
+    /// Whether anything new may be started.
+    fn may_start(&self) -> bool {
+        self.control.asked().is_none() && self.max_failures.is_none_or(|most| self.failures < most)
+    }
+
     fn start_ready(&mut self) {
-        while self.control.asked().is_none() && self.working.len() < self.concurrency {
-            let Some(node) = self.ready.pop_front() else { break };
+        // A gate lets by what failed: what an earlier process left at work behind it is settled before
+        // that is tried again, or more would be at work at once than `serial` says.
+        if !self.settling.is_empty() && self.env.plan.shape().has_gates() {
+            return;
+        }
+        while self.may_start() {
+            let Some(node) = self.queue.pop() else { break };
             let attempt = self.journal.state.attempt(node) + 1;
-            let delay = self.delays.remove(&node).unwrap_or_default();
             if let Some(task) = self.env.task(node) {
                 let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
             }
-            let work = executor::run(Arc::clone(&self.env), node, attempt, delay, self.sender.clone());
+            let work = executor::run(Arc::clone(&self.env), node, attempt, self.sender.clone());
             self.working.insert(node, poll(Box::pin(work)));
         }
     }
 
+    /// A task is ready: at once, or after the wait before another attempt.
+    fn enqueue(&mut self, node: NodeId) {
+        let Some(delay) = self.delays.remove(&node).filter(|delay| !delay.is_zero()) else {
+            self.queue.push(node);
+            return;
+        };
+        self.sleeping.insert(node);
+        let sender = self.sender.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = sender.send(Message::Due { node });
+        });
+    }
+
     fn settle(&mut self, node: NodeId, change: Change) {
         let attempt = self.journal.state.attempt(node);
+        self.settling.insert(node);
+        self.queue.take(node);
         let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
         self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
     }
@@ -260,14 +296,21 @@ impl Scheduler {
             Message::Pending { node, attempt, change, leave } => {
                 // After a stop, or where the intent can't be recorded, `leave` is dropped: no effect
                 // without a durable intent.
-                if self.control.asked().is_none() && !store_broken {
+                if self.may_start() && !store_broken {
                     batch.events.push(Event::TaskIntended { task: self.name(node), attempt, change });
                     batch.leaves.push((node, leave));
                 }
             }
             Message::Finished { node, attempt, end } => {
                 self.working.remove(&node);
+                self.settling.remove(&node);
+                self.queue.release(node);
                 self.take_end(node, attempt, end, batch);
+            }
+            Message::Due { node } => {
+                if self.sleeping.remove(&node) {
+                    self.queue.push(node);
+                }
             }
         }
     }
@@ -295,7 +338,7 @@ impl Scheduler {
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
-                self.errors.insert(node, error.clone());
+                self.note_failure(node, &error, batch);
                 batch.events.push(Event::TaskUnknown { task, attempt, error });
             }
             End::Failed(error) => {
@@ -304,13 +347,22 @@ impl Scheduler {
                     Some(backoff) => {
                         self.delays.insert(node, backoff);
                     }
-                    None => {
-                        self.errors.insert(node, error.clone());
-                    }
+                    None => self.note_failure(node, &error, batch),
                 }
                 let retry_in_ms = backoff.map(|backoff| backoff.as_millis() as u64);
                 batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
             }
+        }
+    }
+
+    fn note_failure(&mut self, node: NodeId, error: &StepError, batch: &mut Batch) {
+        self.errors.insert(node, error.clone());
+        self.failures += 1;
+        if self.max_failures == Some(self.failures) {
+            batch.note = Some(match self.failures {
+                1 => "a task failed, so nothing new is started (`max_failures` is 1)".to_owned(),
+                n => format!("{n} tasks failed, so nothing new is started (`max_failures` is {n})"),
+            });
         }
     }
 
@@ -323,7 +375,7 @@ impl Scheduler {
         let task = self.env.task(node)?;
         let retry = self.env.plan.steps[task.step].def.retry;
         // Attempts of earlier processes count too: a run that is resumed again and again gets one each.
-        if error.permanent || attempt > retry.retries || self.control.asked().is_some() {
+        if error.permanent || attempt > retry.retries || !self.may_start() {
             return None;
         }
         let factor = 1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
@@ -348,7 +400,12 @@ impl Scheduler {
                 output.0.values_mut().for_each(|value| self.journal.redactor.value(value));
                 self.env.outputs.set(node, output);
             }
-            self.ready.extend(ready);
+            for node in ready {
+                self.enqueue(node);
+            }
+            if let Some(note) = batch.note {
+                let _ = self.env.notices.send(Notice::Note(note));
+            }
         }
         for (node, leave) in batch.leaves {
             let _ = leave.send(());

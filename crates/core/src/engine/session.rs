@@ -1,7 +1,7 @@
 //! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
 //! hosts, hands over to the scheduler, gives the locks back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +9,8 @@ use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::executor::Env;
+use super::history;
+use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
@@ -87,50 +89,24 @@ impl Engine {
     /// which secrets are read again; the rest is as it was pinned.
     pub fn open(
         &self,
-        store: Box<dyn Store>,
+        mut store: Box<dyn Store>,
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
-        let plan = Plan::pinned(definition, inventory, &self.registry, store.fingerprint_key()?)?;
-        let records = store.events(run)?;
+        let key = store.fingerprint_key()?;
+        let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
+        let Past { plan, state, outputs, changes, seq } =
+            history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
-        let mut ready = Vec::new();
-        let mut state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
-        let mut changes = HashMap::new();
-        for Record { seq, event, .. } in &records {
-            state.apply(event, &mut Vec::new()).map_err(|source| EngineError::History {
-                run: run.clone(),
-                seq: *seq,
-                source,
-            })?;
-            let node = event.task().and_then(|task| plan.shape().node(task));
-            match (event, node) {
-                (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
-                    outputs.set(node, output.clone());
-                }
-                (Event::TaskIntended { change, .. }, Some(node)) => {
-                    changes.insert(node, change.clone());
-                }
-                _ => {}
-            }
-        }
         // The time that the run was created with: names that steps make of it stay the same.
         let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
         Ok(Session {
             engine: self.clone(),
             plan: Arc::new(plan),
-            journal: Journal {
-                store,
-                state,
-                seq: records.len() as u64,
-                env_notices: sender,
-                redactor,
-                run: run.clone(),
-            },
+            journal: Journal { store, state, seq, env_notices: sender, redactor, run: run.clone() },
             claim,
             outputs,
             started,
@@ -140,6 +116,45 @@ impl Engine {
             notices,
             fresh: false,
         })
+    }
+}
+
+/// A run as its events leave it.
+struct Past {
+    plan: Plan,
+    state: RunState,
+    outputs: Outputs,
+    changes: HashMap<NodeId, Change>,
+    /// The number of the last event.
+    seq: u64,
+}
+
+impl Past {
+    fn of(plan: Plan) -> Self {
+        let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
+        let outputs = Outputs::new(plan.shape().len());
+        Self { plan, state, outputs, changes: HashMap::new(), seq: 0 }
+    }
+
+    fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
+        let Record { seq, event, .. } = record;
+        self.seq = seq;
+        self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
+            run: run.clone(),
+            seq,
+            source,
+        })?;
+        let node = event.task().and_then(|task| self.plan.shape().node(task));
+        match (event, node) {
+            (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
+                self.outputs.set(node, output);
+            }
+            (Event::TaskIntended { change, .. }, Some(node)) => {
+                self.changes.insert(node, change);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -242,6 +257,7 @@ impl Session {
             plan: Arc::clone(&plan),
             frame: 0,
             host: None,
+            item: None,
             outputs: Arc::clone(&outputs),
             run: journal.run.clone(),
             started,
@@ -259,20 +275,25 @@ impl Session {
             planning: false,
             verdicts,
         });
+        let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
+        ready.into_iter().for_each(|node| queue.push(node));
         let scheduler = Scheduler {
             journal,
             env,
             runtime: tokio::runtime::Handle::current(),
-            concurrency: engine.options.concurrency.max(1),
             control,
             sender,
             inbox,
-            ready: ready.into(),
+            queue,
             delays: HashMap::new(),
+            sleeping: HashSet::new(),
             unsettled,
             working: HashMap::new(),
             errors: HashMap::new(),
             stop_told: None::<Stop>,
+            max_failures: plan.limits().max_failures,
+            failures: 0,
+            settling: HashSet::new(),
             owner: engine.options.owner.clone(),
         };
         let ended = tokio::task::spawn_blocking(move || scheduler.work())

@@ -7,9 +7,13 @@ use super::TaskName;
 /// A node's number. Lives only in memory; what is stored are names.
 pub type NodeId = u32;
 
-/// An immutable DAG of tasks and joins. A join is a barrier: it has no name and no events, and is
-/// passed as soon as all before it are.
-#[derive(Debug)]
+/// An immutable DAG of tasks, joins and gates.
+///
+/// A join is a barrier: it has no name and no events, and is passed as soon as all before it are. A
+/// gate is a join that lets failures by: it is passed as soon as all before it have ended, where fewer
+/// of them than its limit failed. What stands behind a gate counts on: the failures that a gate let by
+/// are failures of the gates right after it too.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Vec<Option<TaskName>>,
     by_name: HashMap<TaskName, NodeId>,
@@ -17,6 +21,7 @@ pub struct Shape {
     offsets: Vec<u32>,
     targets: Vec<NodeId>,
     incoming: Vec<u32>,
+    gates: HashMap<NodeId, u32>,
     tasks: usize,
 }
 
@@ -25,6 +30,15 @@ impl Shape {
     ///
     /// The caller has made sure that names are unique and that there is no cycle.
     pub fn new(nodes: Vec<Option<TaskName>>, edges: &[(NodeId, NodeId)]) -> Self {
+        Self::with_gates(nodes, edges, HashMap::new())
+    }
+
+    /// The same, where some of the joins are gates, each with its limit: so many failures close it.
+    pub fn with_gates(
+        nodes: Vec<Option<TaskName>>,
+        edges: &[(NodeId, NodeId)],
+        gates: HashMap<NodeId, u32>,
+    ) -> Self {
         let count = nodes.len();
         let mut offsets = vec![0u32; count + 1];
         let mut incoming = vec![0u32; count];
@@ -44,7 +58,7 @@ impl Shape {
         let by_name: HashMap<_, _> =
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
-        Self { names: nodes, by_name, offsets, targets, incoming, tasks }
+        Self { names: nodes, by_name, offsets, targets, incoming, gates, tasks }
     }
 
     /// Nodes, joins included.
@@ -76,6 +90,16 @@ impl Shape {
     pub fn after(&self, node: NodeId) -> &[NodeId] {
         let node = node as usize;
         &self.targets[self.offsets[node] as usize..self.offsets[node + 1] as usize]
+    }
+
+    /// The limit of a gate; none for any other node.
+    pub fn gate(&self, node: NodeId) -> Option<u32> {
+        self.gates.get(&node).copied()
+    }
+
+    /// Whether there is a gate.
+    pub fn has_gates(&self) -> bool {
+        !self.gates.is_empty()
     }
 
     /// How many nodes a node waits for.

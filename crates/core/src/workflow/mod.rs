@@ -7,6 +7,7 @@ mod diagnostic;
 mod document;
 mod documents;
 pub mod expr;
+mod items;
 mod parse;
 mod toml;
 
@@ -15,4 +16,5 @@ pub use check::check_values;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
 pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
 pub use documents::Documents;
+pub use items::{Item, ItemFault, MAX_ITEMS, items};
 pub use parse::parse;

@@ -22,7 +22,9 @@ impl HostError {
     pub fn code(&self) -> Option<Code> {
         Some(match self {
             // As `ssh::known_hosts` words it, also behind the name of a jump host.
-            Self::Unreachable { message, .. } if message.contains("the host key is unknown: ") => HOST_KEY_UNKNOWN,
+            Self::Unreachable { message, .. } if message.contains("the host key is unknown: ") => {
+                HOST_KEY_UNKNOWN
+            }
             Self::Unreachable { message, .. }
                 if message.contains("the host key has changed: ")
                     || message.contains("the host key ") && message.contains(" is revoked (") =>
