@@ -31,7 +31,8 @@ Exit codes:
   64   the command line is wrong
   130  stopped by Ctrl-C; `flow resume` goes on
 
-Data goes to standard output, everything else to standard error. `flow explain CODE` says more about an error.";
+Data goes to standard output, everything else to standard error.
+`flow explain CODE` says more about an error.";
 
 #[derive(Args, Clone)]
 pub struct Global {

@@ -111,5 +111,5 @@ fn an_error_is_an_object_with_the_exit_code_and_the_places() {
     assert_eq!(error["errors"][0]["code"], "flow::unknown-key");
     let missing = place.flow("show nosuch --output json").exits(3).document();
     documented(&missing);
-    assert_eq!(fields(&missing["errors"][0]), ["message", "detail", "hint"]);
+    assert_eq!(fields(&missing["errors"][0]), ["code", "message", "detail", "hint"]);
 }

@@ -21,7 +21,8 @@ fn an_ejected_workflow_is_the_shipped_one_with_its_files() {
     ");
     let shipped = include_str!("../../../../workflows/deploy.toml");
     assert_eq!(fs::read_to_string(place.path("mine/deploy.toml")).unwrap(), shipped);
-    place.flow("validate mine/deploy.toml").exits(0);
+    // Without an inventory nothing is asked of the hosts' variables.
+    fs::remove_file(place.path("inventory.ini")).unwrap();
     for name in place.flow("workflows --output json").exits(0).document().as_array().unwrap() {
         let name = name["file"].as_str().unwrap();
         place.flow(&format!("eject {name} --to all-{name}")).exits(0);
