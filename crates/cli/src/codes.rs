@@ -10,6 +10,8 @@ use flow_core::workflow::Code;
 pub const REFUSED: Code = Code("flow::refused");
 /// Destructive steps, and no name given.
 pub const UNCONFIRMED: Code = Code("flow::unconfirmed");
+/// What a plan file showed isn't so any more.
+pub const MOVED_ON: Code = Code("flow::moved-on");
 /// No such run.
 pub const NO_RUN: Code = Code("flow::no-run");
 /// Another process works on the run.

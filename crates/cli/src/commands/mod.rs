@@ -6,6 +6,7 @@ pub mod explain;
 pub mod graph;
 pub mod man;
 pub mod plan;
+pub mod planned;
 pub mod resume;
 pub mod run;
 pub mod runs;

@@ -6,7 +6,7 @@ use flow_core::store::Store;
 
 use super::run::follow;
 use super::runs::resume_command;
-use crate::args::{Global, InventoryArg, ResumeArgs};
+use crate::args::{Global, ResumeArgs};
 use crate::codes::NO_RUN;
 use crate::context;
 use crate::exit::{Error, Exit};
@@ -20,20 +20,17 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
         None => newest_open(&*store)?,
     };
     let definition = read_definition(&run, &store.definition(&run)?)?;
-    // The inventory that was pinned is read again from where it was, for its secrets.
-    let source = args.inventory.inventory.clone().or_else(|| definition.inventory.sources.first().cloned());
-    let inventory = match source {
-        Some(path) if args.inventory.inventory.is_some() || path.exists() => {
-            context::inventory(&InventoryArg { inventory: Some(path) })?
-        }
-        _ => None,
-    };
+    let inventory = context::inventory_again(&args.inventory, &definition)?;
     let go_on = resume_command(global, &store.runs()?, &run);
     let mut session = engine.open(store, &run, inventory.as_ref())?;
     for (task, verdict) in &args.settle {
         session.decide(task, *verdict)?;
     }
-    screen::before::moved_on(session.plan());
+    if args.as_found {
+        session.as_found();
+    }
+    screen::before::plugins_moved_on(session.plan());
+    screen::before::file_moved_on(session.plan(), "the run began", "the run goes on with it as it was");
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
     let handle = session.resume()?;

@@ -43,8 +43,8 @@ pub fn destructive(plan: &Plan) {
     tell("");
 }
 
-/// Says that a file or a plugin has changed since the run was started.
-pub fn moved_on(plan: &Plan) {
+/// Says that a plugin has changed since the run was started.
+pub fn plugins_moved_on(plan: &Plan) {
     for (step_type, now) in plan.moved_plugins() {
         tell(&format!(
             "{} the plugin of `{step_type}`, {}, has changed since the run began; the run goes on with it as it is now",
@@ -52,11 +52,15 @@ pub fn moved_on(plan: &Plan) {
             now.path.display()
         ));
     }
-    for (path, file) in &plan.definition.bundle.files {
+}
+
+/// Says that a file has changed since, and what is done all the same.
+pub fn file_moved_on(plan: &Plan, since: &str, all_the_same: &str) {
+    for file in plan.definition.bundle.files.values() {
         let Ok(now) = std::fs::read_to_string(&file.display) else { continue };
         if now != file.text {
             tell(&format!(
-                "{} {} has changed since the run began; the run goes on with {path} as it was",
+                "{} {} has changed since {since}; {all_the_same}",
                 console::style("note:").for_stderr().cyan(),
                 file.display
             ));

@@ -240,3 +240,17 @@ fn a_resume_tells_that_a_plugin_has_changed_and_refuses_another_version() {
     resumed.says("flow-step-thing, has changed since the run began");
     assert!(plugins.0.has("made"));
 }
+
+#[test]
+fn a_plan_file_holds_for_the_plugin_that_it_was_made_with_only() {
+    let plugins = Plugins::new();
+    plugins.write("thing", &thing(1, ": >DIR/made"));
+    plugins.0.file("thing.toml", THING);
+    plugins.flow("plan thing.toml --out thing.plan").exits(2);
+    plugins.write("thing", &format!("{}\n", thing(1, ": >DIR/made")));
+    let refused = plugins.flow("run thing.plan").exits(3);
+    refused.says("error[flow::plugin]: the plugin of `thing`").says("is another than when the plan was made");
+    assert!(!plugins.0.has("made"));
+    plugins.write("thing", &thing(1, ": >DIR/made"));
+    plugins.flow("run thing.plan").exits(0);
+}

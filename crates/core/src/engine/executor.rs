@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::held::HeldTo;
 use super::scheduler::Message;
 use super::{Fleet, Notice, SharedPlan, Verdict};
 use crate::plan::{Mode, Outputs, Scope, Task};
@@ -39,6 +40,8 @@ pub(super) struct Env {
     pub(super) planning: bool,
     /// What the operator says of tasks whose outcome can't be told.
     pub(super) verdicts: HashMap<NodeId, Verdict>,
+    /// The run does what a saved plan showed, and nothing else.
+    pub(super) held_to: Option<HeldTo>,
 }
 
 /// How an executor's work on a task ended.
@@ -228,6 +231,11 @@ impl Env {
                 .with_hint("widen --limit or --tags so that it is run too"),
             );
         }
+        if let Some(error) =
+            self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
+        {
+            return End::Failed(error);
+        }
         if let Err(error) = self.check_guards(node).await {
             return End::Failed(error);
         }
@@ -235,6 +243,9 @@ impl Env {
         let _ = scheduler.send(Message::Pending { node, attempt, change: change.clone(), leave });
         if granted.await.is_err() {
             return End::NotStarted;
+        }
+        if let Some(held) = &self.held_to {
+            held.begun(node);
         }
         self.apply(node, &prepared, &change).await
     }

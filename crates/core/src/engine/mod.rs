@@ -3,6 +3,7 @@
 
 mod executor;
 mod fleet;
+mod held;
 mod history;
 mod preview;
 mod queue;

@@ -102,6 +102,17 @@ impl Journal {
         Ok(())
     }
 
+    /// An error with every secret masked: it is told at the run's end, and not only stored.
+    pub(super) fn masked_error(&self, error: StepError) -> StepError {
+        let mask = |text: String| self.redactor.text(&text).into_owned();
+        StepError {
+            message: mask(error.message),
+            detail: error.detail.map(mask),
+            hint: error.hint.map(mask),
+            ..error
+        }
+    }
+
     /// The event with every secret masked: nothing else is ever stored or shown.
     fn masked(&self, event: Event) -> Event {
         if self.redactor.is_empty() {
@@ -338,10 +349,12 @@ impl Scheduler {
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
+                let error = self.journal.masked_error(error);
                 self.note_failure(node, &error, batch);
                 batch.events.push(Event::TaskUnknown { task, attempt, error });
             }
             End::Failed(error) => {
+                let error = self.journal.masked_error(error);
                 let backoff = self.backoff(node, attempt, &error);
                 match backoff {
                     Some(backoff) => {

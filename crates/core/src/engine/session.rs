@@ -9,6 +9,7 @@ use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::executor::Env;
+use super::held::HeldTo;
 use super::history;
 use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
@@ -32,6 +33,7 @@ pub struct Session {
     changes: HashMap<NodeId, Change>,
     ready: Vec<NodeId>,
     verdicts: HashMap<NodeId, Verdict>,
+    as_found: bool,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
 }
@@ -40,19 +42,24 @@ impl Engine {
     /// Starts a run: creates it in the store and sets to work. Needs a tokio runtime.
     ///
     /// A plan with destructive steps wants `confirmed` to be [`Plan::confirmation`]'s name.
+    /// A plan that was saved has its id from then, and is run once in a store.
     pub fn start(
         &self,
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         mut store: Box<dyn Store>,
         confirmed: Option<&str>,
     ) -> Result<RunHandle, EngineError> {
+        let plan = plan.into();
         if let Some(name) = plan.confirmation()?
             && confirmed != Some(name.as_str())
         {
             return Err(EngineError::Unconfirmed { name });
         }
         let started = Timestamp::now();
-        let id = RunId::new(started.as_second(), rand::random());
+        let id = match &plan.definition.shown {
+            Some(shown) => shown.run.clone(),
+            None => RunId::new(started.as_second(), rand::random()),
+        };
         let claim = store.claim(&id, &self.options.owner)?;
         let definition = serde_json::to_string(&plan.definition)
             .map_err(|e| EngineError::Broken(format!("the plan can't be written: {e}")))?;
@@ -69,7 +76,7 @@ impl Engine {
         let redactor = Arc::clone(&plan.redactor);
         let mut session = Session {
             engine: self.clone(),
-            plan: Arc::new(plan),
+            plan,
             journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
             claim,
             outputs,
@@ -77,6 +84,7 @@ impl Engine {
             changes: HashMap::new(),
             ready,
             verdicts: HashMap::new(),
+            as_found: false,
             notices,
             fresh: true,
         };
@@ -113,6 +121,7 @@ impl Engine {
             changes,
             ready: Vec::new(),
             verdicts: HashMap::new(),
+            as_found: false,
             notices,
             fresh: false,
         })
@@ -184,6 +193,11 @@ impl Session {
         Ok(())
     }
 
+    /// From here on changes are made as they are found, also where a saved plan showed others.
+    pub fn as_found(&mut self) {
+        self.as_found = true;
+    }
+
     /// Goes on with the run. One that has ended well is refused.
     pub fn resume(mut self) -> Result<RunHandle, EngineError> {
         if let RunStatus::Ended(outcome @ (Outcome::Succeeded | Outcome::Undone)) =
@@ -238,7 +252,9 @@ impl Session {
                     fleet.close().await;
                     let run = self.journal.run.clone();
                     return Err(match error {
-                        Taking::Host(error) => EngineError::Host { run, error },
+                        Taking::Host(error) => {
+                            EngineError::Host { run, error: self.journal.masked_error(error) }
+                        }
                         Taking::Engine(error) => error,
                     });
                 }
@@ -246,9 +262,15 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, .. } = self;
+        let Self {
+            engine, plan, journal, claim, outputs, started, changes, ready, verdicts, as_found, ..
+        } = self;
         let state = &journal.state;
         let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
+        let held_to = match &plan.definition.shown {
+            Some(_) if !as_found => Some(HeldTo::new(changes.keys().copied())),
+            _ => None,
+        };
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
@@ -274,6 +296,7 @@ impl Session {
             notices: notices.clone(),
             planning: false,
             verdicts,
+            held_to,
         });
         let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
         ready.into_iter().for_each(|node| queue.push(node));
@@ -371,7 +394,9 @@ impl Session {
     }
 
     fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), Taking> {
-        match self.journal.state.hosts().get(host) {
+        // Before the run has met it, a saved plan may have.
+        let shown = self.plan.definition.shown.as_ref().and_then(|shown| shown.hosts.get(host));
+        match self.journal.state.hosts().get(host).or(shown) {
             Some(then) if then != now => Err(Taking::Host(
                 StepError::permanent(format!(
                     "{host} is another machine than when the run began (machine-id {} then, {} now)",

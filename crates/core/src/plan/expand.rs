@@ -38,6 +38,7 @@ pub(super) fn plan(
         step_types: BTreeMap::new(),
         plugins: BTreeMap::new(),
         flow: env!("CARGO_PKG_VERSION").to_owned(),
+        shown: None,
         bundle,
         filter,
     };

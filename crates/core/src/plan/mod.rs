@@ -9,7 +9,9 @@ mod graph;
 mod limits;
 mod params;
 mod places;
+mod saved;
 mod scope;
+mod shown;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +30,10 @@ pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSourc
 pub use graph::{to_dot, to_mermaid};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
+pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
 pub use scope::{Outputs, Scope};
+pub(crate) use shown::without_time;
+pub use shown::{Moved, Shown, ShownTask};
 
 /// A plan: what a run of it would do, task by task.
 pub struct Plan {
@@ -198,19 +203,30 @@ pub struct TaskInfo<'p> {
 
 impl Plan {
     /// Expands and checks. Everything that is wrong comes at once.
-    pub fn new(request: Request, registry: &Arc<Registry>, key: [u8; 32]) -> Result<Self, Diagnostics> {
-        expand::plan(request, registry, &Fingerprinter::new(key))
+    ///
+    /// `print` is the store's key, or what a plan file's secrets are fingerprinted with.
+    pub fn new(
+        request: Request,
+        registry: &Arc<Registry>,
+        print: impl Into<Fingerprinter>,
+    ) -> Result<Self, Diagnostics> {
+        expand::plan(request, registry, &print.into())
     }
 
-    /// The plan of a run that was started before. `inventory` is the one of now: secrets are read
-    /// from it again, and must be the same.
+    /// The plan of a run that was started before, or of a plan file. `inventory` is the one of now: secrets
+    /// are read from it again, and must be the same.
     pub fn pinned(
         definition: Definition,
         inventory: Option<&Inventory>,
         registry: &Arc<Registry>,
-        key: [u8; 32],
+        print: impl Into<Fingerprinter>,
     ) -> Result<Self, Diagnostics> {
-        expand::pinned(definition, inventory, registry, &Fingerprinter::new(key))
+        expand::pinned(definition, inventory, registry, &print.into())
+    }
+
+    /// Pins its secrets under another key: those of a plan file under the key of the store that it is run in.
+    pub fn pin_secrets(&mut self, print: impl Into<Fingerprinter>) {
+        params::Params::pin_again(self, &print.into());
     }
 
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no

@@ -14,6 +14,13 @@ use serde_json::{Map, Value};
 use super::TaskName;
 use crate::step::{Change, Output, StepError};
 
+/// The words of an event's form. A secret that is one of them can't be told from it, so none may be.
+pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
+    attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
+    run_started run_resumed host_met task_skipped task_satisfied task_intended task_done task_failed task_unknown \
+    task_not_done undo_intended task_undone undo_failed run_interrupted run_ended \
+    succeeded failed interrupted undecided refused undone lost";
+
 /// An event with its place in the run and the wall-clock time, which is for people only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Flat", try_from = "Flat")]

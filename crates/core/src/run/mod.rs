@@ -5,6 +5,7 @@ mod names;
 mod shape;
 mod state;
 
+pub(crate) use event::WORDS;
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
 pub use shape::{NodeId, Shape};

@@ -48,6 +48,13 @@ pub trait Step: Send + Sync {
         })
     }
 
+    /// What of a change must be the same again when a saved plan is run, for it to be the change that was
+    /// shown. By default its summary and its diff; a step whose words tell what always moves (a
+    /// process number, a position, what a wait still misses) gives here what doesn't.
+    fn invariant(&self, change: &Change) -> Value {
+        serde_json::json!({ "summary": change.summary, "diff": change.diff })
+    }
+
     /// Takes it back, where that can be done.
     async fn undo(&self, _cx: &Context, _change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
         Err(UndoError::Impossible)

@@ -129,6 +129,13 @@ impl Step for EtcdPrefixAbsent {
         Ok(Check::Pending(change.with_diff(lines).with_data(keys)))
     }
 
+    /// The keys that stay: those with a lease go by themselves once what holds them is stopped.
+    fn invariant(&self, change: &Change) -> serde_json::Value {
+        let keys: Vec<EtcdKey> = change.data().unwrap_or_default();
+        let kept: Vec<String> = keys.into_iter().filter(|key| key.lease == 0).map(|key| key.key).collect();
+        serde_json::json!({ "prefix": self.prefix, "keys": kept })
+    }
+
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
         let seen: Vec<EtcdKey> = change.data()?;
         let host = cx.host().await?;

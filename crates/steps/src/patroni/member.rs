@@ -99,6 +99,10 @@ impl Step for PatroniMember {
         })
     }
 
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
+    }
+
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let settings = Settings::required(&*host, &self.config_file).await?;

@@ -227,6 +227,16 @@ impl Step for DataSetAside {
         Ok(Check::Pending(change.with_data(Recorded { moves, control, bytes })))
     }
 
+    /// The directories, told by their inodes, and whose data it is. What they are called afterwards carries the
+    /// run's time, and what the control file tells of positions moves.
+    fn invariant(&self, change: &Change) -> serde_json::Value {
+        let Ok(Recorded { moves, control, .. }) = change.data::<Recorded>() else {
+            return json!({ "summary": change.summary });
+        };
+        let moves: Vec<_> = moves.into_iter().map(|one| (one.from, one.inode)).collect();
+        json!({ "moves": moves, "system_identifier": control.map(|control| control.system_identifier) })
+    }
+
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
         let recorded: Recorded = change.data()?;
         let host = cx.host().await?;

@@ -77,6 +77,11 @@ impl Step for PostgresStopped {
         })
     }
 
+    /// Whatever runs there: process numbers are other ones after each restart.
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        serde_json::json!({ "stop": self.data_dir })
+    }
+
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let script = format!(
             "{}/pg_ctl stop -D {} -m fast -w -t {}",

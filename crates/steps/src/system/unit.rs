@@ -61,6 +61,9 @@ struct Before {
     enabled: bool,
     masked: bool,
     invocation: String,
+    /// What is done, in the order in which it is done.
+    #[serde(default)]
+    verbs: Vec<UnitVerb>,
 }
 
 impl StepType for SystemdUnit {
@@ -206,10 +209,18 @@ impl Step for SystemdUnit {
             enabled: enabled(&unit),
             masked: unit.masked(),
             invocation: unit.invocation.clone(),
+            verbs: verbs.iter().map(|(verb, _)| *verb).collect(),
         };
         let words: Vec<String> =
             verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
         Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
+    }
+
+    /// What is done to which unit: a unit that restarts again and again is in another state at every look.
+    fn invariant(&self, change: &Change) -> serde_json::Value {
+        let mut verbs = change.data::<Before>().map(|before| before.verbs).unwrap_or_default();
+        verbs.retain(|verb| *verb != UnitVerb::ResetFailed);
+        serde_json::json!({ "unit": self.unit, "verbs": verbs })
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

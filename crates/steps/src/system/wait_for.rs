@@ -109,6 +109,10 @@ impl Step for WaitFor {
         })
     }
 
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
+    }
+
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         wait_until(cx, Duration::from_secs(self.timeout), || self.look(&*host)).await

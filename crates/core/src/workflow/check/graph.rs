@@ -193,7 +193,12 @@ impl<'c> Checker<'c> {
         let per_host = |name: &str| step.needs_per_host.iter().any(|need| need.value == name);
         for guard in step.guards.iter().filter(|guard| guard.value != step.id.value) {
             let Some(at) = self.graph.position(&guard.value) else { continue };
+            let included = self.graph.steps[at].uses.value == "workflow";
             let (label, help) = match upstream[at] {
+                _ if included => (
+                    "is a workflow, which has no check of its own",
+                    "name a step of this workflow that looks at what must hold".to_owned(),
+                ),
                 Upstream::Whole => continue,
                 Upstream::Elsewhere | Upstream::OwnHost if per_host(&guard.value) => continue,
                 Upstream::Elsewhere | Upstream::OwnHost => (
