@@ -63,7 +63,7 @@ pub enum Command {
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
-    /// List the runs, newest first.
+    /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
@@ -71,8 +71,12 @@ pub enum Command {
     Steps(StepsArgs),
     /// List the shipped workflows.
     Workflows,
+    /// Write a run with its definition and events to a file, to be looked at elsewhere.
+    Export(crate::commands::export::ExportArgs),
+    /// Take in a run that `flow export` wrote.
+    Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
-    Graph(GraphArgs),
+    Graph(crate::commands::graph::GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
     /// Say what the code of an error means, and what to do.
@@ -159,6 +163,9 @@ pub struct RunsArgs {
     /// So many at most.
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     pub count: usize,
+
+    #[command(flatten)]
+    pub prune: crate::commands::prune::PruneArgs,
 }
 
 #[derive(Args, Clone)]
@@ -175,24 +182,6 @@ pub struct ShowArgs {
 pub struct StepsArgs {
     /// A step type, such as systemd.unit.
     pub step_type: Option<String>,
-}
-
-#[derive(Args, Clone)]
-pub struct GraphArgs {
-    #[command(flatten)]
-    pub workflow: WorkflowArgs,
-
-    /// The language.
-    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid, value_name = "FORMAT")]
-    pub format: GraphFormat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GraphFormat {
-    /// For Markdown.
-    Mermaid,
-    /// For Graphviz.
-    Dot,
 }
 
 #[derive(Args, Clone)]
@@ -223,7 +212,7 @@ fn parse_settle(text: &str) -> Result<(String, Verdict), String> {
     }
 }
 
-fn parse_set(text: &str) -> Result<(String, String), String> {
+pub fn parse_set(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if name.is_empty() {
         return Err("expected NAME=VALUE".to_owned());

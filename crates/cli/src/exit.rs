@@ -71,7 +71,12 @@ impl Error {
                 Exit::Refused
             }
             Self::Engine(error) => match error {
-                EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
+                EngineError::Store(
+                    StoreError::NoRun(_)
+                    | StoreError::Busy { .. }
+                    | StoreError::Exists { .. }
+                    | StoreError::Imported { .. },
+                ) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {
                     Exit::Store
                 }

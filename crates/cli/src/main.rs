@@ -7,6 +7,7 @@ mod args;
 mod codes;
 mod commands;
 mod context;
+mod drawing;
 mod exit;
 mod files;
 mod screen;
@@ -51,6 +52,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Resume(args) => commands::resume::resume(&global, args).await,
         Command::Plan(args) => commands::plan::plan(&global, args).await,
         Command::Validate(args) => commands::validate::validate(&global, &args),
+        Command::Export(args) => commands::export::export(&global, &args),
+        Command::Import(args) => commands::import::import(&global, &args),
+        Command::Runs(args) if args.prune.prune => commands::prune::prune(&global, &args.prune),
         Command::Runs(args) => commands::runs::runs(&global, &args),
         Command::Show(args) => commands::show::show(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),

@@ -3,10 +3,13 @@
 pub mod completions;
 pub mod eject;
 pub mod explain;
+pub mod export;
 pub mod graph;
+pub mod import;
 pub mod man;
 pub mod plan;
 pub mod planned;
+pub mod prune;
 pub mod resume;
 pub mod run;
 pub mod runs;

@@ -40,6 +40,9 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
 /// The newest run that has not ended well.
 fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
     for row in store.runs()? {
+        if store.is_imported(&row.id)? {
+            continue;
+        }
         let last = store.last_events(&row.id, 1)?;
         let ended = matches!(
             last.first().map(|record| &record.event),

@@ -18,16 +18,16 @@ use crate::{context, screen};
 
 /// A task as its events tell it.
 #[derive(Default)]
-struct Row {
-    state: &'static str,
-    attempts: u32,
-    began: Option<Timestamp>,
-    ended: Option<Timestamp>,
-    change: Option<String>,
-    diff: Option<String>,
-    output: Option<Value>,
-    error: Option<Value>,
-    message: Option<String>,
+pub struct Row {
+    pub state: &'static str,
+    pub attempts: u32,
+    pub began: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub change: Option<String>,
+    pub diff: Option<String>,
+    pub output: Option<Value>,
+    pub error: Option<Value>,
+    pub message: Option<String>,
     /// Where the plan has it.
     place: usize,
 }
@@ -44,8 +44,7 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     };
     let records = store.events(&row.id)?;
     let status = status(&*store, &row.id)?;
-    let mut tasks = fold(&records);
-    add_waiting(&*store, &row, &mut tasks);
+    let tasks = rows(&*store, &row, &records);
     if global.output == Format::Json {
         screen::json(&as_json(&row, status, &records, &tasks));
         return Ok(Exit::Success);
@@ -62,10 +61,25 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
     }
-    if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
+    if store.is_imported(&row.id)? {
+        screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
+    } else if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
         screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));
     }
     Ok(Exit::Success)
+}
+
+/// The state of every task of a run, in this command's words.
+pub fn states(store: &dyn Store, row: &RunRow) -> Result<BTreeMap<String, &'static str>, Error> {
+    let tasks = rows(store, row, &store.events(&row.id)?);
+    Ok(tasks.into_iter().map(|(name, task)| (name, task.state)).collect())
+}
+
+/// Every task of a run as its events tell it, those that wait included.
+pub fn rows(store: &dyn Store, row: &RunRow, records: &[Record]) -> BTreeMap<String, Row> {
+    let mut tasks = fold(records);
+    add_waiting(store, row, &mut tasks);
+    tasks
 }
 
 fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
@@ -143,7 +157,7 @@ fn history_line(event: &Event) -> Option<String> {
 }
 
 /// Tasks in the order in which they were first heard of.
-fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
+pub fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
     let mut rows: Vec<(&str, &Row)> = tasks.iter().map(|(name, row)| (name.as_str(), row)).collect();
     rows.sort_by_key(|(_, row)| {
         let heard = row.began.or(row.ended);
@@ -166,6 +180,11 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskSatisfied { output, .. } => {
                 row.state = "ok";
                 row.output = Some(json!(output));
+            }
+            Event::HostsChosen { hosts, .. } => {
+                row.state = "ok";
+                row.output = Some(json!({ "hosts": hosts }));
+                row.message = Some(format!("in this order: {}", hosts.join(", ")));
             }
             Event::TaskIntended { attempt, change, .. } => {
                 row.state = "begun";

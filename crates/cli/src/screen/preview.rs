@@ -21,14 +21,18 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
             Finding::Pending(change) => ("change", change.summary.clone()),
             Finding::Skipped(why) => ("skip", why.clone()),
             Finding::KnownAfter(step) => ("later", format!("known after {step}")),
+            Finding::Hosts(hosts) => ("ok", format!("in this order: {}", list(hosts))),
+            Finding::HostsKnownAfter { step, within } => {
+                ("later", format!("order known after {step}, within {}", list(within)))
+            }
             Finding::Refused(why) => ("refused", why.clone()),
             Finding::Failed(error) => ("error", error.message.clone()),
         };
         let mark = console::style(format!("{mark:8}"));
         let mark = match &task.finding {
-            Finding::Satisfied | Finding::SatisfiedNow => mark.green(),
+            Finding::Satisfied | Finding::SatisfiedNow | Finding::Hosts(_) => mark.green(),
             Finding::Pending(_) => mark.yellow(),
-            Finding::Skipped(_) | Finding::KnownAfter(_) => mark.dim(),
+            Finding::Skipped(_) | Finding::KnownAfter(_) | Finding::HostsKnownAfter { .. } => mark.dim(),
             Finding::Refused(_) | Finding::Failed(_) => mark.red(),
         };
         line(&format!("{mark} {:width$}  {text}", name.as_str()));
@@ -62,6 +66,11 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     }
 }
 
+/// Hosts in their order; none is said too.
+fn list(hosts: &[String]) -> String {
+    if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") }
+}
+
 fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Value {
     let tasks: Vec<Value> = preview
         .tasks
@@ -72,6 +81,10 @@ fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Val
             Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
             Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
             Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
+            Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),
+            Finding::HostsKnownAfter { step, within } => {
+                json!({ "task": task.name, "finding": "hosts_later", "after": step, "within": within })
+            }
             Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
             Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
         })

@@ -89,7 +89,10 @@ fn everything_else_gives_one_document() {
     );
     let steps = place.flow("steps --output json").exits(0).document();
     let step = place.flow("steps command --output json").exits(0).document();
-    assert_eq!(fields(&step), ["name", "destructive", "undoable", "read_only", "version", "schema", "plugin"]);
+    assert_eq!(
+        fields(&step),
+        ["name", "destructive", "undoable", "read_only", "version", "schema", "plugin"]
+    );
     assert!(steps.as_array().unwrap().contains(&step));
     let workflows = place.flow("workflows --output json").exits(0).document();
     assert_eq!(fields(&workflows[0]), ["file", "name", "summary", "params"]);

@@ -4,14 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
 mod confirm;
+mod damage;
 mod explain;
+mod graph;
 mod hosts;
 mod interrupted;
 mod json;
 mod limits;
 mod looking;
+mod moved;
 mod planted;
 mod plugins;
+mod prune;
 mod refused;
 mod resume;
 mod run;

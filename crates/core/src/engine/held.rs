@@ -23,6 +23,13 @@ impl HeldTo {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
     }
 
+    /// Why hosts must not be chosen so; none where they are those that were shown.
+    pub(super) fn forbids_choice(env: &Env, node: NodeId, hosts: &[String]) -> Option<StepError> {
+        let task = &env.task(node)?.name;
+        let shown = env.plan.definition.shown.as_ref()?.tasks.get(task)?;
+        shown.forbids(task, &ShownTask::Hosts { hosts: hosts.to_vec() })
+    }
+
     /// Why a change must not be made; none where it is what was shown.
     pub(super) fn forbids(
         &self,

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::executor::{Env, Preparation};
+use super::executor::{Env, Preparation, Unchosen};
 use super::{Engine, Notice};
-use crate::plan::{Moved, Outputs, Plan, Shown, ShownTask, Task, without_time};
+use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
 use crate::step::{Change, Check, StepError};
 use crate::workflow::expr;
@@ -29,6 +29,15 @@ pub enum Finding {
     Skipped(String),
     /// It can't be known before these steps have run.
     KnownAfter(String),
+    /// These hosts would be chosen, in this order.
+    Hosts(Vec<String>),
+    /// Which hosts are chosen, and their order, can't be known before this step has run.
+    HostsKnownAfter {
+        /// The step.
+        step: String,
+        /// The set that they are chosen from.
+        within: Vec<String>,
+    },
     /// It must not be done.
     Refused(String),
     /// It could not be checked.
@@ -126,6 +135,8 @@ impl PreviewTask {
             },
             Finding::Skipped(why) => ShownTask::Skip { why: why.clone() },
             Finding::KnownAfter(after) => ShownTask::Later { after: after.clone() },
+            Finding::Hosts(hosts) => ShownTask::Hosts { hosts: hosts.clone() },
+            Finding::HostsKnownAfter { step, .. } => ShownTask::Later { after: step.clone() },
             Finding::Refused(_) | Finding::Failed(_) => return None,
         })
     }
@@ -222,9 +233,15 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
         }
         if passed.is_empty() {
             let Some((node, finding)) = looking.next().await else { break };
-            if !matches!(finding.0, Finding::Satisfied | Finding::SatisfiedNow | Finding::Skipped(_))
-                && let Some(task) = env.task(node)
-            {
+            let passes_on = matches!(
+                finding.0,
+                Finding::Satisfied
+                    | Finding::SatisfiedNow
+                    | Finding::Skipped(_)
+                    | Finding::Hosts(_)
+                    | Finding::HostsKnownAfter { .. }
+            );
+            if !passes_on && let Some(task) = env.task(node) {
                 moving[node as usize] = BTreeSet::from([env.plan.steps[task.step].path.clone()]);
             }
             found.insert(node, finding);
@@ -245,6 +262,11 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
 }
 
 async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
+    if let Some(task) = env.task(node)
+        && let Some(choice) = env.choose(task)
+    {
+        return (look_at_choice(env, node, task, choice, moving), Value::Null);
+    }
     let known_after = || moving.iter().cloned().collect::<Vec<_>>().join(", ");
     if let Some(task) = env.task(node)
         && !moving.is_empty()
@@ -277,15 +299,47 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
     (finding, invariant)
 }
 
+/// Which hosts would be chosen, as far as that can be known.
+fn look_at_choice(
+    env: &Env,
+    node: NodeId,
+    task: &Task,
+    choice: Result<Vec<String>, Unchosen>,
+    moving: &BTreeSet<String>,
+) -> Finding {
+    let within = || env.plan.chooses_by(task).map(|(choosing, _)| choosing.within()).unwrap_or_default();
+    if !moving.is_empty()
+        && let Some(step) = unknown_output(env, task)
+    {
+        return Finding::HostsKnownAfter { step, within: within() };
+    }
+    match choice {
+        Ok(hosts) => {
+            env.outputs.set(node, chosen_output(&hosts));
+            Finding::Hosts(hosts)
+        }
+        Err(Unchosen::Skip(why)) => Finding::Skipped(why),
+        Err(Unchosen::Failed(_)) if !moving.is_empty() => {
+            let step = moving.iter().cloned().collect::<Vec<_>>().join(", ");
+            Finding::HostsKnownAfter { step, within: within() }
+        }
+        Err(Unchosen::Failed(error)) => Finding::Failed(error),
+    }
+}
+
 /// The step whose output this task's arguments or conditions need and that has none yet.
 fn unknown_output(env: &Env, task: &Task) -> Option<String> {
     let plan = &env.plan;
     let mut texts: Vec<(usize, String, bool)> = Vec::new();
     let mut step = task.step;
+    if let Some((_, from)) = plan.chooses_by(task) {
+        texts.push((plan.steps[step].frame, from.to_owned(), false));
+    }
     loop {
         let def = &plan.steps[step].def;
         let frame = plan.steps[step].frame;
-        for argument in def.with.value.values() {
+        let arguments = def.with.value.values().filter(|_| task.mode != Mode::Choose || step != task.step);
+        for argument in arguments {
             argument.texts(&mut |text, _| texts.push((frame, text.to_owned(), false)));
         }
         if let Some(condition) = &def.condition {

@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::clock::Clock;
 use super::executor::{self, End, Env};
 use super::queue::Queue;
 use super::{EngineError, Notice, Verdict};
+use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
@@ -76,6 +77,7 @@ pub(super) struct Journal {
     pub(super) store: Box<dyn Store>,
     pub(super) state: RunState,
     pub(super) seq: u64,
+    pub(super) clock: Clock,
     pub(super) env_notices: mpsc::UnboundedSender<Notice>,
     pub(super) redactor: Arc<crate::step::Redactor>,
     pub(super) run: crate::run::RunId,
@@ -93,7 +95,7 @@ impl Journal {
                 seq: self.seq,
                 source,
             })?;
-            records.push(Record { seq: self.seq, at: Timestamp::now(), event });
+            records.push(Record { seq: self.seq, at: self.clock.now(), event });
         }
         self.store.append(&self.run, &records)?;
         for record in records {
@@ -241,7 +243,7 @@ impl Scheduler {
     fn start_ready(&mut self) {
         // A gate lets by what failed: what an earlier process left at work behind it is settled before
         // that is tried again, or more would be at work at once than `serial` says.
-        if !self.settling.is_empty() && self.env.plan.shape().has_gates() {
+        if !self.settling.is_empty() && self.journal.state.shape().has_gates() {
             return;
         }
         while self.may_start() {
@@ -331,6 +333,10 @@ impl Scheduler {
         match end {
             End::NotStarted => {}
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
+            End::Chosen(hosts) => {
+                batch.outputs.push((node, chosen_output(&hosts)));
+                batch.events.push(Event::HostsChosen { task, hosts });
+            }
             End::Satisfied(output) => {
                 batch.outputs.push((node, output.clone()));
                 batch.events.push(Event::TaskSatisfied { task, output });

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::clock::Clock;
 use super::executor::Env;
 use super::held::HeldTo;
 use super::history;
@@ -15,10 +16,10 @@ use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan, Scope};
+use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
-use crate::store::{Claim, NewRun, Store};
+use crate::store::{Claim, NewRun, Store, StoreError};
 use crate::workflow::Code;
 
 /// A run that is claimed by this process and not at work yet.
@@ -77,7 +78,15 @@ impl Engine {
         let mut session = Session {
             engine: self.clone(),
             plan,
-            journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
+            journal: Journal {
+                store,
+                state,
+                seq: 0,
+                clock: Clock::after(None),
+                env_notices: sender,
+                redactor,
+                run: id,
+            },
             claim,
             outputs,
             started,
@@ -101,11 +110,14 @@ impl Engine {
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
+        if store.is_imported(run)? {
+            return Err(StoreError::Imported { run: run.clone() }.into());
+        }
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
         let key = store.fingerprint_key()?;
         let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
-        let Past { plan, state, outputs, changes, seq } =
+        let Past { plan, state, outputs, changes, seq, at } =
             history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
         // The time that the run was created with: names that steps make of it stay the same.
@@ -114,7 +126,15 @@ impl Engine {
         Ok(Session {
             engine: self.clone(),
             plan: Arc::new(plan),
-            journal: Journal { store, state, seq, env_notices: sender, redactor, run: run.clone() },
+            journal: Journal {
+                store,
+                state,
+                seq,
+                clock: Clock::after(at),
+                env_notices: sender,
+                redactor,
+                run: run.clone(),
+            },
             claim,
             outputs,
             started,
@@ -136,18 +156,21 @@ struct Past {
     changes: HashMap<NodeId, Change>,
     /// The number of the last event.
     seq: u64,
+    /// Its time.
+    at: Option<Timestamp>,
 }
 
 impl Past {
     fn of(plan: Plan) -> Self {
         let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
         let outputs = Outputs::new(plan.shape().len());
-        Self { plan, state, outputs, changes: HashMap::new(), seq: 0 }
+        Self { plan, state, outputs, changes: HashMap::new(), seq: 0, at: None }
     }
 
     fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
-        let Record { seq, event, .. } = record;
+        let Record { seq, at, event } = record;
         self.seq = seq;
+        self.at = Some(at);
         self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
             run: run.clone(),
             seq,
@@ -158,6 +181,7 @@ impl Past {
             (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                 self.outputs.set(node, output);
             }
+            (Event::HostsChosen { hosts, .. }, Some(node)) => self.outputs.set(node, chosen_output(&hosts)),
             (Event::TaskIntended { change, .. }, Some(node)) => {
                 self.changes.insert(node, change);
             }

@@ -16,7 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::{Origin, Registry};
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -79,15 +79,14 @@ pub(super) fn pinned(
     Ok(plan)
 }
 
-/// The tasks of what a run pinned, in order, without reading any secret.
-pub(super) fn outline(pinned: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
+/// What a run pinned, without reading any secret: to be shown, never to be run.
+pub(super) fn outlined(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(pinned.inventory.clone());
     let params = Params::without_secrets(&pinned.params);
     let redactor = params.redactor(&inventory, &pinned.bundle);
-    let plan = expand(&documents, pinned, inventory, params, redactor, registry, evaluator)?;
-    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+    expand(&documents, pinned, inventory, params, redactor, registry, evaluator)
 }
 
 fn step_types(plan: &Plan) -> BTreeMap<String, u32> {
@@ -140,8 +139,11 @@ fn expand(
         _ => None,
     });
     let gates = gates.collect();
+    let choosing = steps.iter().filter_map(|step| Some((step.choosing.as_ref()?, step)));
+    let kept = choosing.filter(|(choosing, _)| choosing.node != NodeIndex::end());
+    let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
-        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates).with_choices(choices)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -237,6 +239,7 @@ impl Expander<'_> {
             tasks: Vec::new(),
             frames: Vec::new(),
             exit: NodeIndex::end(),
+            choosing: None,
             index: OnceLock::new(),
         });
         self.hosts.push(Vec::new());
@@ -253,6 +256,8 @@ impl Expander<'_> {
                 before.all.iter().chain(before.per_host.values().flatten()).copied().collect();
             exit.sort_unstable();
             exit
+        } else if matches!(def.hosts.as_ref().map(|hosts| &hosts.value), Some(Hosts::Chosen { .. })) {
+            self.chosen(step, &units, &before)
         } else {
             match def.max_failures.map(|limit| limit.batch(units.len())) {
                 Some(limit) if limit > 1 => self.batches_that_may_fail(step, &units, before, limit),

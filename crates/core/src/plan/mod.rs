@@ -2,10 +2,11 @@
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
 mod batches;
+mod choosing;
 mod definition;
+mod drawing;
 mod expand;
 mod filter;
-mod graph;
 mod limits;
 mod params;
 mod places;
@@ -26,8 +27,9 @@ use crate::step::{Origin, Redactor, Registry};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
+pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
-pub use graph::{to_dot, to_mermaid};
+pub use drawing::{Drawing, DrawnTask};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
@@ -94,6 +96,8 @@ pub(crate) struct Step {
     pub(crate) frames: Vec<(Option<String>, usize)>,
     /// What must have passed for what needs this step.
     pub(crate) exit: NodeIndex,
+    /// Where its hosts are chosen while the run goes on.
+    pub(crate) choosing: Option<Choosing>,
     /// Finds its parts by host and item; made when it is first asked for.
     index: OnceLock<HashMap<(String, String), Part>>,
 }
@@ -168,6 +172,8 @@ pub(crate) enum Mode {
     Run,
     /// It was filtered out, but something needs it: it is checked, and must be satisfied.
     MustHold,
+    /// It chooses its step's hosts.
+    Choose,
 }
 
 /// What a plan is made of.
@@ -232,7 +238,13 @@ impl Plan {
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
     /// secret, so that a run can be shown wherever its store is.
     pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-        expand::outline(definition, registry)
+        let plan = expand::outlined(definition, registry)?;
+        Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+    }
+
+    /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
+    pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
+        Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
     }
 
     /// How many tasks it has.
@@ -322,8 +334,8 @@ impl Plan {
             uses: &step.def.uses.value,
             help: step.def.help.as_deref(),
             host: task.host.as_deref().map(|host| host.name.as_str()),
-            destructive: info.is_some_and(|info| info.destructive),
-            undoable: info.is_some_and(|info| info.undoable),
+            destructive: task.mode != Mode::Choose && info.is_some_and(|info| info.destructive),
+            undoable: task.mode != Mode::Choose && info.is_some_and(|info| info.undoable),
             must_hold: task.mode == Mode::MustHold,
         })
     }

@@ -53,6 +53,11 @@ pub enum ShownTask {
         /// The condition.
         why: String,
     },
+    /// These hosts would be chosen for its step, in this order.
+    Hosts {
+        /// Their names.
+        hosts: Vec<String>,
+    },
     /// It could be known only after these steps.
     Later {
         /// Their names.
@@ -78,6 +83,8 @@ impl ShownTask {
             Self::Ok | Self::OkNow => "as it should be".to_owned(),
             Self::Change { summary, .. } => summary.clone(),
             Self::Skip { why } => format!("skipped, {why}"),
+            Self::Hosts { hosts } if hosts.is_empty() => "no host".to_owned(),
+            Self::Hosts { hosts } => format!("in this order: {}", hosts.join(", ")),
             Self::Later { after } => format!("known only after {after}"),
         }
     }
@@ -92,6 +99,7 @@ impl ShownTask {
         let same = match (self, now) {
             (Self::Later { .. }, _) => true,
             (Self::Ok | Self::OkNow, Self::Ok | Self::OkNow) | (Self::Skip { .. }, Self::Skip { .. }) => true,
+            (Self::Hosts { hosts: then }, Self::Hosts { hosts: now }) => then == now,
             (Self::Change { invariant: then, .. }, Self::Change { invariant: now, .. }) => then == now,
             _ => false,
         };

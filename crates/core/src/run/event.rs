@@ -17,7 +17,7 @@ use crate::step::{Change, Output, StepError};
 /// The words of an event's form. A secret that is one of them can't be told from it, so none may be.
 pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
     attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
-    run_started run_resumed host_met task_skipped task_satisfied task_intended task_done task_failed task_unknown \
+    run_started run_resumed host_met hosts hosts_chosen task_skipped task_satisfied task_intended task_done task_failed task_unknown \
     task_not_done undo_intended task_undone undo_failed run_interrupted run_ended \
     succeeded failed interrupted undecided refused undone lost";
 
@@ -125,6 +125,13 @@ pub enum Event {
         /// Who it is.
         identity: Identity,
     },
+    /// It was decided on which hosts a step works, and in which order.
+    HostsChosen {
+        /// The task that chooses: `STEP:hosts`.
+        task: TaskName,
+        /// The hosts, in the order of work.
+        hosts: Vec<String>,
+    },
     /// The task's condition is false.
     TaskSkipped {
         /// The task.
@@ -223,7 +230,8 @@ impl Event {
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskName> {
         match self {
-            Self::TaskSkipped { task, .. }
+            Self::HostsChosen { task, .. }
+            | Self::TaskSkipped { task, .. }
             | Self::TaskSatisfied { task, .. }
             | Self::TaskIntended { task, .. }
             | Self::TaskDone { task, .. }

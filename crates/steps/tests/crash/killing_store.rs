@@ -131,6 +131,18 @@ impl Store for KillingStore {
         self.inner.find(prefix)
     }
 
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        self.inner.import(run, records)
+    }
+
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
+        self.inner.is_imported(run)
+    }
+
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        self.inner.remove(runs)
+    }
+
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
         self.inner.claim(run, owner)
     }
