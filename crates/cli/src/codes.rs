@@ -39,17 +39,20 @@ pub const BROKEN: Code = Code("flow::broken");
 pub fn of(error: &EngineError) -> &str {
     let code = match error {
         EngineError::Store(StoreError::Newer { .. }) => STORE_NEWER,
-        EngineError::Store(StoreError::Damaged { .. }) => STORE_DAMAGED,
+        EngineError::Store(
+            StoreError::Damaged { .. } | StoreError::NoStore { .. } | StoreError::CutShort { .. },
+        ) => STORE_DAMAGED,
         EngineError::Store(StoreError::NoRun(_)) => NO_RUN,
         EngineError::Store(StoreError::Busy { .. }) => RUN_BUSY,
-        EngineError::Store(_) => STORE,
+        EngineError::Store(StoreError::Io { .. }) => STORE,
         EngineError::History { .. } | EngineError::Definition { .. } => HISTORY,
         EngineError::Unconfirmed { .. } => UNCONFIRMED,
         EngineError::Ended { .. } => RUN_ENDED,
         EngineError::NotAsked { .. } => NOT_ASKED,
         EngineError::Host { error, .. } => return error.code.as_deref().unwrap_or(REFUSED.0),
         EngineError::Broken(_) => BROKEN,
-        _ => REFUSED,
+        // What a store refuses for a reason of its own, such as a run that is there already.
+        EngineError::Store(_) | EngineError::Refused(_) => REFUSED,
     };
     code.0
 }
