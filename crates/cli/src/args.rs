@@ -63,6 +63,8 @@ pub enum Command {
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
+    /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?
+    Test(crate::commands::test::TestArgs),
     /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.

@@ -54,6 +54,8 @@ pub enum Error {
     Refused { message: String, hint: Option<String> },
     /// The same, of a kind that has a page of its own.
     Coded { code: Code, message: String, hint: String },
+    /// The same, with more lines.
+    Detailed { message: String, detail: Option<String>, hint: Option<String> },
 }
 
 impl Error {
@@ -67,9 +69,11 @@ impl Error {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::MovedOn { .. } | Self::Refused { .. } | Self::Coded { .. } => {
-                Exit::Refused
-            }
+            Self::Diagnostics(_)
+            | Self::MovedOn { .. }
+            | Self::Refused { .. }
+            | Self::Detailed { .. }
+            | Self::Coded { .. } => Exit::Refused,
             Self::Engine(error) => match error {
                 EngineError::Store(
                     StoreError::NoRun(_)

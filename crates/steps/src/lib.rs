@@ -8,6 +8,7 @@ pub mod host;
 pub mod patroni;
 pub mod plugin;
 pub mod postgres;
+pub mod rehearsal;
 pub mod system;
 
 mod support;

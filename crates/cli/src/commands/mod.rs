@@ -15,6 +15,7 @@ pub mod run;
 pub mod runs;
 pub mod show;
 pub mod steps;
+pub mod test;
 pub mod unlock;
 pub mod validate;
 pub mod workflows;

@@ -24,6 +24,9 @@ pub fn show(error: &Error, format: Format) {
         Error::MovedOn { file, made, moved } => show_moved(file, *made, moved),
         Error::Refused { message, hint } => vec![told(codes::REFUSED.0, message, hint.as_deref(), None)],
         Error::Coded { code, message, hint } => vec![told(code.0, message, Some(hint), None)],
+        Error::Detailed { message, detail, hint } => {
+            vec![told(codes::REFUSED.0, message, hint.as_deref(), detail.as_deref())]
+        }
         Error::Engine(error) => vec![show_engine(error)],
     };
     if format == Format::Json {

@@ -17,6 +17,7 @@ mod planted;
 mod plugins;
 mod prune;
 mod refused;
+mod rehearsal;
 mod resume;
 mod run;
 mod saved;

@@ -202,6 +202,14 @@ impl Session {
         &self.journal.state
     }
 
+    /// For rehearsals: no wait between two attempts in this process, and so long at most for each
+    /// attempt at that task, whatever the workflow says.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        if let Some(plan) = Arc::get_mut(&mut self.plan) {
+            plan.hurry(timeout);
+        }
+    }
+
     /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
     /// alive and the step still can't tell; what can be found out goes before what anyone says.
     pub fn decide(&mut self, task: &str, verdict: Verdict) -> Result<(), EngineError> {
