@@ -1,8 +1,12 @@
 //! One file a subcommand.
 
+pub mod completions;
+pub mod eject;
+pub mod explain;
 pub mod export;
 pub mod graph;
 pub mod import;
+pub mod man;
 pub mod plan;
 pub mod planned;
 pub mod prune;

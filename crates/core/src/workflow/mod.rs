@@ -14,6 +14,7 @@ mod parse;
 mod toml;
 
 pub use bundle::{Bundle, BundledFile, Files};
+pub use check::check_values;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
 pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
 pub use documents::Documents;
