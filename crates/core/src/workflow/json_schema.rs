@@ -145,7 +145,7 @@ fn or_template(schema: &mut Value, owner: &str) {
     if anything || plain_text && !fields.contains_key("pattern") {
         return;
     }
-    let texts = plain_text || fields.contains_key("enum") || fields.contains_key("oneOf");
+    let texts = plain_text || ["enum", "oneOf", "allOf", "$ref"].iter().any(|key| fields.contains_key(*key));
     let template = json!({ "type": "string", "pattern": if texts { TEMPLATE } else { WHOLE } });
     let mut outer = Map::new();
     for key in ["description", "default"] {
@@ -182,7 +182,10 @@ fn without_null(schema: &mut Value) {
                     if only.contains_key("$ref") && !fields.is_empty() {
                         fields.insert("allOf".to_owned(), json!([only]));
                     } else {
-                        fields.extend(only);
+                        // What is said of the key goes before what is said of its type.
+                        only.into_iter().for_each(|(key, value)| {
+                            fields.entry(key).or_insert(value);
+                        });
                     }
                 }
             }
