@@ -8,6 +8,11 @@ use crate::commands::approve::ApproveArgs;
 use crate::commands::locks::LocksArgs;
 use crate::commands::resolve::ResolveArgs;
 
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::eject::EjectArgs;
+use crate::commands::explain::ExplainArgs;
+use crate::commands::man::ManArgs;
+
 /// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
 #[derive(Parser)]
 #[command(name = "flow", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -29,7 +34,8 @@ Exit codes:
   64   the command line is wrong
   130  stopped by Ctrl-C; `flow resume` goes on
 
-Data goes to standard output, everything else to standard error.";
+Data goes to standard output, everything else to standard error.
+`flow explain CODE` says more about an error.";
 
 #[derive(Args, Clone)]
 pub struct Global {
@@ -60,14 +66,22 @@ pub enum Command {
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
-    /// List the runs, newest first.
+    /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?
+    Test(crate::commands::test::TestArgs),
+    /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
+    /// Print the JSON Schema of workflows, by which editors complete and check.
+    Schema,
     /// List the shipped workflows.
     Workflows,
+    /// Write a run with its definition and events to a file, to be looked at elsewhere.
+    Export(crate::commands::export::ExportArgs),
+    /// Take in a run that `flow export` wrote.
+    Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
     Graph(crate::commands::graph::GraphArgs),
     /// Approve what a run waits for, or reject it.
@@ -78,6 +92,14 @@ pub enum Command {
     Locks(LocksArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
+    /// Say what the code of an error means, and what to do.
+    Explain(ExplainArgs),
+    /// Write a shipped workflow out with its files, to be changed.
+    Eject(EjectArgs),
+    /// Write what a shell completes.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// A workflow, its hosts and its params.
@@ -150,6 +172,9 @@ pub struct RunsArgs {
     /// So many at most.
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     pub count: usize,
+
+    #[command(flatten)]
+    pub prune: crate::commands::prune::PruneArgs,
 }
 
 #[derive(Args, Clone)]

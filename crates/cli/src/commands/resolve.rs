@@ -49,7 +49,7 @@ pub async fn resolve(global: &Global, args: ResolveArgs) -> Result<Exit, Error> 
     let definition = read_definition(&run, &store.definition(&run)?)?;
     let inventory = context::inventory_again(&args.inventory, &definition)?;
     let next = Next::of(global, &store.runs()?, &run);
-    let session = engine.open(store, &run, inventory.as_ref())?;
+    let mut session = engine.open(store, &run, inventory.as_ref())?;
     let verdict = args.verdict();
     let evidence = match verdict {
         None => session.evidence(&args.task).await?,

@@ -58,6 +58,8 @@ pub fn status(store: &dyn Store, run: &RunId) -> Result<&'static str, Error> {
     let last = store.last_events(run, 1)?;
     Ok(match last.first().map(|record| &record.event) {
         Some(Event::RunEnded { outcome }) => outcome_word(*outcome),
+        // Nobody here can tell what has become of it since.
+        _ if store.is_imported(run)? => "elsewhere",
         // Who works on a run holds its claim; if nobody does, it was killed.
         _ => match store.claim(run, "flow runs") {
             Ok(_) => "killed",
@@ -112,8 +114,8 @@ impl Next {
 pub fn waits_for_approval(store: &dyn Store, run: &RunId, status: &str) -> Result<Vec<Asked>, Error> {
     let over = matches!(status, "succeeded" | "undone" | "refused");
     let registry = context::registry();
-    let mut gates = registry.iter().filter(|info| info.gate).map(|info| info.name);
-    if over || !store.definition(run).is_ok_and(|text| gates.any(|gate| text.contains(gate))) {
+    let mut gates = registry.iter().filter(|info| info.gate).map(|info| info.name.clone());
+    if over || !store.definition(run).is_ok_and(|text| gates.any(|gate| text.contains(&gate))) {
         return Ok(Vec::new());
     }
     let answered: Vec<_> =

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::runs::{Next, outcome_word, short, status, waits_for_approval};
 use crate::args::{Format, Global, ShowArgs};
+use crate::codes::NO_RUN;
 use crate::exit::{Error, Exit};
 use crate::{context, screen};
 
@@ -36,9 +37,10 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     let all = store.runs()?;
     let row = match &args.run {
         Some(prefix) => store.find(prefix)?,
-        None => {
-            all.first().cloned().ok_or_else(|| Error::refused("there is no run", "`flow run` makes one"))?
-        }
+        None => all
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::coded(NO_RUN, "there is no run", "`flow run` makes one"))?,
     };
     let records = store.events(&row.id)?;
     let status = status(&*store, &row.id)?;
@@ -58,6 +60,10 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     let width = tasks.keys().map(|name| name.len()).max().unwrap_or(0);
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
+    }
+    if store.is_imported(&row.id)? {
+        screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
+        return Ok(Exit::Success);
     }
     let next = Next::of(global, &all, &row.id);
     let unknown = tasks.iter().filter(|(_, task)| task.state == "unknown");

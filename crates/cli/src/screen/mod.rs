@@ -6,6 +6,7 @@ pub mod errors;
 mod live;
 pub mod preview;
 mod questions;
+pub mod rehearsal;
 
 use std::io::Write;
 

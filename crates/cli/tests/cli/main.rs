@@ -5,6 +5,8 @@
 
 mod approvals;
 mod confirm;
+mod damage;
+mod explain;
 mod graph;
 mod hosts;
 mod interrupted;
@@ -12,11 +14,16 @@ mod json;
 mod limits;
 mod locks;
 mod looking;
+mod moved;
 mod planted;
+mod plugins;
+mod prune;
 mod refused;
+mod rehearsal;
 mod resume;
 mod run;
 mod saved;
 mod secrets;
+mod shipped;
 mod stores;
 mod support;

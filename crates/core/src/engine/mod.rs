@@ -2,7 +2,9 @@
 //! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
 
 mod asking;
+mod clock;
 mod control;
+mod exchange;
 mod executor;
 mod fleet;
 mod held;
@@ -24,6 +26,7 @@ use crate::store::{Signal, StoreError};
 use crate::workflow::Diagnostics;
 
 pub use control::Stop;
+pub use exchange::{ImportError, Imported, export, import};
 pub use fleet::{Fleet, Holder};
 pub use preview::{Finding, Preview, PreviewTask};
 pub use resolve::Evidence;

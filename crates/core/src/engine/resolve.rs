@@ -74,7 +74,7 @@ impl Session {
     /// Records what a person says became of a task, without going on with the run. It counts only where
     /// nothing of the attempt is alive and the step can't tell: what can be found out goes before what anyone
     /// says.
-    pub async fn settle(mut self, task: &str, verdict: Verdict) -> Result<Evidence, EngineError> {
+    pub async fn settle(&mut self, task: &str, verdict: Verdict) -> Result<Evidence, EngineError> {
         let evidence = self.evidence(task).await?;
         if let Some(error) = evidence.refusal() {
             return Err(EngineError::NotSettled { task: evidence.task, error });

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::asking::Asking;
+use super::clock::Clock;
 use super::control::{Control, Message, Stop};
 use super::executor::{self, End, Env};
 use super::queue::Queue;
@@ -31,6 +31,7 @@ pub(super) struct Journal {
     pub(super) store: Box<dyn Store>,
     pub(super) state: RunState,
     pub(super) seq: u64,
+    pub(super) clock: Clock,
     pub(super) env_notices: mpsc::UnboundedSender<Notice>,
     pub(super) redactor: Arc<crate::step::Redactor>,
     pub(super) run: crate::run::RunId,
@@ -48,7 +49,7 @@ impl Journal {
                 seq: self.seq,
                 source,
             })?;
-            records.push(Record { seq: self.seq, at: Timestamp::now(), event });
+            records.push(Record { seq: self.seq, at: self.clock.now(), event });
         }
         self.store.append(&self.run, &records)?;
         for record in records {

@@ -4,6 +4,7 @@
 
 mod approvals;
 mod chosen;
+mod doubles;
 mod foreach;
 mod limits;
 mod per_host;
