@@ -31,6 +31,11 @@ pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
         let root = path.file_name().and_then(|name| name.to_str()).unwrap_or(name).to_owned();
         return Bundle::load(&Folder(folder), &root, registry);
     }
+    load_shipped(name, registry)
+}
+
+/// The shipped workflow of that name, with or without its ending.
+pub fn load_shipped(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
     let with_ending = format!("{}.toml", name.trim_end_matches(".toml"));
     if shipped().any(|(shipped, _)| shipped == with_ending) {
         return Bundle::load(&Shipped, &with_ending, registry);

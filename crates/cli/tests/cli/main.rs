@@ -5,6 +5,7 @@
 
 mod confirm;
 mod damage;
+mod explain;
 mod graph;
 mod hosts;
 mod interrupted;
@@ -13,6 +14,7 @@ mod limits;
 mod looking;
 mod moved;
 mod planted;
+mod plugins;
 mod prune;
 mod refused;
 mod rehearsal;
@@ -20,5 +22,6 @@ mod resume;
 mod run;
 mod saved;
 mod secrets;
+mod shipped;
 mod stores;
 mod support;
