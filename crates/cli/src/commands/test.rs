@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use flow_core::plan::{Filter, Inputs};
+use flow_core::step::Registry;
 use flow_steps::host::sim::Release;
 use flow_steps::rehearsal::{self, Options, RehearsalError, Stage, Subject, TestFile};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -87,7 +88,9 @@ pub async fn test(global: &Global, args: TestArgs) -> Result<Exit, Error> {
 }
 
 fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error> {
-    let registry = context::registry();
+    // flow's own step types only: a plugin is a program, and would be run for real.
+    let mut registry = Registry::new();
+    flow_steps::register(&mut registry);
     let name = &args.workflow.workflow;
     let file = read_test_file(name)?;
     let release = args.release.map(Release::from).or(file.release).unwrap_or_default();
@@ -168,7 +171,7 @@ fn beside(workflow: &str, named: &str) -> String {
 }
 
 /// A workflow that is run before, with the params of its own test file.
-fn earlier(name: &str, registry: &flow_core::step::Registry) -> Result<Subject, Error> {
+fn earlier(name: &str, registry: &Registry) -> Result<Subject, Error> {
     let file = read_test_file(name)?;
     Ok(Subject {
         bundle: files::load(name, registry)?,

@@ -20,9 +20,11 @@ fn the_help_names_every_command_and_exit_code() {
       resume       Go on with a run that was interrupted, failed or killed
       plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
       validate     Check a workflow without touching any host
+      test         Run a workflow on simulated hosts, and disturb it at every point: does it hold?
       runs         List the runs, newest first, or remove old ones
       show         Show a run: every task's state, times, attempts and output
       steps        List the step types, or show one with its arguments
+      schema       Print the JSON Schema of workflows, by which editors complete and check
       workflows    List the shipped workflows
       export       Write a run with its definition and events to a file, to be looked at elsewhere
       import       Take in a run that `flow export` wrote
