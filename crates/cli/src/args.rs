@@ -61,6 +61,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
+    /// Write a run down as one HTML file: what was done, when, what went wrong, what to do next.
+    Report(crate::commands::report::ReportArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
     /// List the shipped workflows.

@@ -9,6 +9,7 @@ mod context;
 mod drawing;
 mod exit;
 mod files;
+mod report;
 mod screen;
 
 use clap::Parser;
@@ -58,6 +59,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Show(args) => commands::show::show(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),
         Command::Workflows => commands::workflows::workflows(&global),
+        Command::Report(args) => commands::report::report(&global, &args),
         Command::Graph(args) => commands::graph::graph(&global, &args),
         Command::Unlock(args) => commands::unlock::unlock(&global, args).await,
     }

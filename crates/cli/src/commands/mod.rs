@@ -6,6 +6,7 @@ pub mod import;
 pub mod plan;
 pub mod planned;
 pub mod prune;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod runs;

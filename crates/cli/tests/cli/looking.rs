@@ -22,6 +22,8 @@ fn the_help_names_every_command_and_exit_code() {
       validate   Check a workflow without touching any host
       runs       List the runs, newest first, or remove old ones
       show       Show a run: every task's state, times, attempts and output
+      report     Write a run down as one HTML file: what was done, when, what went wrong, what to do
+                 next
       steps      List the step types, or show one with its arguments
       workflows  List the shipped workflows
       export     Write a run with its definition and events to a file, to be looked at elsewhere

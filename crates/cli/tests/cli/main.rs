@@ -15,6 +15,7 @@ mod moved;
 mod planted;
 mod prune;
 mod refused;
+mod report;
 mod resume;
 mod run;
 mod saved;
