@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_core::engine::Verdict;
 
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::eject::EjectArgs;
+use crate::commands::explain::ExplainArgs;
+use crate::commands::man::ManArgs;
+
 /// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
 #[derive(Parser)]
 #[command(name = "flow", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -26,7 +31,8 @@ Exit codes:
   64   the command line is wrong
   130  stopped by Ctrl-C; `flow resume` goes on
 
-Data goes to standard output, everything else to standard error.";
+Data goes to standard output, everything else to standard error.
+`flow explain CODE` says more about an error.";
 
 #[derive(Args, Clone)]
 pub struct Global {
@@ -57,14 +63,18 @@ pub enum Command {
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
+    /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?
+    Test(crate::commands::test::TestArgs),
     /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
-    /// Write a run down as one HTML file: what was done, when, what went wrong, what to do next.
+    /// Write a run down as one HTML file, for the postmortem.
     Report(crate::commands::report::ReportArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
+    /// Print the JSON Schema of workflows, by which editors complete and check.
+    Schema,
     /// List the shipped workflows.
     Workflows,
     /// Write a run with its definition and events to a file, to be looked at elsewhere.
@@ -75,6 +85,14 @@ pub enum Command {
     Graph(crate::commands::graph::GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
+    /// Say what the code of an error means, and what to do.
+    Explain(ExplainArgs),
+    /// Write a shipped workflow out with its files, to be changed.
+    Eject(EjectArgs),
+    /// Write what a shell completes.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// A workflow, its hosts and its params.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::runs::{outcome_word, resume_command, short, status};
 use crate::args::{Format, Global, ShowArgs};
+use crate::codes::NO_RUN;
 use crate::exit::{Error, Exit};
 use crate::{context, screen};
 
@@ -36,9 +37,10 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     let all = store.runs()?;
     let row = match &args.run {
         Some(prefix) => store.find(prefix)?,
-        None => {
-            all.first().cloned().ok_or_else(|| Error::refused("there is no run", "`flow run` makes one"))?
-        }
+        None => all
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::coded(NO_RUN, "there is no run", "`flow run` makes one"))?,
     };
     let records = store.events(&row.id)?;
     let status = status(&*store, &row.id)?;

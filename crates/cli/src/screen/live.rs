@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{duration, tasks, tell};
 use crate::args::Format;
+use crate::codes;
 use crate::commands::runs::outcome_word;
 
 /// Between two lines on what one task waits for.
@@ -194,8 +195,9 @@ impl Screen {
             return;
         }
         for (task, error) in &report.failures {
-            let mark = if state_of(report, task) == TaskState::Unknown { "unknown:" } else { "failed:" };
-            show_failure(mark, task, error);
+            let unknown = state_of(report, task) == TaskState::Unknown;
+            let mark = if unknown { "unknown" } else { "failed" };
+            show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), task, error);
         }
         if !report.failures.is_empty() || !left.is_empty() || !not_started.is_empty() {
             tell("");

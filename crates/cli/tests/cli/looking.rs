@@ -16,21 +16,26 @@ fn the_help_names_every_command_and_exit_code() {
     Usage: flow [OPTIONS] <COMMAND>
 
     Commands:
-      run        Run a workflow, or apply a plan file
-      resume     Go on with a run that was interrupted, failed or killed
-      plan       Show what a run would do. Changes nothing; exit code 2 when there is something to do
-      validate   Check a workflow without touching any host
-      runs       List the runs, newest first, or remove old ones
-      show       Show a run: every task's state, times, attempts and output
-      report     Write a run down as one HTML file: what was done, when, what went wrong, what to do
-                 next
-      steps      List the step types, or show one with its arguments
-      workflows  List the shipped workflows
-      export     Write a run with its definition and events to a file, to be looked at elsewhere
-      import     Take in a run that `flow export` wrote
-      graph      Draw a workflow's tasks and what needs what
-      unlock     Take a run's locks off its hosts, once nothing of it is alive there
-      help       Print this message or the help of the given subcommand(s)
+      run          Run a workflow, or apply a plan file
+      resume       Go on with a run that was interrupted, failed or killed
+      plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
+      validate     Check a workflow without touching any host
+      test         Run a workflow on simulated hosts, and disturb it at every point: does it hold?
+      runs         List the runs, newest first, or remove old ones
+      show         Show a run: every task's state, times, attempts and output
+      report       Write a run down as one HTML file, for the postmortem
+      steps        List the step types, or show one with its arguments
+      schema       Print the JSON Schema of workflows, by which editors complete and check
+      workflows    List the shipped workflows
+      export       Write a run with its definition and events to a file, to be looked at elsewhere
+      import       Take in a run that `flow export` wrote
+      graph        Draw a workflow's tasks and what needs what
+      unlock       Take a run's locks off its hosts, once nothing of it is alive there
+      explain      Say what the code of an error means, and what to do
+      eject        Write a shipped workflow out with its files, to be changed
+      completions  Write what a shell completes
+      man          Write the manual pages
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
           --store <URL>
@@ -64,6 +69,7 @@ fn the_help_names_every_command_and_exit_code() {
       130  stopped by Ctrl-C; `flow resume` goes on
 
     Data goes to standard output, everything else to standard error.
+    `flow explain CODE` says more about an error.
     "#);
 }
 

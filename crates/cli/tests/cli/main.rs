@@ -5,6 +5,7 @@
 
 mod confirm;
 mod damage;
+mod explain;
 mod graph;
 mod hosts;
 mod interrupted;
@@ -13,12 +14,15 @@ mod limits;
 mod looking;
 mod moved;
 mod planted;
+mod plugins;
 mod prune;
 mod refused;
+mod rehearsal;
 mod report;
 mod resume;
 mod run;
 mod saved;
 mod secrets;
+mod shipped;
 mod stores;
 mod support;

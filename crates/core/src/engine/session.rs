@@ -20,6 +20,7 @@ use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store, StoreError};
+use crate::workflow::Code;
 
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
@@ -199,6 +200,14 @@ impl Session {
     /// Where the run stands.
     pub fn state(&self) -> &RunState {
         &self.journal.state
+    }
+
+    /// For rehearsals: no wait between two attempts in this process, and so long at most for each
+    /// attempt at that task, whatever the workflow says.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        if let Some(plan) = Arc::get_mut(&mut self.plan) {
+            plan.hurry(timeout);
+        }
     }
 
     /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
@@ -425,7 +434,8 @@ impl Session {
                     "{host} is another machine than when the run began (machine-id {} then, {} now)",
                     then.machine_id, now.machine_id
                 ))
-                .with_hint("what was recorded for it is void; start a new run"),
+                .with_hint("what was recorded for it is void; start a new run")
+                .with_code(Code::OTHER_MACHINE),
             )),
             _ => Ok(()),
         }

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
-use crate::step::{Redactor, Registry};
+use crate::step::{Origin, Redactor, Registry};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
@@ -289,6 +289,29 @@ impl Plan {
     /// The workflow's description, with its params filled in.
     pub fn description(&self) -> Option<String> {
         params::description(self)
+    }
+
+    /// The executables of step types that have another content than when they were pinned: what they
+    /// are now, by step type. Another version of a step type is refused; this is only told.
+    pub fn moved_plugins(&self) -> Vec<(&str, Arc<Origin>)> {
+        let pinned = self.definition.plugins.iter();
+        pinned
+            .filter_map(|(name, then)| {
+                let now = self.registry.get(name)?.origin.clone()?;
+                (now.sha256 != then.sha256).then_some((name.as_str(), now))
+            })
+            .collect()
+    }
+
+    /// For rehearsals: no wait between two attempts, and so long at most for each attempt at that
+    /// task's step, whatever the workflow says. It isn't pinned: a resume knows nothing of it.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        for step in &mut self.steps {
+            let def = Arc::make_mut(&mut step.def);
+            def.retry.backoff = std::time::Duration::from_millis(1);
+            let named = timeout.filter(|(task, _)| TaskName::from_text(task).step() == step.path);
+            def.timeout = named.map(|(_, limit)| limit).or(def.timeout);
+        }
     }
 
     pub(crate) fn node(&self, node: u32) -> &Node {
