@@ -89,6 +89,7 @@ impl Error {
                 | EngineError::Unconfirmed { .. }
                 | EngineError::Ended { .. }
                 | EngineError::NotAsked { .. }
+                | EngineError::NotSettled { .. }
                 | EngineError::Host { .. } => Exit::Refused,
             },
         }

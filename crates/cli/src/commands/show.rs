@@ -10,7 +10,7 @@ use flow_core::store::{RunRow, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::runs::{outcome_word, resume_command, short, status};
+use super::runs::{Next, outcome_word, short, status, waits_for_approval};
 use crate::args::{Format, Global, ShowArgs};
 use crate::codes::NO_RUN;
 use crate::exit::{Error, Exit};
@@ -63,8 +63,22 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     }
     if store.is_imported(&row.id)? {
         screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
-    } else if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
-        screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));
+        return Ok(Exit::Success);
+    }
+    let next = Next::of(global, &all, &row.id);
+    let unknown = tasks.iter().filter(|(_, task)| task.state == "unknown");
+    let unknown: Vec<String> = unknown.map(|(name, _)| next.command("resolve", name)).collect();
+    let waiting = waits_for_approval(&*store, &row.id, status)?;
+    let approve = waiting.iter().map(|asked| next.command("approve", asked.task.as_str()));
+    for (what, command) in approve
+        .map(|command| ("approve with", command))
+        .chain(unknown.into_iter().map(|command| ("see what is known with", command)))
+        .chain(
+            matches!(status, "killed" | "failed" | "interrupted" | "undecided")
+                .then(|| ("go on with", next.resume())),
+        )
+    {
+        screen::line(&format!("\n{what}: {command}"));
     }
     Ok(Exit::Success)
 }
@@ -151,6 +165,11 @@ fn history_line(event: &Event) -> Option<String> {
         Event::TaskNotDone { task, by: Settler::Operator(who), .. } => {
             format!("{task} settled as not done by {who}")
         }
+        Event::TaskApproved { task, by, .. } => format!("{task} approved by {by}"),
+        Event::TaskRejected { task, by, reason: None, .. } => format!("{task} rejected by {by}"),
+        Event::TaskRejected { task, by, reason: Some(reason), .. } => {
+            format!("{task} rejected by {by}: {reason}")
+        }
         Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
         _ => return None,
     })
@@ -214,6 +233,23 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskNotDone { .. } => {
                 row.state = "not done";
                 row.message = Some("an attempt was begun and had no effect".to_owned());
+            }
+            Event::TaskAsked { attempt, message, .. } => {
+                row.state = "asked";
+                row.attempts = *attempt;
+                row.began.get_or_insert(*at);
+                row.ended = None;
+                row.message = Some(message.clone());
+            }
+            Event::TaskApproved { by, when, .. } => {
+                row.state = "approved";
+                row.output = Some(json!({ "by": by, "at": when }));
+                row.message = Some(format!("by {by}"));
+            }
+            Event::TaskRejected { by, reason, .. } => {
+                row.state = "rejected";
+                row.message =
+                    Some(reason.as_ref().map_or(format!("by {by}"), |why| format!("by {by}: {why}")));
             }
             Event::UndoIntended { .. } => row.state = "undoing",
             Event::TaskUndone { .. } => row.state = "undone",

@@ -30,6 +30,9 @@ fn the_help_names_every_command_and_exit_code() {
       export       Write a run with its definition and events to a file, to be looked at elsewhere
       import       Take in a run that `flow export` wrote
       graph        Draw a workflow's tasks and what needs what
+      approve      Approve what a run waits for, or reject it
+      resolve      Show what is known of a task of which nobody can tell what became of it, and say it
+      locks        List the hosts' locks: whose each is, and whether anything of its run is alive
       unlock       Take a run's locks off its hosts, once nothing of it is alive there
       explain      Say what the code of an error means, and what to do
       eject        Write a shipped workflow out with its files, to be changed

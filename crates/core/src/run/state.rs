@@ -21,6 +21,8 @@ pub enum TaskState {
     Intended,
     /// It was applied.
     Done,
+    /// It waits for a person's approval.
+    Asked,
     /// It failed.
     Failed,
     /// Nobody knows whether it was applied.
@@ -257,7 +259,8 @@ impl RunState {
 
     fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
         use TaskState::{
-            Done, Failed, Intended, Ready, Satisfied, Skipped, UndoFailed, Undoing, Undone, Unknown, Waiting,
+            Asked, Done, Failed, Intended, Ready, Satisfied, Skipped, UndoFailed, Undoing, Undone, Unknown,
+            Waiting,
         };
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let Some(task) = event.task() else { return Ok(()) };
@@ -276,8 +279,18 @@ impl RunState {
             Event::TaskDone { attempt, .. } => {
                 ("its result", matches!(state, Intended | Unknown) && *attempt == last, Done, last)
             }
+            Event::TaskAsked { attempt, .. } => {
+                ("asking for approval", state == Ready && *attempt == last + 1, Asked, *attempt)
+            }
+            // Nothing was changed, so there is nothing to take back.
+            Event::TaskApproved { attempt, .. } => {
+                ("its approval", state == Asked && *attempt == last, Satisfied, last)
+            }
+            Event::TaskRejected { attempt, .. } => {
+                ("its refusal", state == Asked && *attempt == last, Failed, last)
+            }
             Event::TaskFailed { attempt, retry_in_ms, .. } => {
-                let of_intent = matches!(state, Intended | Unknown) && *attempt == last;
+                let of_intent = matches!(state, Intended | Unknown | Asked) && *attempt == last;
                 let of_check = state == Ready && *attempt == last + 1;
                 let next = if retry_in_ms.is_some() { Ready } else { Failed };
                 ("its failure", of_intent || of_check, next, *attempt)

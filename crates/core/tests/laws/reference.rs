@@ -58,7 +58,7 @@ impl Reference {
 
     /// Whether it may happen now.
     pub(crate) fn allows(&self, event: &Event) -> bool {
-        use TaskState::{Done, Intended, Ready, UndoFailed, Undoing, Unknown};
+        use TaskState::{Asked, Done, Intended, Ready, UndoFailed, Undoing, Unknown};
         let open = self.status == RunStatus::Open;
         let ended = matches!(self.status, RunStatus::Ended(_));
         let for_good = matches!(self.status, RunStatus::Ended(Outcome::Succeeded | Outcome::Undone));
@@ -79,6 +79,11 @@ impl Reference {
         match event {
             Event::TaskSkipped { .. } | Event::TaskSatisfied { .. } => state == Ready,
             Event::TaskIntended { attempt, .. } => state == Ready && *attempt == last + 1,
+            Event::TaskAsked { attempt, .. } => state == Ready && *attempt == last + 1,
+            Event::TaskApproved { attempt, .. } | Event::TaskRejected { attempt, .. } => {
+                state == Asked && *attempt == last
+            }
+            Event::TaskFailed { attempt, .. } if state == Asked => *attempt == last,
             Event::TaskFailed { attempt, .. } => begun(attempt) || (state == Ready && *attempt == last + 1),
             Event::TaskDone { attempt, .. }
             | Event::TaskUnknown { attempt, .. }
@@ -128,6 +133,9 @@ fn told(event: &Event) -> (TaskState, Option<u32>) {
         Event::TaskSkipped { .. } => (TaskState::Skipped, None),
         Event::TaskSatisfied { .. } => (TaskState::Satisfied, None),
         Event::TaskIntended { attempt, .. } => (TaskState::Intended, Some(*attempt)),
+        Event::TaskAsked { attempt, .. } => (TaskState::Asked, Some(*attempt)),
+        Event::TaskApproved { .. } => (TaskState::Satisfied, None),
+        Event::TaskRejected { .. } => (TaskState::Failed, None),
         Event::TaskDone { .. } => (TaskState::Done, None),
         Event::TaskFailed { attempt, retry_in_ms: None, .. } => (TaskState::Failed, Some(*attempt)),
         Event::TaskFailed { attempt, .. } => (TaskState::Ready, Some(*attempt)),

@@ -193,6 +193,7 @@ fn info(executable: &Arc<Executable>, step: StepDescription) -> StepInfo {
         destructive: about.destructive,
         undoable: about.undoable,
         read_only: about.read_only,
+        gate: false,
         files: &[],
         templates: &[],
         version: about.version,
