@@ -8,7 +8,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
-pub use svg::svg;
+pub use svg::{STYLE, svg};
 pub use text::{dot, mermaid};
 
 /// The state of each task by its name, in the words of `flow show`.
