@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use flow_core::engine::read_definition;
 
-use super::runs::{resume_command, status};
+use super::runs::{Next, status};
 use super::{graph, show};
 use crate::args::Global;
 use crate::exit::{Error, Exit};
@@ -39,7 +39,7 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Error> {
         tasks: &tasks,
         definition: definition.as_ref(),
         drawing: drawing.as_ref(),
-        go_on: resume_command(global, &store.runs()?, &row.id),
+        go_on: Next::of(global, &store.runs()?, &row.id).resume(),
     });
     let path = args.out.clone().unwrap_or_else(|| format!("flow-{}.html", row.id).into());
     if path.as_os_str() == "-" {
