@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flow_core::engine::{Engine, Options};
 use flow_core::inventory::{self, Inventory};
-use flow_core::plan::{Filter, Inputs, Plan, Request};
+use flow_core::plan::{Definition, Filter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_steps::fleet::HostFleet;
@@ -71,6 +71,16 @@ pub fn inventory(arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
         None => return Ok(None),
     };
     Ok(Some(inventory::load(&path)?))
+}
+
+/// The inventory of a run that was started before: it is read again from where it was, for its secrets.
+pub fn inventory_again(definition: &Definition, arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
+    match arg.inventory.clone().or_else(|| definition.inventory.sources.first().cloned()) {
+        Some(path) if arg.inventory.is_some() || path.exists() => {
+            inventory(&InventoryArg { inventory: Some(path) })
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The plan of a workflow as the user asks for it.

@@ -7,6 +7,7 @@ pub mod run;
 pub mod runs;
 pub mod show;
 pub mod steps;
+pub mod undo;
 pub mod unlock;
 pub mod validate;
 pub mod workflows;

@@ -5,8 +5,8 @@ use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::Store;
 
 use super::run::follow;
-use super::runs::resume_command;
-use crate::args::{Global, InventoryArg, ResumeArgs};
+use super::runs::{GoOn, turned_back};
+use crate::args::{Global, ResumeArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
@@ -19,15 +19,8 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
         None => newest_open(&*store)?,
     };
     let definition = read_definition(&run, &store.definition(&run)?)?;
-    // The inventory that was pinned is read again from where it was, for its secrets.
-    let source = args.inventory.inventory.clone().or_else(|| definition.inventory.sources.first().cloned());
-    let inventory = match source {
-        Some(path) if args.inventory.inventory.is_some() || path.exists() => {
-            context::inventory(&InventoryArg { inventory: Some(path) })?
-        }
-        _ => None,
-    };
-    let go_on = resume_command(global, &store.runs()?, &run);
+    let inventory = context::inventory_again(&definition, &args.inventory)?;
+    let go_on = GoOn::new(global, &store.runs()?, &run);
     let mut session = engine.open(store, &run, inventory.as_ref())?;
     for (task, verdict) in &args.settle {
         session.decide(task, *verdict)?;
@@ -39,7 +32,7 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     follow(handle, screen, &go_on).await
 }
 
-/// The newest run that has not ended well.
+/// The newest run that has not ended well and isn't being taken back.
 fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
     for row in store.runs()? {
         let last = store.last_events(&row.id, 1)?;
@@ -47,7 +40,7 @@ fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
             last.first().map(|record| &record.event),
             Some(Event::RunEnded { outcome: Outcome::Succeeded | Outcome::Undone | Outcome::Refused })
         );
-        if !ended {
+        if !ended && !turned_back(store, &row.id)? {
             return Ok(row.id);
         }
     }

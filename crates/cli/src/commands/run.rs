@@ -4,8 +4,9 @@ use std::io::{IsTerminal, Write};
 
 use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
+use flow_core::run::Outcome;
 
-use super::runs::resume_command;
+use super::runs::GoOn;
 use crate::args::{Global, RunArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
@@ -22,7 +23,7 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     let screen = Screen::new(global.output, &plan);
     let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
-    let go_on = resume_command(global, &others, &handle.id);
+    let go_on = GoOn::new(global, &others, &handle.id);
     follow(handle, screen, &go_on).await
 }
 
@@ -55,8 +56,8 @@ fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<
     }
 }
 
-/// Shows a run until it ends; `go_on` is the command that goes on with it. Ctrl-C once: start nothing new. Twice: leave what runs.
-pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &str) -> Result<Exit, Error> {
+/// Shows a run until it ends; `go_on` has the commands that go on with it. Ctrl-C once: start nothing new. Twice: leave what runs.
+pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &GoOn) -> Result<Exit, Error> {
     let stop = handle.stopper();
     let id = handle.id.clone();
     let signals = tokio::spawn(async move {
@@ -94,5 +95,7 @@ pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &str) -> R
         }
     })?;
     screen.ended(&report, go_on);
-    Ok(report.outcome.into())
+    // A run that failed and was taken back by itself has failed all the same.
+    let failed = report.outcome == Outcome::Undone && !screen.is_undo();
+    Ok(if failed { Exit::Failed } else { report.outcome.into() })
 }

@@ -68,16 +68,30 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The command that goes on with a run, to be copied: with the store, where it was named on the
+/// The commands that go on with a run, to be copied: with the store, where it was named on the
 /// command line.
-pub fn resume_command(global: &Global, all: &[RunRow], id: &RunId) -> String {
-    let id = short(all, id);
-    match &global.store {
-        Some(store) if std::env::var("FLOW_STORE").ok().as_ref() != Some(store) => {
-            format!("flow resume {id} --store {store}")
-        }
-        _ => format!("flow resume {id}"),
+pub struct GoOn {
+    pub resume: String,
+    pub undo: String,
+}
+
+impl GoOn {
+    pub fn new(global: &Global, all: &[RunRow], id: &RunId) -> Self {
+        let id = short(all, id);
+        let store = match &global.store {
+            Some(store) if std::env::var("FLOW_STORE").ok().as_ref() != Some(store) => {
+                format!(" --store {store}")
+            }
+            _ => String::new(),
+        };
+        Self { resume: format!("flow resume {id}{store}"), undo: format!("flow undo {id}{store}") }
     }
+}
+
+/// Whether something of a run was taken back, so that it can only be taken back further.
+pub fn turned_back(store: &dyn Store, run: &RunId) -> Result<bool, Error> {
+    let of_undo = |record: &flow_core::run::Record| record.event.is_of_undo();
+    Ok(store.events(run)?.iter().any(of_undo))
 }
 
 /// The shortest beginning of an id, at least four characters, that no other run has.

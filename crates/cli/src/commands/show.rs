@@ -6,11 +6,12 @@ use std::sync::Arc;
 use flow_core::engine::read_definition;
 use flow_core::plan::Plan;
 use flow_core::run::{Event, Record, RunId, Settler};
+use flow_core::step::Undoability;
 use flow_core::store::{RunRow, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::runs::{outcome_word, resume_command, short, status};
+use super::runs::{GoOn, outcome_word, short, status};
 use crate::args::{Format, Global, ShowArgs};
 use crate::exit::{Error, Exit};
 use crate::{context, screen};
@@ -29,6 +30,11 @@ struct Row {
     message: Option<String>,
     /// Where the plan has it.
     place: usize,
+    /// Something of it may be on its host: an attempt was begun, and it wasn't taken back.
+    left: bool,
+    /// Whether it can be taken back; none where the definition can't be read any more.
+    undo: Option<Undoability>,
+    pivot: bool,
 }
 
 pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
@@ -60,10 +66,39 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
     }
-    if matches!(status, "killed" | "failed" | "interrupted" | "undecided") {
-        screen::line(&format!("\ngo on with: {}", resume_command(global, &all, &row.id)));
+    let go_on = GoOn::new(global, &all, &row.id);
+    let turned_back = records.iter().any(|record| record.event.is_of_undo());
+    let open = matches!(status, "killed" | "failed" | "interrupted" | "undecided");
+    if open && turned_back {
+        screen::line(&format!("\ngo on with: {}", go_on.undo));
+        return Ok(Exit::Success);
+    }
+    if open {
+        screen::line(&format!("\ngo on with: {}", go_on.resume));
+    }
+    if status != "running" {
+        show_undo(&tasks, &go_on);
     }
     Ok(Exit::Success)
+}
+
+/// What of it could be taken back, and what not.
+fn show_undo(tasks: &BTreeMap<String, Row>, go_on: &GoOn) {
+    let rows = in_order(tasks);
+    let mut left = rows.iter().filter(|(_, row)| row.left);
+    if let Some((name, _)) = left.clone().find(|(_, row)| row.pivot) {
+        screen::line(&format!("can't be taken back: {name} was begun, the point of no return"));
+        return;
+    }
+    let can = left.clone().filter(|(_, row)| row.undo == Some(Undoability::Possible)).count();
+    if can > 0 {
+        screen::line(&format!("take back what {} did: {}", screen::tasks(can), go_on.undo));
+    }
+    left.by_ref().for_each(|(name, row)| {
+        if let Some(Undoability::Impossible(why)) = &row.undo {
+            screen::line(&format!("can't be taken back: {name}: {why}"));
+        }
+    });
 }
 
 fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
@@ -98,11 +133,13 @@ fn add_waiting(store: &dyn Store, row: &RunRow, tasks: &mut BTreeMap<String, Row
     let Ok(Ok(definition)) = store.definition(&row.id).map(|text| read_definition(&row.id, &text)) else {
         return;
     };
-    let Ok(names) = Plan::outline(definition, &Arc::new(context::registry())) else { return };
-    for (place, name) in names.iter().enumerate() {
+    let Ok(plan) = Plan::without_secrets(definition, &Arc::new(context::registry())) else { return };
+    for (place, info) in plan.tasks().into_iter().enumerate() {
         let task =
-            tasks.entry(name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
+            tasks.entry(info.name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
         task.place = place;
+        task.undo = Some(info.undo);
+        task.pivot = info.pivot;
     }
 }
 
@@ -127,6 +164,7 @@ fn history_line(event: &Event) -> Option<String> {
     Some(match event {
         Event::RunStarted { owner, .. } => format!("started by {owner}"),
         Event::RunResumed { owner, epoch } => format!("resumed by {owner} (epoch {epoch})"),
+        Event::UndoStarted { owner, epoch } => format!("taken back by {owner} (epoch {epoch})"),
         Event::RunInterrupted { at_once: false } => "asked to stop".to_owned(),
         Event::RunInterrupted { at_once: true } => "asked to stop at once".to_owned(),
         Event::TaskDone { task, by: Some(Settler::Operator(who)), .. } => {
@@ -134,6 +172,12 @@ fn history_line(event: &Event) -> Option<String> {
         }
         Event::TaskNotDone { task, by: Settler::Operator(who), .. } => {
             format!("{task} settled as not done by {who}")
+        }
+        Event::TaskUndone { task, by: Some(Settler::Operator(who)), .. } => {
+            format!("{task} settled as taken back by {who}")
+        }
+        Event::UndoNotDone { task, by: Settler::Operator(who), .. } => {
+            format!("{task} settled as not taken back by {who}")
         }
         Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
         _ => return None,
@@ -168,6 +212,7 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskIntended { attempt, change, .. } => {
                 row.state = "begun";
                 row.attempts = *attempt;
+                row.left = true;
                 row.began.get_or_insert(*at);
                 row.ended = None;
                 row.change = Some(change.summary.clone());
@@ -194,11 +239,27 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
                 row.state = "not done";
                 row.message = Some("an attempt was begun and had no effect".to_owned());
             }
-            Event::UndoIntended { .. } => row.state = "undoing",
-            Event::TaskUndone { .. } => row.state = "undone",
-            Event::UndoFailed { error, .. } => {
-                row.state = "not undone";
+            Event::UndoIntended { .. } => {
+                row.state = "undoing";
+                row.message = None;
+            }
+            Event::TaskUndone { .. } => {
+                (row.state, row.left) = ("undone", false);
+                row.error = None;
+            }
+            Event::TaskKept { why, .. } => {
+                (row.state, row.left) = ("kept", false);
+                row.message = Some(why.clone());
+            }
+            Event::UndoFailed { error, .. } | Event::UndoUnknown { error, .. } => {
+                let unknown = matches!(event, Event::UndoUnknown { .. });
+                row.state = if unknown { "undo unknown" } else { "not undone" };
                 row.message = Some(error.message.clone());
+                row.error = Some(json!(error));
+            }
+            Event::UndoNotDone { .. } => {
+                row.state = "not undone";
+                row.message = Some("an undo was begun and cut short".to_owned());
             }
             _ => {}
         }
@@ -211,9 +272,12 @@ fn as_json(row: &RunRow, status: &str, records: &[Record], tasks: &BTreeMap<Stri
     let tasks: Vec<Value> = in_order(tasks)
         .into_iter()
         .map(|(name, task)| {
+            let undo = task.undo.as_ref().map(screen::undo::words);
             json!({
                 "task": name, "state": task.state, "attempts": task.attempts, "began": task.began,
                 "ended": task.ended, "change": task.change, "output": task.output, "error": task.error,
+                "undo": undo.map(|(word, _)| word), "not_undoable": undo.and_then(|(_, why)| why),
+                "pivot": task.pivot, "left": task.left,
             })
         })
         .collect();

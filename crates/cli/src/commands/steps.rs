@@ -1,6 +1,6 @@
 //! `flow steps`: the step types and their arguments, from their own documentation.
 
-use flow_core::step::StepInfo;
+use flow_core::step::{StepInfo, Undoability};
 use flow_core::workflow::nearest;
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
 fn as_json(info: &StepInfo) -> Value {
     json!({
         "name": info.name, "destructive": info.destructive, "undoable": info.undoable,
-        "read_only": info.read_only, "version": info.version, "schema": info.schema,
+        "undo_argument": info.undo_argument, "waits": info.waits, "read_only": info.read_only, "version": info.version, "schema": info.schema,
     })
 }
 
@@ -77,10 +77,14 @@ fn show(info: &StepInfo) {
             screen::indented(text, 6);
         }
     }
-    let taken_back = if info.undoable { "can be taken back" } else { "can't be taken back" };
-    if !info.read_only {
-        screen::line(&format!("\nWhat it does {taken_back}."));
-    }
+    let taken_back = match (info.undoability(|_| true), info.undo_argument) {
+        (Undoability::Nothing, _) if info.read_only => return,
+        (Undoability::Nothing, _) => "It changes nothing: there is nothing to take back.".to_owned(),
+        (Undoability::Impossible(why), _) => format!("What it does can't be taken back: {why}."),
+        (_, Some(argument)) => format!("What it does can be taken back where `{argument}` is given."),
+        (_, None) => "What it does can be taken back.".to_owned(),
+    };
+    screen::line(&format!("\n{taken_back}"));
 }
 
 fn default(schema: &Value) -> String {

@@ -11,7 +11,7 @@ use super::executor::{Env, Preparation};
 use super::{Engine, Notice};
 use crate::plan::{Outputs, Plan, Task};
 use crate::run::{NodeId, RunId, TaskName};
-use crate::step::{Change, Check, StepError};
+use crate::step::{Change, Check, StepError, Undoability};
 use crate::workflow::expr;
 
 /// What was found of a task.
@@ -41,6 +41,10 @@ pub struct PreviewTask {
     pub name: TaskName,
     /// What was found.
     pub finding: Finding,
+    /// Whether it could be taken back afterwards.
+    pub undo: Undoability,
+    /// Once it has begun, the run is not taken back any more.
+    pub pivot: bool,
 }
 
 /// What a run would do.
@@ -97,7 +101,8 @@ impl Engine {
         let tasks = plan.order().into_iter().filter_map(|node| {
             let task = plan.graph[node].task()?;
             let finding = found.get(&(node.index() as NodeId))?.clone();
-            Some(PreviewTask { name: task.name.clone(), finding: masked(&plan, finding) })
+            let (undo, pivot) = (plan.undoability(task), plan.is_pivot(task));
+            Some(PreviewTask { name: task.name.clone(), finding: masked(&plan, finding), undo, pivot })
         });
         Preview { tasks: tasks.collect() }
     }

@@ -15,13 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::executor::{self, End, Env};
+use super::undo::Undo;
 use super::{EngineError, Notice, Verdict};
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
-
-/// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How a run is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +34,8 @@ pub enum Stop {
 pub(super) enum Message {
     /// A check said pending. `leave` is answered once the intent is durable, or dropped.
     Pending { node: NodeId, attempt: u32, change: Change, leave: oneshot::Sender<()> },
+    /// A task is about to be taken back. `leave` as above.
+    Undoing { node: NodeId, attempt: u32, leave: oneshot::Sender<()> },
     /// An executor's work ended.
     Finished { node: NodeId, attempt: u32, end: End },
     /// The operator asked to stop.
@@ -59,7 +59,7 @@ impl Control {
         let _ = self.inbox.send(Message::Stop);
     }
 
-    fn asked(&self) -> Option<Stop> {
+    pub(super) fn asked(&self) -> Option<Stop> {
         match self.level.load(Ordering::SeqCst) {
             0 => None,
             1 => Some(Stop::Gently),
@@ -115,6 +115,8 @@ pub(super) struct Ended {
     pub(super) journal: Journal,
     pub(super) outcome: Outcome,
     pub(super) errors: HashMap<NodeId, StepError>,
+    /// Why a failed run was not taken back, where its workflow asks for that.
+    pub(super) not_unwound: Option<String>,
     /// The store failed; what ran was let finish, but its results could not be recorded.
     pub(super) store_error: Option<StoreError>,
 }
@@ -136,6 +138,9 @@ pub(super) struct Scheduler {
     pub(super) stop_told: Option<Stop>,
     /// Who works on the run.
     pub(super) owner: String,
+    /// The way back, where the run is being taken back.
+    pub(super) undo: Option<Undo>,
+    pub(super) not_unwound: Option<String>,
 }
 
 /// An executor at work.
@@ -151,9 +156,9 @@ pub(super) enum Work {
 
 /// What is to be done once a batch of events is durable.
 #[derive(Default)]
-struct Batch {
-    events: Vec<Event>,
-    leaves: Vec<(NodeId, oneshot::Sender<()>)>,
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    pub(super) leaves: Vec<(NodeId, oneshot::Sender<()>)>,
     outputs: Vec<(NodeId, Output)>,
 }
 
@@ -163,6 +168,18 @@ impl Scheduler {
         for (node, change) in std::mem::take(&mut self.unsettled) {
             self.settle(node, change);
         }
+        let mut store_error = self.drive()?;
+        if store_error.is_none() && self.turn_round()? {
+            store_error = self.drive()?;
+        }
+        let outcome = self.outcome();
+        let Self { journal, errors, not_unwound, .. } = self;
+        Ok(Ended { journal, outcome, errors, not_unwound, store_error })
+    }
+
+    /// Starts what can be started and takes in what comes of it, until nothing is at work any more. Gives
+    /// the store's error where results could not be recorded.
+    fn drive(&mut self) -> Result<Option<StoreError>, EngineError> {
         let mut store_error = None;
         loop {
             if store_error.is_none() {
@@ -194,12 +211,14 @@ impl Scheduler {
                 break;
             }
         }
-        let outcome = self.outcome();
-        Ok(Ended { journal: self.journal, outcome, errors: self.errors, store_error })
+        Ok(store_error)
     }
 
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         let state = &self.journal.state;
+        if self.undo.is_some() {
+            return self.undo_outcome();
+        }
         if state.all_passed() {
             Outcome::Succeeded
         } else if state.in_state(TaskState::Unknown).next().is_some() {
@@ -212,8 +231,12 @@ impl Scheduler {
     }
 
     fn start_ready(&mut self) {
-        while self.control.asked().is_none() && self.working.len() < self.concurrency {
+        while self.control.asked().is_none() && self.working.len() < self.concurrency && self.may_begin() {
             let Some(node) = self.ready.pop_front() else { break };
+            if self.undo.is_some() {
+                self.start_undo(node);
+                continue;
+            }
             let attempt = self.journal.state.attempt(node) + 1;
             let delay = self.delays.remove(&node).unwrap_or_default();
             if let Some(task) = self.env.task(node) {
@@ -225,6 +248,12 @@ impl Scheduler {
     }
 
     fn settle(&mut self, node: NodeId, change: Change) {
+        if let Some(undo) = &mut self.undo {
+            undo.settling.insert(node);
+        }
+        if matches!(self.journal.state.task(node), TaskState::Undoing | TaskState::UndoUnknown) {
+            return self.settle_undo(node);
+        }
         let attempt = self.journal.state.attempt(node);
         let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
         self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
@@ -250,7 +279,7 @@ impl Scheduler {
         told
     }
 
-    fn name(&self, node: NodeId) -> TaskName {
+    pub(super) fn name(&self, node: NodeId) -> TaskName {
         self.env.task(node).map_or_else(|| TaskName::from_text(""), |task| task.name.clone())
     }
 
@@ -265,8 +294,14 @@ impl Scheduler {
                     batch.leaves.push((node, leave));
                 }
             }
+            Message::Undoing { node, attempt, leave } => {
+                if !store_broken {
+                    self.take_undoing(node, attempt, leave, batch);
+                }
+            }
             Message::Finished { node, attempt, end } => {
                 self.working.remove(&node);
+                self.settled(node, &end);
                 self.take_end(node, attempt, end, batch);
             }
         }
@@ -311,10 +346,11 @@ impl Scheduler {
                 let retry_in_ms = backoff.map(|backoff| backoff.as_millis() as u64);
                 batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
             }
+            end => self.take_undo_end(node, attempt, end, batch),
         }
     }
 
-    fn operator(&self) -> Settler {
+    pub(super) fn operator(&self) -> Settler {
         Settler::Operator(self.owner.clone())
     }
 
@@ -326,8 +362,7 @@ impl Scheduler {
         if error.permanent || attempt > retry.retries || self.control.asked().is_some() {
             return None;
         }
-        let factor = 1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
-        Some(retry.backoff.saturating_mul(factor).min(LONGEST_BACKOFF))
+        Some(retry.wait(attempt))
     }
 
     fn note_stop(&mut self, batch: &mut Batch) {
@@ -365,7 +400,7 @@ impl Scheduler {
 }
 
 /// Lets an executor go on here as far as it gets at once.
-fn poll(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Work {
+pub(super) fn poll(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Work {
     // No one is woken: the runtime polls it again when it is handed over, or it is polled here again.
     match work.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
         Poll::Ready(()) => Work::Over,

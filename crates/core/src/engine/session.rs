@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::executor::Env;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
+use super::undo::Undo;
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope};
@@ -17,20 +18,26 @@ use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunS
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
 
+/// States of tasks of which it isn't known what became of the last attempt.
+const OPEN: [TaskState; 4] =
+    [TaskState::Unknown, TaskState::Intended, TaskState::Undoing, TaskState::UndoUnknown];
+
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
-    engine: Engine,
+    pub(super) engine: Engine,
     plan: Arc<Plan>,
-    journal: Journal,
+    pub(super) journal: Journal,
     claim: Box<dyn Claim>,
     outputs: Outputs,
     started: Timestamp,
     /// The last change of each task.
     changes: HashMap<NodeId, Change>,
-    ready: Vec<NodeId>,
+    pub(super) ready: Vec<NodeId>,
     verdicts: HashMap<NodeId, Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
+    /// Where it is taken back.
+    pub(super) undo: Option<Undo>,
 }
 
 impl Engine {
@@ -76,6 +83,7 @@ impl Engine {
             verdicts: HashMap::new(),
             notices,
             fresh: true,
+            undo: None,
         };
         let begin = Event::RunStarted { owner: self.options.owner.clone(), epoch: 1 };
         session.journal.commit(vec![begin], &mut Vec::new())?;
@@ -138,6 +146,7 @@ impl Engine {
             verdicts: HashMap::new(),
             notices,
             fresh: false,
+            undo: None,
         })
     }
 }
@@ -157,10 +166,9 @@ impl Session {
     /// alive and the step still can't tell; what can be found out goes before what anyone says.
     pub fn decide(&mut self, task: &str, verdict: Verdict) -> Result<(), EngineError> {
         let state = &self.journal.state;
-        let asked = |node: &NodeId| matches!(state.task(*node), TaskState::Unknown | TaskState::Intended);
+        let asked = |node: &NodeId| OPEN.contains(&state.task(*node));
         let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(asked) else {
-            let unknown =
-                [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
+            let unknown = OPEN.into_iter().flat_map(|s| state.in_state(s));
             let unknown = unknown.filter_map(|node| state.shape().name(node).cloned()).collect();
             return Err(EngineError::NotAsked { task: task.to_owned(), unknown });
         };
@@ -175,6 +183,9 @@ impl Session {
         {
             return Err(EngineError::Ended { run: self.journal.run.clone(), outcome });
         }
+        if self.journal.state.turned_back() {
+            return Err(EngineError::TurnedBack { run: self.journal.run.clone() });
+        }
         let epoch = self.journal.state.epoch() + 1;
         let owner = self.engine.options.owner.clone();
         let begin = match self.journal.state.status() {
@@ -187,7 +198,7 @@ impl Session {
         Ok(self.work())
     }
 
-    fn work(mut self) -> RunHandle {
+    pub(super) fn work(mut self) -> RunHandle {
         let (sender, inbox) = mpsc::unbounded_channel();
         let control = Control::new(sender.clone());
         let (_, empty) = mpsc::unbounded_channel();
@@ -230,9 +241,10 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, .. } = self;
+        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, undo, .. } =
+            self;
         let state = &journal.state;
-        let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
+        let unsettled = OPEN.into_iter().flat_map(|s| state.in_state(s));
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
@@ -273,6 +285,8 @@ impl Session {
             errors: HashMap::new(),
             stop_told: None::<Stop>,
             owner: engine.options.owner.clone(),
+            undo,
+            not_unwound: None,
         };
         let ended = tokio::task::spawn_blocking(move || scheduler.work())
             .await
@@ -301,6 +315,7 @@ impl Session {
                 .filter_map(|(node, error)| Some((plan.shape().name(node)?.clone(), error)))
                 .collect(),
             outputs: if ended.outcome == Outcome::Succeeded { whole.outputs() } else { Map::new() },
+            not_unwound: ended.not_unwound,
             state: journal.state,
             locks_kept,
         })
@@ -386,8 +401,10 @@ async fn give_back(
     notices: &mpsc::UnboundedSender<Notice>,
 ) -> Vec<String> {
     let any = |wanted| state.in_state(wanted).next().is_some();
-    let unsettled = any(TaskState::Intended) || any(TaskState::Unknown);
-    let half_done = plan.workflow.whole && outcome != Outcome::Succeeded && any(TaskState::Done);
+    let unsettled = OPEN.into_iter().any(any);
+    let half_done = plan.workflow.whole
+        && !matches!(outcome, Outcome::Succeeded | Outcome::Undone)
+        && (any(TaskState::Done) || any(TaskState::UndoFailed));
     let mut kept = Vec::new();
     if half_done || unsettled {
         kept.extend(hosts.iter().map(|host| host.name.clone()));

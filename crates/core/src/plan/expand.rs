@@ -70,15 +70,20 @@ pub(super) fn pinned(
     Ok(plan)
 }
 
-/// The tasks of what a run pinned, in order, without reading any secret.
+/// The tasks of what a run pinned, in order.
 pub(super) fn outline(pinned: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
+    let plan = without_secrets(pinned, registry)?;
+    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+}
+
+/// The plan of what a run pinned, without reading any secret.
+pub(super) fn without_secrets(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(pinned.inventory.clone());
     let params = Params::without_secrets(&pinned.params);
     let redactor = params.redactor(&inventory, &pinned.bundle);
-    let plan = expand(&documents, pinned, inventory, params, redactor, registry, evaluator)?;
-    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+    expand(&documents, pinned, inventory, params, redactor, registry, evaluator)
 }
 
 fn step_types(plan: &Plan) -> BTreeMap<String, u32> {

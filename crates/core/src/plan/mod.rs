@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
-use crate::step::{Redactor, Registry};
+use crate::step::{Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, StepDef, Workflow};
 
@@ -137,8 +137,10 @@ pub struct TaskInfo<'p> {
     pub host: Option<&'p str>,
     /// Wants `--confirm`.
     pub destructive: bool,
-    /// Has an undo.
-    pub undoable: bool,
+    /// Whether what it does can be taken back.
+    pub undo: Undoability,
+    /// Once it has begun, the run is not taken back any more.
+    pub pivot: bool,
     /// Filtered out; only checked.
     pub must_hold: bool,
 }
@@ -164,6 +166,11 @@ impl Plan {
     /// secret, so that a run can be shown wherever its store is.
     pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
         expand::outline(definition, registry)
+    }
+
+    /// The plan of a run that was started before, for looking at its tasks only: secrets are not read.
+    pub fn without_secrets(definition: Definition, registry: &Arc<Registry>) -> Result<Self, Diagnostics> {
+        expand::without_secrets(definition, registry)
     }
 
     /// How many tasks it has.
@@ -232,6 +239,30 @@ impl Plan {
         order
     }
 
+    /// Whether what a task does can be taken back, as far as that is known without looking.
+    pub(crate) fn undoability(&self, task: &Task) -> Undoability {
+        let def = &self.steps[task.step].def;
+        let of_type = match self.registry.get(&def.uses.value) {
+            Some(info) => info.undoability(|name| def.with.value.contains_key(name)),
+            None => Undoability::Impossible(format!("there is no step type `{}`", def.uses.value)),
+        };
+        let keep = of_type != Undoability::Nothing && self.step_and_callers(task.step).any(|def| def.keep);
+        if keep { Undoability::Kept } else { of_type }
+    }
+
+    /// Whether the task's step is a pivot, or one that leads to it.
+    pub(crate) fn is_pivot(&self, task: &Task) -> bool {
+        self.step_and_callers(task.step).any(|def| def.pivot)
+    }
+
+    /// A step, and those that include the workflow that it stands in.
+    fn step_and_callers(&self, step: usize) -> impl Iterator<Item = &StepDef> {
+        std::iter::successors(Some(step), |&step| {
+            Some(self.frames[self.steps[step].frame].caller.as_ref()?.step)
+        })
+        .map(|step| &*self.steps[step].def)
+    }
+
     fn info(&self, node: NodeIndex) -> Option<TaskInfo<'_>> {
         let task = self.graph[node].task()?;
         let step = &self.steps[task.step];
@@ -242,7 +273,8 @@ impl Plan {
             help: step.def.help.as_deref(),
             host: task.host.as_deref().map(|host| host.name.as_str()),
             destructive: info.is_some_and(|info| info.destructive),
-            undoable: info.is_some_and(|info| info.undoable),
+            undo: self.undoability(task),
+            pivot: self.is_pivot(task),
             must_hold: task.mode == Mode::MustHold,
         })
     }

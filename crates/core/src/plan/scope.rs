@@ -38,7 +38,7 @@ impl Outputs {
         self.get(node).is_none()
     }
 
-    fn get(&self, node: usize) -> Option<&Output> {
+    pub(crate) fn get(&self, node: usize) -> Option<&Output> {
         self.0.get(node)?.get()
     }
 }

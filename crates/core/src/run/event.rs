@@ -148,22 +148,66 @@ pub enum Event {
         /// Who says so.
         by: Settler,
     },
+    /// From here on the run is taken back, by this process or a later one.
+    UndoStarted {
+        /// `user@machine (pid N)`
+        owner: String,
+        /// One more than the last; the same where the process that ran it takes it back by itself.
+        epoch: u64,
+    },
     /// `undo` is about to be called.
     UndoIntended {
         /// The task.
         task: TaskName,
+        /// One more than the task's last attempt, of whichever kind: no two share a number.
+        attempt: u32,
     },
     /// It was taken back.
     TaskUndone {
         /// The task.
         task: TaskName,
+        /// The attempt that did it.
+        attempt: u32,
+        /// Who settled it, where the attempt itself left no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Settler>,
     },
     /// It could not be taken back.
     UndoFailed {
         /// The task.
         task: TaskName,
+        /// The attempt that failed.
+        attempt: u32,
         /// Why.
         error: StepError,
+        /// It will be tried again after so many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
+    },
+    /// Nobody knows whether it was taken back.
+    UndoUnknown {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// What is known.
+        error: StepError,
+    },
+    /// It was settled that the attempt left something to take back; it is made again.
+    UndoNotDone {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// Who says so.
+        by: Settler,
+    },
+    /// It is left as it is, so that what stands before it can be taken back.
+    TaskKept {
+        /// The task.
+        task: TaskName,
+        /// Why.
+        why: String,
     },
     /// The operator asked to stop.
     RunInterrupted {
@@ -178,6 +222,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether it is a step of the way back: from the first of them on the run can't be resumed.
+    pub fn is_of_undo(&self) -> bool {
+        matches!(
+            self,
+            Self::UndoIntended { .. }
+                | Self::TaskUndone { .. }
+                | Self::UndoFailed { .. }
+                | Self::UndoUnknown { .. }
+                | Self::UndoNotDone { .. }
+                | Self::TaskKept { .. }
+        )
+    }
+
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskName> {
         match self {
@@ -188,11 +245,15 @@ impl Event {
             | Self::TaskFailed { task, .. }
             | Self::TaskUnknown { task, .. }
             | Self::TaskNotDone { task, .. }
-            | Self::UndoIntended { task }
-            | Self::TaskUndone { task }
-            | Self::UndoFailed { task, .. } => Some(task),
+            | Self::UndoIntended { task, .. }
+            | Self::TaskUndone { task, .. }
+            | Self::UndoFailed { task, .. }
+            | Self::UndoUnknown { task, .. }
+            | Self::UndoNotDone { task, .. }
+            | Self::TaskKept { task, .. } => Some(task),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
+            | Self::UndoStarted { .. }
             | Self::HostMet { .. }
             | Self::RunInterrupted { .. }
             | Self::RunEnded { .. } => None,

@@ -1,5 +1,6 @@
 //! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
 
+mod backward;
 mod event;
 mod names;
 mod shape;
@@ -7,5 +8,5 @@ mod state;
 
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
-pub use shape::{NodeId, Shape};
+pub use shape::{NodeId, Shape, Successors};
 pub use state::{Illegal, RunState, RunStatus, TaskState};

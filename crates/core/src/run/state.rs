@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backward::Backward;
 use super::{Event, Identity, NodeId, Outcome, Shape, TaskName};
 
 /// Where a task stands.
@@ -29,8 +30,12 @@ pub enum TaskState {
     Undoing,
     /// It was taken back.
     Undone,
-    /// It could not be taken back.
+    /// It isn't taken back: an attempt at that failed, or had no effect.
     UndoFailed,
+    /// Nobody knows whether it was taken back.
+    UndoUnknown,
+    /// It is left as it is, though what stands before it is taken back.
+    Kept,
 }
 
 impl TaskState {
@@ -77,23 +82,41 @@ pub enum Illegal {
         /// What was to happen.
         event: &'static str,
     },
+    /// What goes forward, after something was taken back.
+    #[error("something of the run was taken back, so {event} can't follow")]
+    Turned {
+        /// What was to happen.
+        event: &'static str,
+    },
     /// Two machines under one name.
     #[error("host `{0}` was met before as another machine")]
     OtherMachine(String),
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Cell {
-    state: TaskState,
-    attempt: u32,
-    missing: u32,
+pub(super) struct Cell {
+    pub(super) state: TaskState,
+    pub(super) attempt: u32,
+    pub(super) missing: u32,
+    /// An attempt at it was begun: something of it may be there.
+    pub(super) begun: bool,
+}
+
+/// What an event does to a task: in words, whether it may, the state after it, and its attempt.
+pub(super) struct Step {
+    pub(super) what: &'static str,
+    pub(super) allowed: bool,
+    pub(super) next: TaskState,
+    pub(super) attempt: u32,
 }
 
 /// The state of a run.
 #[derive(Debug, Clone)]
 pub struct RunState {
-    shape: Arc<Shape>,
-    cells: Vec<Cell>,
+    pub(super) shape: Arc<Shape>,
+    pub(super) cells: Vec<Cell>,
+    /// Where it is being taken back: what is in the way of each task.
+    pub(super) back: Option<Backward>,
     status: RunStatus,
     epoch: u64,
     hosts: BTreeMap<String, Identity>,
@@ -104,10 +127,10 @@ impl RunState {
     /// A run of which nothing has happened yet. `ready` gets the nodes that wait for nothing.
     pub fn new(shape: Arc<Shape>, ready: &mut Vec<NodeId>) -> Self {
         let cells = (0..shape.len() as NodeId)
-            .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n) })
+            .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n), begun: false })
             .collect();
-        let mut state =
-            Self { shape, cells, status: RunStatus::New, epoch: 0, hosts: BTreeMap::new(), passed: 0 };
+        let (status, hosts) = (RunStatus::New, BTreeMap::new());
+        let mut state = Self { shape, cells, back: None, status, epoch: 0, hosts, passed: 0 };
         let roots: Vec<NodeId> =
             (0..state.cells.len() as NodeId).filter(|&n| state.shape.incoming(n) == 0).collect();
         for node in roots {
@@ -171,7 +194,8 @@ impl RunState {
         (0..self.cells.len() as NodeId).filter(named).filter(move |&n| self.task(n) == state)
     }
 
-    /// Takes in one event. `ready` gets the tasks that it makes ready. On an error nothing changes.
+    /// Takes in one event. `ready` gets the tasks that it makes ready; on the way back, those that it
+    /// makes free to be taken back. On an error nothing changes.
     pub fn apply(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
         match event {
             Event::RunStarted { epoch, .. } => {
@@ -185,6 +209,8 @@ impl RunState {
                     RunStatus::New | RunStatus::Ended(Outcome::Succeeded | Outcome::Undone)
                 );
                 self.expect_run(!ended_well && *epoch == self.epoch + 1, "a resume")?;
+                self.expect_forward("a resume")?;
+                self.back = None;
                 self.status = RunStatus::Open;
                 self.epoch = *epoch;
                 let failed: Vec<NodeId> = self.in_state(TaskState::Failed).collect();
@@ -192,6 +218,14 @@ impl RunState {
                     self.cells[node as usize].state = TaskState::Ready;
                     ready.push(node);
                 }
+            }
+            Event::UndoStarted { epoch, .. } => {
+                let open = !matches!(self.status, RunStatus::New | RunStatus::Ended(Outcome::Undone));
+                let same_process = self.status == RunStatus::Open && *epoch == self.epoch;
+                self.expect_run(open && (same_process || *epoch == self.epoch + 1), "an undo")?;
+                self.status = RunStatus::Open;
+                self.epoch = *epoch;
+                self.turn(ready);
             }
             Event::HostMet { host, identity } => {
                 self.expect_run(self.status == RunStatus::Open, "meeting a host")?;
@@ -204,9 +238,12 @@ impl RunState {
                 self.expect_run(self.status == RunStatus::Open, "an interruption")?;
             }
             Event::RunEnded { outcome } => {
-                let allowed =
-                    self.status == RunStatus::Open && (*outcome != Outcome::Succeeded || self.all_passed());
-                self.expect_run(allowed, "the end of the run")?;
+                let right = match outcome {
+                    Outcome::Succeeded => !self.undoing() && self.all_passed(),
+                    Outcome::Undone => self.all_undone(),
+                    _ => true,
+                };
+                self.expect_run(self.status == RunStatus::Open && right, "the end of the run")?;
                 self.status = RunStatus::Ended(*outcome);
             }
             _ => self.apply_task(event, ready)?,
@@ -215,56 +252,61 @@ impl RunState {
     }
 
     fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
-        use TaskState::{
-            Done, Failed, Intended, Ready, Satisfied, Skipped, UndoFailed, Undoing, Undone, Unknown,
-        };
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let Some(task) = event.task() else { return Ok(()) };
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
         let Cell { state, attempt: last, .. } = self.cells[node as usize];
-        // What happens, whether it may, the state after it, and its attempt.
-        let (what, allowed, next, attempt) = match event {
-            Event::TaskSkipped { .. } => ("skipping it", state == Ready, Skipped, last),
-            Event::TaskSatisfied { .. } => ("finding it satisfied", state == Ready, Satisfied, last),
-            Event::TaskIntended { attempt, .. } => {
-                ("an intent", state == Ready && *attempt == last + 1, Intended, *attempt)
-            }
-            Event::TaskDone { attempt, .. } => {
-                ("its result", matches!(state, Intended | Unknown) && *attempt == last, Done, last)
-            }
-            Event::TaskFailed { attempt, retry_in_ms, .. } => {
-                let of_intent = matches!(state, Intended | Unknown) && *attempt == last;
-                let of_check = state == Ready && *attempt == last + 1;
-                let next = if retry_in_ms.is_some() { Ready } else { Failed };
-                ("its failure", of_intent || of_check, next, *attempt)
-            }
-            Event::TaskUnknown { attempt, .. } => {
-                ("losing sight of it", matches!(state, Intended | Unknown) && *attempt == last, Unknown, last)
-            }
-            Event::TaskNotDone { attempt, .. } => {
-                ("settling it", matches!(state, Intended | Unknown) && *attempt == last, Ready, last)
-            }
-            Event::UndoIntended { .. } => {
-                ("an undo", matches!(state, Done | Undoing | UndoFailed), Undoing, last)
-            }
-            Event::TaskUndone { .. } => ("the undo's result", state == Undoing, Undone, last),
-            Event::UndoFailed { .. } => ("the undo's failure", state == Undoing, UndoFailed, last),
-            _ => return Ok(()),
-        };
-        if !allowed {
-            return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: what });
+        let step = if event.is_of_undo() { self.step_back(event, node) } else { self.step(event, node) };
+        if !step.allowed {
+            return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: step.what });
         }
         let cell = &mut self.cells[node as usize];
-        cell.state = next;
-        cell.attempt = attempt;
-        match next {
-            Ready => ready.push(node),
-            _ if next.passes() => self.pass(node, ready),
-            // What was taken back no longer counts; nothing is ever started after an undo.
-            Undoing if state == Done => self.passed -= 1,
-            _ => {}
+        cell.state = step.next;
+        cell.attempt = step.attempt;
+        cell.begun |= matches!(event, Event::TaskIntended { .. });
+        if state.passes() && !step.next.passes() {
+            self.passed -= 1;
+        }
+        if self.undoing() {
+            if step.next.passes() {
+                // What it makes ready is never started.
+                self.pass(node, &mut Vec::new());
+            }
+            self.after_step_back(event, node, ready);
+        } else if step.next == TaskState::Ready {
+            ready.push(node);
+        } else if step.next.passes() {
+            self.pass(node, ready);
         }
         Ok(())
+    }
+
+    /// What an event of the way forward does to a task. On the way back, only what was begun before is
+    /// settled.
+    fn step(&self, event: &Event, node: NodeId) -> Step {
+        use TaskState::{Done, Failed, Intended, Ready, Satisfied, Skipped, Unknown};
+        let Cell { state, attempt: last, .. } = self.cells[node as usize];
+        let ready = state == Ready && !self.undoing();
+        let under_way = |attempt: &u32| matches!(state, Intended | Unknown) && *attempt == last;
+        let (what, allowed, next, attempt) = match event {
+            Event::TaskSkipped { .. } => ("skipping it", ready, Skipped, last),
+            Event::TaskSatisfied { .. } => ("finding it satisfied", ready, Satisfied, last),
+            Event::TaskIntended { attempt, .. } => {
+                ("an intent", ready && *attempt == last + 1, Intended, *attempt)
+            }
+            Event::TaskDone { attempt, .. } => ("its result", under_way(attempt), Done, last),
+            Event::TaskFailed { attempt, retry_in_ms, .. } => {
+                let of_check = ready && *attempt == last + 1;
+                let next = if retry_in_ms.is_some() { Ready } else { Failed };
+                ("its failure", under_way(attempt) || of_check, next, *attempt)
+            }
+            Event::TaskUnknown { attempt, .. } => ("losing sight of it", under_way(attempt), Unknown, last),
+            _ => {
+                let right = matches!(event, Event::TaskNotDone { attempt, .. } if under_way(attempt));
+                ("settling it", right, Ready, last)
+            }
+        };
+        Step { what, allowed, next, attempt }
     }
 
     fn expect_run(&self, allowed: bool, event: &'static str) -> Result<(), Illegal> {

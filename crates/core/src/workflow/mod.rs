@@ -12,6 +12,8 @@ mod toml;
 
 pub use bundle::{Bundle, BundledFile, Files};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
-pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
+pub use document::{
+    Argument, ArgumentKind, Hosts, OnFailure, Param, ParamKind, Retry, Serial, StepDef, Workflow,
+};
 pub use documents::Documents;
 pub use parse::parse;

@@ -15,7 +15,8 @@ pub(super) use fields::{describe, list};
 pub(super) use params::{in_words, literal, matches_kind};
 
 /// The keys of the top table.
-const KEYS: &[&str] = &["name", "summary", "description", "whole", "confirm", "params", "steps", "outputs"];
+const KEYS: &[&str] =
+    &["name", "summary", "description", "whole", "confirm", "on_failure", "params", "steps", "outputs"];
 
 /// Reads a workflow. All that is wrong is told at once.
 ///
@@ -57,6 +58,7 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
         description: reader.text(&fields, "description"),
         whole: reader.boolean(&fields, "whole").unwrap_or_default(),
         confirm: reader.confirm(&fields),
+        on_failure: reader.on_failure(&fields),
         params: reader.params(&fields),
         steps: reader.steps(&fields),
         outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),

@@ -4,4 +4,5 @@
 
 mod plans;
 mod runs;
+mod undo;
 mod world;

@@ -11,7 +11,7 @@ use crate::workflow::{ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, S
 
 const KEYS: &[&str] = &[
     "uses", "with", "needs", "hosts", "serial", "tags", "if", "guards", "retries", "backoff", "timeout",
-    "help",
+    "pivot", "keep", "help",
 ];
 
 /// The most retries that a step may have.
@@ -98,6 +98,8 @@ impl Reader<'_> {
             guards: self.names(fields, "guards"),
             retry: self.retry(fields),
             timeout: self.duration(fields, "timeout"),
+            pivot: self.boolean(fields, "pivot").unwrap_or_default(),
+            keep: self.boolean(fields, "keep").unwrap_or_default(),
             help: self.text(fields, "help").map(|help| help.value),
             id,
         }
