@@ -103,9 +103,19 @@ pub struct InventoryArg {
 }
 
 #[derive(Args, Clone)]
+pub struct AtOnceArg {
+    /// So many tasks at work at once, over all hosts; the workflow may set further limits.
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = parse_count)]
+    pub concurrency: usize,
+}
+
+#[derive(Args, Clone)]
 pub struct RunArgs {
     #[command(flatten)]
     pub workflow: WorkflowArgs,
+
+    #[command(flatten)]
+    pub at_once: AtOnceArg,
 
     /// Confirm the destructive steps by the name that the workflow asks for, such as the cluster's.
     #[arg(long, value_name = "NAME")]
@@ -119,6 +129,9 @@ pub struct ResumeArgs {
 
     #[command(flatten)]
     pub inventory: InventoryArg,
+
+    #[command(flatten)]
+    pub at_once: AtOnceArg,
 
     /// Say what became of a task of which nobody can tell: `done`, or `not-done` to run it again.
     #[arg(long, value_name = "TASK=done|not-done", value_parser = parse_settle)]
@@ -177,6 +190,13 @@ pub struct UnlockArgs {
     /// The hosts, an Ansible pattern.
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     pub limit: String,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a count from 1".to_owned()),
+    }
 }
 
 pub(crate) fn parse_settle(text: &str) -> Result<(String, Verdict), String> {

@@ -24,13 +24,18 @@ pub fn registry() -> Registry {
 
 /// The hosts and the engine that works on them.
 pub fn engine() -> (Engine, Arc<Hosts>) {
+    engine_for(Options::default().concurrency)
+}
+
+/// The same, for so many tasks at once.
+pub fn engine_for(concurrency: usize) -> (Engine, Arc<Hosts>) {
     let hosts = Arc::new(Hosts::new(HostsConfig::default()));
     let mut resources = Resources::default();
     resources.insert_shared(Arc::clone(&hosts));
     let engine = Engine::new(registry())
         .with_resources(resources)
         .with_fleet(Arc::new(HostFleet(Arc::clone(&hosts))))
-        .with_options(Options { owner: owner(), ..Options::default() });
+        .with_options(Options { owner: owner(), concurrency });
     (engine, hosts)
 }
 

@@ -15,13 +15,18 @@ fn examples() -> Vec<&'static str> {
 fn the_examples_are_workflows() {
     let mut registry = Registry::new();
     flow_steps::register(&mut registry);
-    let [whole, part] = examples()[..] else { panic!("two examples") };
+    let examples = examples();
+    let (whole, parts) = examples.split_first().expect("there are examples");
     let load = |bundle: &Bundle| Documents::load(bundle, &registry).map(drop);
     load(&Bundle::single("example.toml", whole)).unwrap_or_else(|errors| panic!("{errors}"));
 
-    // The second is a step for the first, and includes another file.
+    // The others are parts of it: keys of the top table, then tables. One includes another file.
+    let tables = |part: &str| part.find("\n[").map_or(part.len(), |at| at + 1);
+    let start = |part: &str| if part.starts_with('[') { 0 } else { tables(part) };
+    let tops: String = parts.iter().map(|part| &part[..start(part)]).collect();
+    let rest: String = parts.iter().map(|part| &part[start(part)..]).collect();
     let before_outputs = whole.split("[outputs]").next().unwrap_or_default();
-    let mut bundle = Bundle::single("example.toml", &format!("{before_outputs}\n{part}"));
+    let mut bundle = Bundle::single("example.toml", &format!("{tops}{before_outputs}{rest}"));
     let one = "name = \"restart-one\"\nsummary = \"s\"\n[params.scope]\ntype = \"string\"\n\
                [steps.restart]\nuses = \"command\"\nwith = { script = \"true\" }\n";
     let one = BundledFile { display: "restart-one.toml".to_owned(), text: one.to_owned() };

@@ -12,7 +12,7 @@ use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
 
 pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let run = match &args.run {
         Some(prefix) => store.find(prefix)?.id,

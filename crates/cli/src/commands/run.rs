@@ -13,7 +13,7 @@ use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let plan = context::plan(&engine, &args.workflow, store.fingerprint_key()?)?;
     if plan.is_empty() {

@@ -7,6 +7,7 @@ mod confirm;
 mod hosts;
 mod interrupted;
 mod json;
+mod limits;
 mod looking;
 mod refused;
 mod resume;

@@ -84,12 +84,8 @@ pub(super) async fn run(
     env: Arc<Env>,
     node: NodeId,
     attempt: u32,
-    delay: Duration,
     scheduler: mpsc::UnboundedSender<Message>,
 ) {
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
-    }
     let work = AssertUnwindSafe(env.attempt(node, attempt, &scheduler)).catch_unwind();
     let end = work.await.unwrap_or_else(|panic| End::Failed(panicked(&*panic)));
     let _ = scheduler.send(Message::Finished { node, attempt, end });
@@ -142,6 +138,7 @@ impl Env {
             plan: Arc::clone(&self.plan),
             frame: self.plan.steps[task.step].frame,
             host: task.host.clone(),
+            item: task.item.clone(),
             outputs: Arc::clone(&self.outputs),
             run: self.run.clone(),
             started: self.started,
@@ -354,8 +351,8 @@ impl Env {
         }
     }
 
-    /// Checks the guards again: on this task's host where its step works on all hosts of the guard,
-    /// else wherever the guard ran, since this one task is then for all of them.
+    /// Checks the guards again: on this task's host where its step works on all hosts of the guard, or
+    /// waits for it per host, else wherever the guard ran, since this one task is then for all of them.
     async fn check_guards(&self, node: NodeId) -> Result<(), StepError> {
         let Some(task) = self.task(node) else { return Ok(()) };
         let step = &self.plan.steps[task.step];
@@ -363,8 +360,10 @@ impl Env {
         for guard in &step.def.guards {
             let Some(&index) = self.plan.frames[step.frame].steps.get(&guard.value) else { continue };
             let nodes = &self.plan.steps[index].tasks;
+            let per_host = step.def.needs_per_host.iter().any(|need| need.value == guard.value);
             let own: HashSet<_> = step.tasks.iter().filter_map(host_of).map(|host| &host.name).collect();
-            let each_its_own = nodes.iter().all(|n| host_of(n).is_some_and(|host| own.contains(&host.name)));
+            let each_its_own =
+                per_host || nodes.iter().all(|n| host_of(n).is_some_and(|host| own.contains(&host.name)));
             let here = |n: &&NodeIndex| !each_its_own || host_of(n) == task.host.as_ref();
             let checks = nodes.iter().filter(here).map(|guard| self.check_guard(guard.index() as NodeId));
             futures_util::future::try_join_all(checks).await?;

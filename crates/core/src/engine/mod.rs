@@ -4,6 +4,7 @@
 mod executor;
 mod fleet;
 mod preview;
+mod queue;
 mod scheduler;
 mod session;
 mod taking_back;

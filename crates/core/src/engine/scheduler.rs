@@ -2,7 +2,7 @@
 //! them into events, makes all that came together durable in one commit, and only then lets go on
 //! what depends on them: intent before effect, result before dependents.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::executor::{self, End, Env};
+use super::queue::Queue;
 use super::undo::Undo;
 use super::{EngineError, Notice, Verdict};
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
@@ -38,6 +39,8 @@ pub(super) enum Message {
     Undoing { node: NodeId, attempt: u32, leave: oneshot::Sender<()> },
     /// An executor's work ended.
     Finished { node: NodeId, attempt: u32, end: End },
+    /// The wait before another attempt is over.
+    Due { node: NodeId },
     /// The operator asked to stop.
     Stop,
 }
@@ -125,17 +128,23 @@ pub(super) struct Scheduler {
     pub(super) journal: Journal,
     pub(super) env: Arc<Env>,
     pub(super) runtime: Handle,
-    pub(super) concurrency: usize,
     pub(super) control: Control,
     pub(super) sender: mpsc::UnboundedSender<Message>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
-    pub(super) ready: VecDeque<NodeId>,
+    pub(super) queue: Queue,
+    /// What waits before another attempt, and how long. It holds no one up meanwhile.
     pub(super) delays: HashMap<NodeId, Duration>,
+    pub(super) sleeping: HashSet<NodeId>,
     /// Intents found without a result, to be settled first.
     pub(super) unsettled: Vec<(NodeId, Change)>,
     pub(super) working: HashMap<NodeId, Work>,
     pub(super) errors: HashMap<NodeId, StepError>,
     pub(super) stop_told: Option<Stop>,
+    /// Once so many tasks have failed, nothing new is started.
+    pub(super) max_failures: Option<u32>,
+    pub(super) failures: u32,
+    /// How many attempts of earlier processes are still to be settled.
+    pub(super) settling: HashSet<NodeId>,
     /// Who works on the run.
     pub(super) owner: String,
     /// The way back, where the run is being taken back.
@@ -160,6 +169,7 @@ pub(super) struct Batch {
     pub(super) events: Vec<Event>,
     pub(super) leaves: Vec<(NodeId, oneshot::Sender<()>)>,
     outputs: Vec<(NodeId, Output)>,
+    note: Option<String>,
 }
 
 impl Scheduler {
@@ -185,7 +195,8 @@ impl Scheduler {
             if store_error.is_none() {
                 self.start_ready();
             }
-            if self.working.is_empty() {
+            let none_to_come = self.sleeping.is_empty() || store_error.is_some() || !self.may_start();
+            if self.working.is_empty() && none_to_come {
                 break;
             }
             let mut batch = Batch::default();
@@ -230,31 +241,58 @@ impl Scheduler {
         }
     }
 
+    /// Whether anything new may be started.
+    pub(super) fn may_start(&self) -> bool {
+        let more = match &self.undo {
+            // Nothing is taken back before all is settled, nor after a failure.
+            Some(undo) => self.settling.is_empty() && !undo.stopped,
+            None => self.max_failures.is_none_or(|most| self.failures < most),
+        };
+        self.control.asked().is_none() && more
+    }
+
     fn start_ready(&mut self) {
-        while self.control.asked().is_none() && self.working.len() < self.concurrency && self.may_begin() {
-            let Some(node) = self.ready.pop_front() else { break };
+        // A gate lets by what failed: what an earlier process left at work behind it is settled before
+        // that is tried again, or more would be at work at once than `serial` says.
+        if !self.settling.is_empty() && self.env.plan.shape().has_gates() {
+            return;
+        }
+        while self.may_start() {
+            let Some(node) = self.queue.pop() else { break };
             if self.undo.is_some() {
                 self.start_undo(node);
                 continue;
             }
             let attempt = self.journal.state.attempt(node) + 1;
-            let delay = self.delays.remove(&node).unwrap_or_default();
             if let Some(task) = self.env.task(node) {
                 let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
             }
-            let work = executor::run(Arc::clone(&self.env), node, attempt, delay, self.sender.clone());
+            let work = executor::run(Arc::clone(&self.env), node, attempt, self.sender.clone());
             self.working.insert(node, poll(Box::pin(work)));
         }
     }
 
+    /// A task is ready: at once, or after the wait before another attempt.
+    pub(super) fn enqueue(&mut self, node: NodeId) {
+        let Some(delay) = self.delays.remove(&node).filter(|delay| !delay.is_zero()) else {
+            self.queue.push(node);
+            return;
+        };
+        self.sleeping.insert(node);
+        let sender = self.sender.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = sender.send(Message::Due { node });
+        });
+    }
+
     fn settle(&mut self, node: NodeId, change: Change) {
-        if let Some(undo) = &mut self.undo {
-            undo.settling.insert(node);
-        }
+        let attempt = self.journal.state.attempt(node);
+        self.settling.insert(node);
+        self.queue.take(node);
         if matches!(self.journal.state.task(node), TaskState::Undoing | TaskState::UndoUnknown) {
             return self.settle_undo(node);
         }
-        let attempt = self.journal.state.attempt(node);
         let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
         self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
     }
@@ -289,7 +327,7 @@ impl Scheduler {
             Message::Pending { node, attempt, change, leave } => {
                 // After a stop, or where the intent can't be recorded, `leave` is dropped: no effect
                 // without a durable intent.
-                if self.control.asked().is_none() && !store_broken {
+                if self.may_start() && !store_broken {
                     batch.events.push(Event::TaskIntended { task: self.name(node), attempt, change });
                     batch.leaves.push((node, leave));
                 }
@@ -301,8 +339,15 @@ impl Scheduler {
             }
             Message::Finished { node, attempt, end } => {
                 self.working.remove(&node);
-                self.settled(node, &end);
+                self.settling.remove(&node);
+                self.queue.release(node);
+                self.settled(&end);
                 self.take_end(node, attempt, end, batch);
+            }
+            Message::Due { node } => {
+                if self.sleeping.remove(&node) {
+                    self.queue.push(node);
+                }
             }
         }
     }
@@ -330,7 +375,7 @@ impl Scheduler {
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
-                self.errors.insert(node, error.clone());
+                self.note_failure(node, &error, batch);
                 batch.events.push(Event::TaskUnknown { task, attempt, error });
             }
             End::Failed(error) => {
@@ -339,14 +384,23 @@ impl Scheduler {
                     Some(backoff) => {
                         self.delays.insert(node, backoff);
                     }
-                    None => {
-                        self.errors.insert(node, error.clone());
-                    }
+                    None => self.note_failure(node, &error, batch),
                 }
                 let retry_in_ms = backoff.map(|backoff| backoff.as_millis() as u64);
                 batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
             }
             end => self.take_undo_end(node, attempt, end, batch),
+        }
+    }
+
+    fn note_failure(&mut self, node: NodeId, error: &StepError, batch: &mut Batch) {
+        self.errors.insert(node, error.clone());
+        self.failures += 1;
+        if self.max_failures == Some(self.failures) {
+            batch.note = Some(match self.failures {
+                1 => "a task failed, so nothing new is started (`max_failures` is 1)".to_owned(),
+                n => format!("{n} tasks failed, so nothing new is started (`max_failures` is {n})"),
+            });
         }
     }
 
@@ -359,7 +413,7 @@ impl Scheduler {
         let task = self.env.task(node)?;
         let retry = self.env.plan.steps[task.step].def.retry;
         // Attempts of earlier processes count too: a run that is resumed again and again gets one each.
-        if error.permanent || attempt > retry.retries || self.control.asked().is_some() {
+        if error.permanent || attempt > retry.retries || !self.may_start() {
             return None;
         }
         Some(retry.wait(attempt))
@@ -383,7 +437,12 @@ impl Scheduler {
                 output.0.values_mut().for_each(|value| self.journal.redactor.value(value));
                 self.env.outputs.set(node, output);
             }
-            self.ready.extend(ready);
+            for node in ready {
+                self.enqueue(node);
+            }
+            if let Some(note) = batch.note {
+                let _ = self.env.notices.send(Notice::Note(note));
+            }
         }
         for (node, leave) in batch.leaves {
             let _ = leave.send(());

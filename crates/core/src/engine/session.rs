@@ -1,7 +1,7 @@
 //! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
 //! hosts, hands over to the scheduler, gives the locks back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::executor::Env;
+use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::undo::Undo;
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
@@ -253,6 +254,7 @@ impl Session {
             plan: Arc::clone(&plan),
             frame: 0,
             host: None,
+            item: None,
             outputs: Arc::clone(&outputs),
             run: journal.run.clone(),
             started,
@@ -270,20 +272,25 @@ impl Session {
             planning: false,
             verdicts,
         });
+        let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
+        ready.into_iter().for_each(|node| queue.push(node));
         let scheduler = Scheduler {
             journal,
             env,
             runtime: tokio::runtime::Handle::current(),
-            concurrency: engine.options.concurrency.max(1),
             control,
             sender,
             inbox,
-            ready: ready.into(),
+            queue,
             delays: HashMap::new(),
+            sleeping: HashSet::new(),
             unsettled,
             working: HashMap::new(),
             errors: HashMap::new(),
             stop_told: None::<Stop>,
+            max_failures: plan.limits().max_failures,
+            failures: 0,
+            settling: HashSet::new(),
             owner: engine.options.owner.clone(),
             undo,
             not_unwound: None,

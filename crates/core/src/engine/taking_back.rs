@@ -19,14 +19,10 @@ pub(super) struct Job {
     pub(super) attempt: u32,
     pub(super) action: UndoAction,
     pub(super) change: Change,
-    pub(super) delay: Duration,
 }
 
-/// Takes a task back, from the wait before a further attempt to its end.
+/// Takes a task back.
 pub(super) async fn take_back(env: Arc<Env>, job: Job, scheduler: mpsc::UnboundedSender<Message>) {
-    if !job.delay.is_zero() {
-        tokio::time::sleep(job.delay).await;
-    }
     let work = AssertUnwindSafe(env.take_back(&job, &scheduler)).catch_unwind();
     let end = work.await.unwrap_or_else(|panic| End::UndoFailed(panicked(&*panic)));
     let _ = scheduler.send(Message::Finished { node: job.node, attempt: job.attempt, end });

@@ -48,8 +48,6 @@ pub(super) struct Undo {
     pub(super) changes: HashMap<NodeId, Change>,
     pub(super) keep: HashSet<NodeId>,
     pub(super) keep_impossible: bool,
-    /// What earlier processes left open. Nothing is taken back before all of it is settled.
-    pub(super) settling: HashSet<NodeId>,
     /// How often this process has tried to take a task back.
     pub(super) tries: HashMap<NodeId, u32>,
     /// Something failed or is unknown: nothing new is begun.
@@ -71,7 +69,6 @@ impl Undo {
             changes,
             keep,
             keep_impossible: options.keep_impossible,
-            settling: HashSet::new(),
             tries: HashMap::new(),
             stopped: false,
         }
@@ -86,7 +83,7 @@ impl Undo {
             return UndoAction::Keep("as you say".to_owned());
         }
         // A failure is no reason to leave alone what stands before it.
-        let failed = matches!(state.task(node), TaskState::Failed | TaskState::Ready);
+        let failed = matches!(state.task(node), TaskState::Failed | TaskState::Ready | TaskState::Waiting);
         match plan.undoability(task) {
             Undoability::Possible => UndoAction::TakeBack,
             Undoability::Nothing => UndoAction::Keep("it changed nothing".to_owned()),

@@ -44,8 +44,11 @@ impl Scheduler {
         let begin = Event::UndoStarted { owner: self.owner.clone(), epoch: state.epoch() };
         let mut free = Vec::new();
         self.journal.commit(vec![begin], &mut free)?;
-        self.ready = free.into();
+        // What still waits to be started or tried again is passed over.
+        self.sleeping.clear();
+        self.delays.clear();
         self.undo = Some(undo);
+        free.into_iter().for_each(|node| self.enqueue(node));
         Ok(true)
     }
 
@@ -55,13 +58,11 @@ impl Scheduler {
         self.not_unwound = Some(why);
     }
 
-    /// Whether anything new may be begun: on the way back not before all is settled, nor after a failure.
-    pub(super) fn may_begin(&self) -> bool {
-        self.undo.as_ref().is_none_or(|undo| undo.settling.is_empty() && !undo.stopped)
-    }
-
     pub(super) fn start_undo(&mut self, node: NodeId) {
-        let Some(job) = self.job(node, self.journal.state.attempt(node) + 1) else { return };
+        let job = self.job(node, self.journal.state.attempt(node) + 1);
+        let Some(job) = job.filter(|_| self.journal.state.can_undo(node)) else {
+            return self.queue.release(node);
+        };
         let work = taking_back::take_back(Arc::clone(&self.env), job, self.sender.clone());
         self.working.insert(node, poll(Box::pin(work)));
     }
@@ -72,14 +73,13 @@ impl Scheduler {
         self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
     }
 
-    fn job(&mut self, node: NodeId, attempt: u32) -> Option<Job> {
+    fn job(&self, node: NodeId, attempt: u32) -> Option<Job> {
         let undo = self.undo.as_ref()?;
         Some(Job {
             node,
             attempt,
             action: undo.action(&self.env.plan, &self.journal.state, node),
             change: undo.changes.get(&node).cloned().unwrap_or_default(),
-            delay: self.delays.remove(&node).unwrap_or_default(),
         })
     }
 
@@ -111,10 +111,8 @@ impl Scheduler {
             *tries += 1;
             *tries
         });
-        let again = retry.filter(|retry| {
-            let stopped = self.control.asked().is_some() || !self.may_begin();
-            !error.permanent && !stopped && tries <= retry.retries.max(extra)
-        });
+        let again =
+            retry.filter(|retry| !error.permanent && self.may_start() && tries <= retry.retries.max(extra));
         let wait: Option<Duration> = again.map(|retry| retry.wait(tries));
         match wait {
             Some(wait) => drop(self.delays.insert(node, wait)),
@@ -132,11 +130,11 @@ impl Scheduler {
         }
     }
 
-    /// A task that an earlier process left open is settled, or can't be.
-    pub(super) fn settled(&mut self, node: NodeId, end: &End) {
-        let Some(undo) = &mut self.undo else { return };
-        undo.settling.remove(&node);
-        undo.stopped |= matches!(end, End::Unknown(_));
+    /// A task that an earlier process left open is settled, or can't be: then nothing is taken back.
+    pub(super) fn settled(&mut self, end: &End) {
+        if let Some(undo) = &mut self.undo {
+            undo.stopped |= matches!(end, End::Unknown(_));
+        }
     }
 
     pub(super) fn undo_outcome(&self) -> Outcome {
@@ -161,7 +159,7 @@ impl Scheduler {
         leave: tokio::sync::oneshot::Sender<()>,
         batch: &mut Batch,
     ) {
-        if self.control.asked().is_none() && self.may_begin() {
+        if self.may_start() {
             batch.events.push(Event::UndoIntended { task: self.name(node), attempt });
             batch.leaves.push((node, leave));
         }

@@ -1,13 +1,14 @@
 //! From steps to tasks: one for each host, barriers between steps, batches for `serial`, and the
 //! steps of a workflow in place of the step that uses it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::params::{self, Params};
+use super::params::Params;
+use super::places::{Place, item_path, units};
 use super::{
     Caller, Definition, Fingerprinter, Frame, Mode, Node, Plan, Request, Step, Task, definition, filter,
 };
@@ -15,9 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{
-    ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, Serial, StepDef, Workflow,
-};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -105,8 +104,11 @@ fn expand(
         documents,
         inventory: &inventory,
         params: &params,
+        redactor: &redactor,
         evaluator: &evaluator,
         frames: Vec::new(),
+        exits: Vec::new(),
+        hosts: Vec::new(),
         steps: Vec::new(),
         graph: DiGraph::new(),
         wrong: Diagnostics::default(),
@@ -121,8 +123,13 @@ fn expand(
         .iter()
         .map(|edge| (edge.source().index() as u32, edge.target().index() as u32))
         .collect();
+    let gates = graph.node_indices().filter_map(|node| match graph[node] {
+        Node::Gate(limit) => Some((node.index() as u32, limit)),
+        _ => None,
+    });
+    let gates = gates.collect();
     Ok(Plan {
-        shape: Arc::new(Shape::new(names, &edges)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -136,15 +143,35 @@ fn expand(
     })
 }
 
-struct Expander<'a> {
+pub(super) struct Expander<'a> {
     documents: &'a Documents,
-    inventory: &'a Arc<Inventory>,
-    params: &'a Params,
-    evaluator: &'a Evaluator,
-    frames: Vec<Frame>,
-    steps: Vec<Step>,
-    graph: DiGraph<Node, ()>,
-    wrong: Diagnostics,
+    pub(super) inventory: &'a Arc<Inventory>,
+    pub(super) params: &'a Params,
+    pub(super) redactor: &'a crate::step::Redactor,
+    pub(super) evaluator: &'a Evaluator,
+    pub(super) frames: Vec<Frame>,
+    /// What passes when all of a frame has.
+    pub(super) exits: Vec<NodeIndex>,
+    /// The hosts of each step; none at the operator's place, or where they could not be told.
+    pub(super) hosts: Vec<Vec<Arc<Host>>>,
+    pub(super) steps: Vec<Step>,
+    pub(super) graph: DiGraph<Node, ()>,
+    pub(super) wrong: Diagnostics,
+}
+
+/// What a batch of a step waits for.
+pub(super) struct Before {
+    /// What all of it waits for.
+    pub(super) all: Vec<NodeIndex>,
+    /// What each host waits for besides.
+    pub(super) per_host: HashMap<String, Vec<NodeIndex>>,
+}
+
+impl Before {
+    fn of<'b>(&'b self, host: Option<&Arc<Host>>) -> impl Iterator<Item = NodeIndex> + 'b {
+        let own = host.and_then(|host| self.per_host.get(&host.name));
+        self.all.iter().chain(own.into_iter().flatten()).copied()
+    }
 }
 
 impl Expander<'_> {
@@ -159,6 +186,7 @@ impl Expander<'_> {
     ) -> (usize, NodeIndex) {
         let frame = self.frames.len();
         self.frames.push(Frame { workflow: Arc::clone(workflow), caller, steps: IndexMap::new() });
+        self.exits.push(NodeIndex::end());
         for id in in_order_of_needs(workflow) {
             let def = Arc::new(workflow.steps[id].clone());
             let step = self.step(frame, &def, prefix, entry);
@@ -173,12 +201,13 @@ impl Expander<'_> {
             .map(|(_, &step)| self.steps[step].exit)
             .collect();
         let exit = self.join(&last);
+        self.exits[frame] = exit;
         (frame, exit)
     }
 
     fn step(&mut self, frame: usize, def: &Arc<StepDef>, prefix: &str, entry: &[NodeIndex]) -> usize {
         let path = format!("{prefix}{}", def.id.value);
-        let before: Vec<NodeIndex> = if def.needs.is_empty() {
+        let all: Vec<NodeIndex> = if def.all_needs().next().is_none() {
             entry.to_vec()
         } else {
             let steps = &self.frames[frame].steps;
@@ -196,156 +225,96 @@ impl Expander<'_> {
             tasks: Vec::new(),
             frames: Vec::new(),
             exit: NodeIndex::end(),
+            index: OnceLock::new(),
         });
-        let exit = match self.hosts(frame, def) {
-            None => self.batch(step, &[None], &before),
-            Some(hosts) => {
-                let size = batch_size(def.serial, hosts.len());
-                let hosts: Vec<Option<Arc<Host>>> = hosts.into_iter().map(Some).collect();
-                let mut exit = Vec::new();
-                let mut before = before;
-                for batch in hosts.chunks(size) {
-                    exit = self.batch(step, batch, &before);
-                    before.clone_from(&exit);
-                }
-                exit
+        self.hosts.push(Vec::new());
+        let hosts = self.hosts_of(frame, def);
+        let items = self.items(frame, def);
+        let own_hosts = hosts.as_deref().unwrap_or_default();
+        let per_host = self.parts(frame, def, own_hosts);
+        self.hosts[step] = own_hosts.to_vec();
+        let before = Before { all, per_host };
+        let units = units(def, hosts, items.as_deref());
+        let exit = if units.is_empty() {
+            // Nothing to do: it passes once what it needs has.
+            let mut exit: Vec<NodeIndex> =
+                before.all.iter().chain(before.per_host.values().flatten()).copied().collect();
+            exit.sort_unstable();
+            exit
+        } else {
+            match def.max_failures.map(|limit| limit.batch(units.len())) {
+                Some(limit) if limit > 1 => self.batches_that_may_fail(step, &units, before, limit),
+                _ => self.batches(step, &units, before),
             }
         };
         self.steps[step].exit = self.join(&exit);
         step
     }
 
-    /// One batch of a step's hosts; gives what passes when the batch has.
-    fn batch(&mut self, step: usize, hosts: &[Option<Arc<Host>>], before: &[NodeIndex]) -> Vec<NodeIndex> {
+    /// One batch of a step's units; gives for each of them what passes when the step has there.
+    pub(super) fn batch(&mut self, step: usize, units: &[Vec<Place>], before: &Before) -> Vec<NodeIndex> {
         let def = Arc::clone(&self.steps[step].def);
-        if hosts.is_empty() {
-            return before.to_vec();
+        let mut ends = Vec::with_capacity(units.len());
+        for unit in units {
+            let nodes = if def.uses.value == "workflow" {
+                self.included(step, &def, unit, before)
+            } else {
+                unit.iter().map(|place| self.task(step, place, before)).collect()
+            };
+            ends.push(self.join(&nodes));
         }
-        if def.uses.value == "workflow" {
-            return self.included(step, &def, hosts, before);
-        }
-        let mut nodes = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            let name = TaskName::new(&self.steps[step].path, host.as_deref().map(|host| host.name.as_str()));
-            let task = Task { name, step, host: host.clone(), mode: Mode::Run };
-            let node = self.graph.add_node(Node::Task(task));
-            for &from in before {
-                self.graph.add_edge(from, node, ());
-            }
-            self.steps[step].tasks.push(node);
-            nodes.push(node);
-        }
-        // The next batch, or the next step, waits for one node instead of all of these.
-        vec![self.join(&nodes)]
+        ends
     }
 
-    /// The steps of the workflow that a step uses, once for each host.
+    fn task(&mut self, step: usize, Place { host, item }: &Place, before: &Before) -> NodeIndex {
+        let path = item_path(&self.steps[step].path, item.as_deref());
+        let name = TaskName::new(&path, host.as_deref().map(|host| host.name.as_str()));
+        let task = Task { name, step, host: host.clone(), item: item.clone(), mode: Mode::Run };
+        let node = self.graph.add_node(Node::Task(task));
+        for from in before.of(host.as_ref()) {
+            self.graph.add_edge(from, node, ());
+        }
+        self.steps[step].tasks.push(node);
+        node
+    }
+
+    /// The steps of the workflow that a step uses, once for each host and item.
     fn included(
         &mut self,
         step: usize,
         def: &Arc<StepDef>,
-        hosts: &[Option<Arc<Host>>],
-        before: &[NodeIndex],
+        places: &[Place],
+        before: &Before,
     ) -> Vec<NodeIndex> {
         let file = match def.with.value.get("file").map(|file| &file.kind) {
             Some(ArgumentKind::Text(file)) => file.clone(),
-            _ => return before.to_vec(),
+            _ => return before.all.clone(),
         };
-        let Some(workflow) = self.documents.files.get(&file).cloned() else { return before.to_vec() };
+        let Some(workflow) = self.documents.files.get(&file).cloned() else { return before.all.clone() };
         let params = match def.with.value.get("params").map(|params| &params.kind) {
             Some(ArgumentKind::Table(params)) => params.clone(),
             _ => IndexMap::new(),
         };
-        let prefix = format!("{}/", self.steps[step].path);
         let mut exits = Vec::new();
-        for host in hosts {
-            let caller =
-                Caller { frame: self.steps[step].frame, step, host: host.clone(), params: params.clone() };
-            let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, before);
+        for Place { host, item } in places {
+            let prefix = format!("{}/", item_path(&self.steps[step].path, item.as_deref()));
+            let caller = Caller {
+                frame: self.steps[step].frame,
+                step,
+                host: host.clone(),
+                item: item.clone(),
+                params: params.clone(),
+            };
+            let entry: Vec<NodeIndex> = before.of(host.as_ref()).collect();
+            let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, &entry);
             self.steps[step].frames.push((host.as_ref().map(|host| host.name.clone()), frame));
             exits.push(exit);
         }
         exits
     }
 
-    /// The hosts of a step; none for the operator's place.
-    fn hosts(&mut self, frame: usize, def: &StepDef) -> Option<Vec<Arc<Host>>> {
-        let inherited = self.frames[frame].caller.as_ref().and_then(|caller| caller.host.clone());
-        let Some(hosts) = &def.hosts else { return inherited.map(|host| vec![host]) };
-        let workflow = Arc::clone(&self.frames[frame].workflow);
-        if inherited.is_some() {
-            self.wrong.push(
-                Diagnostic::at(
-                    Code::HOSTS,
-                    &workflow.source,
-                    hosts.span.clone(),
-                    format!("`{}` runs inside a workflow that is used once for each host", def.id.value),
-                )
-                .label("it can't have hosts of its own")
-                .help("remove `hosts`; the step runs on the host of the workflow"),
-            );
-            return Some(Vec::new());
-        }
-        let Hosts::Pattern(text) = &hosts.value;
-        let pattern = match params::host_pattern(
-            self.evaluator,
-            self.inventory,
-            self.params,
-            &self.frames,
-            frame,
-            text,
-        ) {
-            Ok(pattern) => pattern,
-            Err(e) => {
-                self.wrong.push(
-                    Diagnostic::at(Code::EXPRESSION, &workflow.source, hosts.span.clone(), e.message)
-                        .help("`hosts` may use params, groups and hostvars only"),
-                );
-                return Some(Vec::new());
-            }
-        };
-        match self.inventory.select(&pattern) {
-            Ok(names) if names.is_empty() => {
-                self.wrong.push(
-                    Diagnostic::at(
-                        Code::HOSTS,
-                        &workflow.source,
-                        hosts.span.clone(),
-                        format!("`{pattern}` selects no host"),
-                    )
-                    .help(self.inventory_hint()),
-                );
-                Some(Vec::new())
-            }
-            Ok(names) => Some(names.iter().filter_map(|name| self.inventory.host(name).cloned()).collect()),
-            Err(e) => {
-                let hint = e.help().unwrap_or_else(|| self.inventory_hint());
-                self.wrong.push(
-                    Diagnostic::at(Code::HOSTS, &workflow.source, hosts.span.clone(), e.to_string())
-                        .help(hint),
-                );
-                Some(Vec::new())
-            }
-        }
-    }
-
-    fn inventory_hint(&self) -> String {
-        let groups: Vec<&str> = self
-            .inventory
-            .groups
-            .iter()
-            .filter(|(_, hosts)| !hosts.is_empty())
-            .map(|(g, _)| g.as_str())
-            .collect();
-        if groups.is_empty() {
-            "the inventory has no hosts; give one with -i INVENTORY".to_owned()
-        } else {
-            format!("groups with hosts: {}", groups.join(", "))
-        }
-    }
-
     /// One node that passes when all of `nodes` have.
-    fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
+    pub(super) fn join(&mut self, nodes: &[NodeIndex]) -> NodeIndex {
         if let [one] = nodes {
             return *one;
         }
@@ -357,24 +326,15 @@ impl Expander<'_> {
     }
 }
 
-fn batch_size(serial: Option<Serial>, hosts: usize) -> usize {
-    let size = match serial {
-        None => hosts,
-        Some(Serial::Count(count)) => count as usize,
-        Some(Serial::Percent(percent)) => hosts * usize::from(percent) / 100,
-    };
-    size.max(1)
-}
-
 /// A workflow's steps, each after what it needs, otherwise as they are written. Steps of a cycle
 /// are left out; the documents were checked for them.
 fn in_order_of_needs(workflow: &Workflow) -> Vec<&str> {
     let mut order: Vec<&str> = Vec::with_capacity(workflow.steps.len());
     let mut missing: IndexMap<&str, usize> =
-        workflow.steps.iter().map(|(id, def)| (id.as_str(), def.needs.len())).collect();
+        workflow.steps.iter().map(|(id, def)| (id.as_str(), def.all_needs().count())).collect();
     let mut after: IndexMap<&str, Vec<&str>> = IndexMap::new();
     for (id, def) in &workflow.steps {
-        for need in &def.needs {
+        for need in def.all_needs() {
             after.entry(need.value.as_str()).or_default().push(id);
         }
     }

@@ -16,7 +16,7 @@ pub fn to_mermaid(plan: &Plan) -> String {
                 writeln!(text, "    n{n}{{{{\"{}\"}}}}", task.name)
             }
             Node::Task(task) => writeln!(text, "    n{n}[\"{}\"]", task.name),
-            Node::Join => writeln!(text, "    n{n}(( ))"),
+            Node::Join | Node::Gate(_) => writeln!(text, "    n{n}(( ))"),
         };
     }
     for edge in plan.graph.edge_references() {
@@ -36,7 +36,7 @@ pub fn to_dot(plan: &Plan) -> String {
                 writeln!(text, "    n{n} [label = \"{}\", shape = octagon];", task.name)
             }
             Node::Task(task) => writeln!(text, "    n{n} [label = \"{}\"];", task.name),
-            Node::Join => writeln!(text, "    n{n} [label = \"\", shape = point];"),
+            Node::Join | Node::Gate(_) => writeln!(text, "    n{n} [label = \"\", shape = point];"),
         };
     }
     for edge in plan.graph.edge_references() {

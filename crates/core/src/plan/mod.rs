@@ -1,15 +1,18 @@
 //! Workflow x inventory x params, expanded to the DAG of tasks and checked, before anything is
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
+mod batches;
 mod definition;
 mod expand;
 mod filter;
 mod graph;
+mod limits;
 mod params;
+mod places;
 mod scope;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -19,10 +22,11 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::{Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{Argument, Bundle, Diagnostics, StepDef, Workflow};
+use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use graph::{to_dot, to_mermaid};
+pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use scope::{Outputs, Scope};
 
@@ -64,6 +68,8 @@ pub(crate) struct Caller {
     /// The step that uses the workflow.
     pub(crate) step: usize,
     pub(crate) host: Option<Arc<Host>>,
+    /// The item of a step with `foreach`.
+    pub(crate) item: Option<Arc<Item>>,
     /// Its params as the caller gives them; evaluated in the caller's frame.
     pub(crate) params: IndexMap<String, Argument>,
 }
@@ -83,6 +89,49 @@ pub(crate) struct Step {
     pub(crate) frames: Vec<(Option<String>, usize)>,
     /// What must have passed for what needs this step.
     pub(crate) exit: NodeIndex,
+    /// Finds its parts by host and item; made when it is first asked for.
+    index: OnceLock<HashMap<(String, String), Part>>,
+}
+
+/// A step's part on a host, for an item.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    /// A task.
+    Task(NodeIndex),
+    /// A use of the workflow that the step includes.
+    Frame(usize),
+}
+
+impl Step {
+    /// Its parts in their order, with their hosts and what their items are called.
+    pub(crate) fn parts<'p>(
+        &'p self,
+        plan: &'p Plan,
+    ) -> impl Iterator<Item = (Option<&'p str>, Option<&'p str>, Part)> {
+        let tasks = self.tasks.iter().filter_map(|&node| {
+            let task = plan.graph[node].task()?;
+            Some((task.host.as_deref(), task.item.as_deref(), Part::Task(node)))
+        });
+        let frames = self.frames.iter().filter_map(|&(_, frame)| {
+            let caller = plan.frames[frame].caller.as_ref()?;
+            Some((caller.host.as_deref(), caller.item.as_deref(), Part::Frame(frame)))
+        });
+        tasks.chain(frames).map(|(host, item, part)| {
+            (host.map(|host| host.name.as_str()), item.map(|item| item.label.as_str()), part)
+        })
+    }
+
+    /// The part on a host (none: at the operator's place) for an item (none: of a step without).
+    pub(crate) fn part(&self, plan: &Plan, host: Option<&str>, item: Option<&str>) -> Option<Part> {
+        // No host and no item is called by an empty text.
+        let key = |host: Option<&str>, item: Option<&str>| {
+            (host.unwrap_or_default().to_owned(), item.unwrap_or_default().to_owned())
+        };
+        let index = self
+            .index
+            .get_or_init(|| self.parts(plan).map(|(host, item, part)| (key(host, item), part)).collect());
+        index.get(&key(host, item)).copied()
+    }
 }
 
 /// A node of the DAG.
@@ -92,6 +141,8 @@ pub(crate) enum Node {
     Task(Task),
     /// A barrier.
     Join,
+    /// A barrier that lets failures by, until there are so many.
+    Gate(u32),
 }
 
 /// A step on a host, or at the operator's place.
@@ -100,6 +151,8 @@ pub(crate) struct Task {
     pub(crate) name: TaskName,
     pub(crate) step: usize,
     pub(crate) host: Option<Arc<Host>>,
+    /// The item of a step with `foreach`.
+    pub(crate) item: Option<Arc<Item>>,
     pub(crate) mode: Mode,
 }
 
@@ -284,7 +337,7 @@ impl Node {
     pub(crate) fn task(&self) -> Option<&Task> {
         match self {
             Self::Task(task) => Some(task),
-            Self::Join => None,
+            Self::Join | Self::Gate(_) => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
 use crate::inventory::Inventory;
 use crate::step::{Redactor, Secret};
 use crate::workflow::expr::{Evaluator, ExprError};
-use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
+use crate::workflow::{Argument, Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
 
 /// What the user gave: `--set name=value`.
 #[derive(Debug, Clone, Default)]
@@ -320,13 +320,20 @@ fn choices(param: &Param) -> Vec<String> {
 
 /// What defaults, `hosts` and `confirm` see: params and the inventory.
 fn static_context(inventory: &Arc<Inventory>, params: &IndexMap<String, Value>) -> Jinja {
+    Jinja::from(static_names(inventory, params))
+}
+
+fn static_names(
+    inventory: &Arc<Inventory>,
+    params: &IndexMap<String, Value>,
+) -> BTreeMap<&'static str, Jinja> {
     let mut context = BTreeMap::from([("params", scope::to_jinja(params))]);
     for name in ["groups", "hostvars", "group_var"] {
         if let Some(value) = scope::inventory_name(inventory, name) {
             context.insert(name, value);
         }
     }
-    Jinja::from(context)
+    context
 }
 
 /// A frame's params as far as they are known before a run. One that needs an output is left out.
@@ -339,7 +346,12 @@ fn static_params(
 ) -> IndexMap<String, Value> {
     let Some(caller) = &frames[frame].caller else { return root.values.clone() };
     let outer = static_params(evaluator, inventory, root, frames, caller.frame);
-    let outer = static_context(inventory, &outer);
+    let mut outer = static_names(inventory, &outer);
+    if let Some(item) = &caller.item {
+        outer.insert("item", scope::to_jinja(&item.value));
+        outer.insert("item_index", Jinja::from(item.index));
+    }
+    let outer = Jinja::from(outer);
     let mut values = IndexMap::new();
     for (name, param) in &frames[frame].workflow.params {
         let value = match (caller.params.get(name), &param.default) {
@@ -376,6 +388,23 @@ pub(super) fn host_pattern(
         Value::String(pattern) => pattern,
         other => other.to_string(),
     })
+}
+
+/// The list that a step goes through.
+pub(super) fn foreach_list(
+    evaluator: &Evaluator,
+    inventory: &Arc<Inventory>,
+    root: &Params,
+    frames: &[Frame],
+    frame: usize,
+    list: &Argument,
+) -> Result<Value, ExprError> {
+    if !list.is_dynamic() {
+        return list.render(&mut |text| Ok(Value::from(text)));
+    }
+    let params = static_params(evaluator, inventory, root, frames, frame);
+    let context = static_context(inventory, &params);
+    list.render(&mut |text| evaluator.text(text, &context))
 }
 
 /// The root workflow's `description`, its templates rendered.

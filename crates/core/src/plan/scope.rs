@@ -5,14 +5,16 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Enumerator, Object, ObjectExt, Serde, Value as Jinja};
+use indexmap::IndexMap;
+use minijinja::value::{Enumerator, Object, ObjectExt, Serde, Value as Jinja, ValueKind};
 use minijinja::{Error, ErrorKind};
 use serde_json::Value;
 
-use super::Plan;
+use super::{Part, Plan, Step};
 use crate::inventory::{Host, Inventory};
 use crate::run::RunId;
 use crate::step::{Output, Renderer, StepError};
+use crate::workflow::Item;
 use crate::workflow::expr::ExprError;
 
 /// A value as expressions see it.
@@ -49,6 +51,8 @@ pub struct Scope {
     pub(crate) plan: Arc<Plan>,
     pub(crate) frame: usize,
     pub(crate) host: Option<Arc<Host>>,
+    /// The item of a step with `foreach`.
+    pub(crate) item: Option<Arc<Item>>,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) run: RunId,
     pub(crate) started: jiff::Timestamp,
@@ -84,7 +88,8 @@ impl Scope {
     /// The scope of the step that uses this frame's workflow.
     pub(crate) fn caller(&self) -> Option<Self> {
         let caller = self.plan.frames[self.frame].caller.as_ref()?;
-        Some(Self { frame: caller.frame, host: caller.host.clone(), ..self.clone() })
+        let (host, item) = (caller.host.clone(), caller.item.clone());
+        Some(Self { frame: caller.frame, host, item, ..self.clone() })
     }
 
     fn param(&self, name: &str) -> Result<Option<Value>, ExprError> {
@@ -142,6 +147,8 @@ impl Object for Root {
                 let host = scope.host.as_ref()?;
                 to_jinja(serde_json::json!({ "name": host.name, "address": host.address() }))
             }
+            "item" => to_jinja(&scope.item.as_ref()?.value),
+            "item_index" => Jinja::from(scope.item.as_ref()?.index),
             "vars" => to_jinja(&scope.host.as_ref()?.vars),
             "run" => to_jinja(serde_json::json!({
                 "id": scope.run.as_str(),
@@ -209,59 +216,120 @@ struct StepOutputs {
 }
 
 impl StepOutputs {
-    /// The output on a host, or the only one there is at the operator's place.
-    fn on(&self, host: Option<&str>) -> Option<Jinja> {
-        let plan = &self.scope.plan;
-        let step = &plan.steps[self.step];
-        if let Some((_, frame)) = step.frames.iter().find(|(of, _)| of.as_deref() == host) {
-            let host = host.and_then(|name| plan.inventory.host(name)).cloned();
-            return Some(Jinja::from_object(WorkflowOutputs(Scope {
-                frame: *frame,
-                host,
-                ..self.scope.clone()
-            })));
-        }
-        let of_host = |node: &&petgraph::graph::NodeIndex| {
-            plan.graph[**node]
-                .task()
-                .is_some_and(|task| task.host.as_deref().map(|h| h.name.as_str()) == host)
-        };
-        let node = step.tasks.iter().find(of_host)?;
-        self.scope.outputs.get(node.index()).map(|output| to_jinja(&output.0))
+    fn step(&self) -> &Step {
+        &self.scope.plan.steps[self.step]
     }
 
-    fn hosts(&self) -> Vec<String> {
+    /// The output on a host, or at the operator's place; of an item, where the step goes through some.
+    fn on(&self, host: Option<&str>, item: Option<&str>) -> Option<Jinja> {
         let plan = &self.scope.plan;
-        let step = &plan.steps[self.step];
-        let of_tasks =
-            step.tasks.iter().filter_map(|node| Some(plan.graph[*node].task()?.host.as_ref()?.name.clone()));
-        of_tasks.chain(step.frames.iter().filter_map(|(host, _)| host.clone())).collect()
+        match self.step().part(plan, host, item)? {
+            Part::Task(node) => self.scope.outputs.get(node.index()).map(|output| to_jinja(&output.0)),
+            Part::Frame(frame) => {
+                let host = host.and_then(|name| plan.inventory.host(name)).cloned();
+                Some(Jinja::from_object(WorkflowOutputs(Scope {
+                    frame,
+                    host,
+                    item: None,
+                    ..self.scope.clone()
+                })))
+            }
+        }
+    }
+
+    fn has_items(&self) -> bool {
+        self.step().def.foreach.is_some()
+    }
+
+    /// The hosts and items of its parts, in their order.
+    fn parts(&self) -> Vec<(Option<&str>, Option<&str>)> {
+        self.step().parts(&self.scope.plan).map(|(host, item, _)| (host, item)).collect()
     }
 }
 
 impl Object for StepOutputs {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         let key = key.as_str()?;
-        if key == "hosts" {
-            return Some(Jinja::from_object(ByHost(Arc::clone(self))));
+        let here = self.scope.host.as_deref().map(|host| host.name.clone());
+        match key {
+            "hosts" => Some(Jinja::from_object(ByHost(Arc::clone(self)))),
+            "items" if self.has_items() => {
+                // Those on this host; of a step at the operator's place, those there.
+                let host = here.filter(|here| self.parts().iter().any(|(host, _)| *host == Some(here)));
+                Some(Jinja::from_object(ByItem { of: Arc::clone(self), host }))
+            }
+            key => {
+                let output = self.on(here.as_deref(), None).or_else(|| self.on(None, None))?;
+                output.get_attr(key).ok().filter(|value| !value.is_undefined())
+            }
         }
-        let here = self.scope.host.as_deref().map(|host| host.name.as_str());
-        let output = self.on(here).or_else(|| self.on(None))?;
-        output.get_attr(key).ok().filter(|value| !value.is_undefined())
     }
 }
 
 /// `steps.NAME.hosts`: only the hosts that have an output.
 struct ByHost(Arc<StepOutputs>);
 
+impl ByHost {
+    fn on(&self, host: &str) -> Option<Jinja> {
+        let of = &self.0;
+        if !of.has_items() {
+            return of.on(Some(host), None);
+        }
+        let known = of.parts().iter().any(|(at, item)| *at == Some(host) && of.on(*at, *item).is_some());
+        let items = ByItem { of: Arc::clone(of), host: Some(host.to_owned()) };
+        known.then(|| Jinja::from_object(ItemsOnly(Arc::new(items))))
+    }
+}
+
 impl Object for ByHost {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
-        self.0.on(Some(key.as_str()?))
+        self.on(key.as_str()?)
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let hosts = self.0.hosts().into_iter().filter(|host| self.0.on(Some(host)).is_some());
-        Enumerator::Values(hosts.map(Jinja::from).collect())
+        let mut hosts: IndexMap<&str, ()> = IndexMap::new();
+        let parts = self.0.parts();
+        for (host, item) in &parts {
+            if let Some(name) = host
+                && self.0.on(*host, *item).is_some()
+            {
+                hosts.insert(name, ());
+            }
+        }
+        Enumerator::Values(hosts.into_keys().map(Jinja::from).collect())
+    }
+}
+
+/// `steps.NAME.hosts[HOST]` of a step that goes through items.
+struct ItemsOnly(Arc<ByItem>);
+
+impl Object for ItemsOnly {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        (key.as_str()? == "items").then(|| Jinja::from_dyn_object(Arc::clone(&self.0)))
+    }
+}
+
+/// `steps.NAME.items`: only the items that have an output, by what they are called.
+struct ByItem {
+    of: Arc<StepOutputs>,
+    host: Option<String>,
+}
+
+impl Object for ByItem {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let label = match key.as_str() {
+            Some(label) => label.to_owned(),
+            None if key.is_number() || key.kind() == ValueKind::Bool => key.to_string(),
+            None => key.get_attr("name").ok()?.as_str()?.to_owned(),
+        };
+        self.of.on(self.host.as_deref(), Some(&label))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let here = self.host.as_deref();
+        let parts = self.of.parts();
+        let items = parts.iter().filter(|(host, item)| *host == here && self.of.on(*host, *item).is_some());
+        Enumerator::Values(items.filter_map(|(_, item)| item.map(Jinja::from)).collect())
     }
 }
 
@@ -302,4 +370,4 @@ macro_rules! debug_as_name {
         })*
     };
 }
-debug_as_name!(Root, Params, Steps, StepOutputs, ByHost, WorkflowOutputs, HostVars);
+debug_as_name!(Root, Params, Steps, StepOutputs, ByHost, ItemsOnly, ByItem, WorkflowOutputs, HostVars);

@@ -7,7 +7,7 @@ use super::state::{Cell, Illegal, RunState, Step, TaskState};
 use super::{Event, NodeId, Shape, Successors};
 
 /// What is still in the way of each node. Kept up to date at a cost in proportion to the edges.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Backward {
     before: Successors,
     /// How many of the edges from a node lead to where something is left.

@@ -49,7 +49,10 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The name of a task: its step, and its host where it has one: `restart/healthy@patroni2`.
+/// The name of a task: its step, and its host where it has one: `restart/healthy@patroni2`; of a step
+/// that goes through items, the item's key too: `create[app]@patroni1`.
+///
+/// Neither a step's name nor a key has an `@`: what follows the first one is the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskName(Arc<str>);
@@ -75,12 +78,12 @@ impl TaskName {
 
     /// The step's part.
     pub fn step(&self) -> &str {
-        self.0.rsplit_once('@').map_or(&*self.0, |(step, _)| step)
+        self.0.split_once('@').map_or(&*self.0, |(step, _)| step)
     }
 
     /// The host's part.
     pub fn host(&self) -> Option<&str> {
-        self.0.rsplit_once('@').map(|(_, host)| host)
+        self.0.split_once('@').map(|(_, host)| host)
     }
 }
 

@@ -8,7 +8,7 @@ use super::TaskName;
 pub type NodeId = u32;
 
 /// What comes after each node: of node `n`, `targets[offsets[n]..offsets[n + 1]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Successors {
     offsets: Vec<u32>,
     targets: Vec<NodeId>,
@@ -40,14 +40,19 @@ impl Successors {
     }
 }
 
-/// An immutable DAG of tasks and joins. A join is a barrier: it has no name and no events, and is
-/// passed as soon as all before it are.
-#[derive(Debug)]
+/// An immutable DAG of tasks, joins and gates.
+///
+/// A join is a barrier: it has no name and no events, and is passed as soon as all before it are. A
+/// gate is a join that lets failures by: it is passed as soon as all before it have ended, where fewer
+/// of them than its limit failed. What stands behind a gate counts on: the failures that a gate let by
+/// are failures of the gates right after it too.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Vec<Option<TaskName>>,
     by_name: HashMap<TaskName, NodeId>,
     after: Successors,
     incoming: Vec<u32>,
+    gates: HashMap<NodeId, u32>,
     tasks: usize,
 }
 
@@ -56,6 +61,15 @@ impl Shape {
     ///
     /// The caller has made sure that names are unique and that there is no cycle.
     pub fn new(nodes: Vec<Option<TaskName>>, edges: &[(NodeId, NodeId)]) -> Self {
+        Self::with_gates(nodes, edges, HashMap::new())
+    }
+
+    /// The same, where some of the joins are gates, each with its limit: so many failures close it.
+    pub fn with_gates(
+        nodes: Vec<Option<TaskName>>,
+        edges: &[(NodeId, NodeId)],
+        gates: HashMap<NodeId, u32>,
+    ) -> Self {
         let mut incoming = vec![0u32; nodes.len()];
         for &(_, to) in edges {
             incoming[to as usize] += 1;
@@ -64,7 +78,7 @@ impl Shape {
         let by_name: HashMap<_, _> =
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
-        Self { names: nodes, by_name, after, incoming, tasks }
+        Self { names: nodes, by_name, after, incoming, gates, tasks }
     }
 
     /// Nodes, joins included.
@@ -103,6 +117,16 @@ impl Shape {
         let edges: Vec<(NodeId, NodeId)> =
             (0..count).flat_map(|from| self.after(from).iter().map(move |&to| (to, from))).collect();
         Successors::new(self.len(), &edges)
+    }
+
+    /// The limit of a gate; none for any other node.
+    pub fn gate(&self, node: NodeId) -> Option<u32> {
+        self.gates.get(&node).copied()
+    }
+
+    /// Whether there is a gate.
+    pub fn has_gates(&self) -> bool {
+        !self.gates.is_empty()
     }
 
     /// How many nodes a node waits for.

@@ -1,7 +1,7 @@
 //! Where a run stands: a fold over its events. An event that the state does not allow is an error,
 //! also when it is read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::backward::Backward;
@@ -93,7 +93,7 @@ pub enum Illegal {
     OtherMachine(String),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cell {
     pub(super) state: TaskState,
     pub(super) attempt: u32,
@@ -111,7 +111,7 @@ pub(super) struct Step {
 }
 
 /// The state of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunState {
     pub(super) shape: Arc<Shape>,
     pub(super) cells: Vec<Cell>,
@@ -121,6 +121,10 @@ pub struct RunState {
     epoch: u64,
     hosts: BTreeMap<String, Identity>,
     passed: usize,
+    /// How many of those before a node can't pass any more. Kept only where there are gates.
+    dead: HashMap<NodeId, u32>,
+    /// The failures that a gate has to let by.
+    failures: HashMap<NodeId, u32>,
 }
 
 impl RunState {
@@ -129,13 +133,18 @@ impl RunState {
         let cells = (0..shape.len() as NodeId)
             .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n), begun: false })
             .collect();
-        let (status, hosts) = (RunStatus::New, BTreeMap::new());
-        let mut state = Self { shape, cells, back: None, status, epoch: 0, hosts, passed: 0 };
-        let roots: Vec<NodeId> =
-            (0..state.cells.len() as NodeId).filter(|&n| state.shape.incoming(n) == 0).collect();
-        for node in roots {
-            state.arrive(node, ready);
-        }
+        let mut state = Self {
+            shape,
+            cells,
+            back: None,
+            status: RunStatus::New,
+            epoch: 0,
+            hosts: BTreeMap::new(),
+            passed: 0,
+            dead: HashMap::new(),
+            failures: HashMap::new(),
+        };
+        state.arrive_at_roots(ready);
         state
     }
 
@@ -213,11 +222,7 @@ impl RunState {
                 self.back = None;
                 self.status = RunStatus::Open;
                 self.epoch = *epoch;
-                let failed: Vec<NodeId> = self.in_state(TaskState::Failed).collect();
-                for node in failed {
-                    self.cells[node as usize].state = TaskState::Ready;
-                    ready.push(node);
-                }
+                self.take_up(ready);
             }
             Event::UndoStarted { epoch, .. } => {
                 let open = !matches!(self.status, RunStatus::New | RunStatus::Ended(Outcome::Undone));
@@ -252,6 +257,7 @@ impl RunState {
     }
 
     fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+        use TaskState::{Ready, Waiting};
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let Some(task) = event.task() else { return Ok(()) };
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
@@ -260,25 +266,38 @@ impl RunState {
         if !step.allowed {
             return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: step.what });
         }
+        let missing = self.cells[node as usize].missing;
+        // After a resume an attempt may be settled while a gate before it waits again.
+        let next = if step.next == Ready && missing > 0 { Waiting } else { step.next };
         let cell = &mut self.cells[node as usize];
-        cell.state = step.next;
+        cell.state = next;
         cell.attempt = step.attempt;
         cell.begun |= matches!(event, Event::TaskIntended { .. });
-        if state.passes() && !step.next.passes() {
+        if state.passes() && !next.passes() {
             self.passed -= 1;
         }
         if self.undoing() {
-            if step.next.passes() {
-                // What it makes ready is never started.
-                self.pass(node, &mut Vec::new());
-            }
+            // What it makes ready is never started.
+            self.go_on(node, next, &mut Vec::new());
             self.after_step_back(event, node, ready);
-        } else if step.next == TaskState::Ready {
-            ready.push(node);
-        } else if step.next.passes() {
-            self.pass(node, ready);
+        } else {
+            self.go_on(node, next, ready);
         }
         Ok(())
+    }
+
+    /// What follows from where a task stands now for those behind it.
+    fn go_on(&mut self, node: NodeId, next: TaskState, ready: &mut Vec<NodeId>) {
+        use TaskState::{Failed, Ready, Waiting};
+        match next {
+            Ready => ready.push(node),
+            _ if next.passes() => self.end(node, true, ready),
+            Failed if self.shape.has_gates() => self.end(node, false, ready),
+            Waiting if self.cells[node as usize].missing == self.dead_before(node) => {
+                self.end(node, false, ready);
+            }
+            _ => {}
+        }
     }
 
     /// What an event of the way forward does to a task. On the way back, only what was begun before is
@@ -313,36 +332,105 @@ impl RunState {
         if allowed { Ok(()) } else { Err(Illegal::Run { status: self.status, event }) }
     }
 
-    /// A node has passed: whoever waits for it waits for one less.
-    fn pass(&mut self, node: NodeId, ready: &mut Vec<NodeId>) {
+    /// A later process takes the run up: what had failed is ready again.
+    fn take_up(&mut self, ready: &mut Vec<NodeId>) {
+        let failed: Vec<NodeId> = self.in_state(TaskState::Failed).collect();
+        if !self.shape.has_gates() {
+            for node in failed {
+                self.cells[node as usize].state = TaskState::Ready;
+                ready.push(node);
+            }
+            return;
+        }
+        // What the gates let by is tried again, so they wait again, and with them what had not begun
+        // yet behind them. Only what ended well or may be at work stands as it is.
+        self.dead.clear();
+        self.failures.clear();
+        self.passed = 0;
+        let mut passed = Vec::new();
+        for node in 0..self.cells.len() as NodeId {
+            let cell = &mut self.cells[node as usize];
+            cell.missing = self.shape.incoming(node);
+            let named = self.shape.name(node).is_some();
+            match cell.state {
+                state if named && state.passes() => passed.push(node),
+                TaskState::Failed | TaskState::Ready | TaskState::Done => cell.state = TaskState::Waiting,
+                _ => {}
+            }
+        }
+        self.arrive_at_roots(ready);
+        for node in passed {
+            self.end(node, true, ready);
+        }
+    }
+
+    /// Whatever waits for nothing is ready.
+    fn arrive_at_roots(&mut self, ready: &mut Vec<NodeId>) {
         let shape = Arc::clone(&self.shape);
-        let mut passed = vec![node];
-        while let Some(node) = passed.pop() {
-            self.passed += usize::from(shape.name(node).is_some());
+        for node in (0..self.cells.len() as NodeId).filter(|&node| shape.incoming(node) == 0) {
+            self.arrive(node, ready);
+        }
+    }
+
+    /// A node has ended: it passed, or it can't pass any more before the next resume. Whoever waits for
+    /// it waits for one less. Each edge is followed once until the next resume.
+    fn end(&mut self, node: NodeId, passed: bool, ready: &mut Vec<NodeId>) {
+        let shape = Arc::clone(&self.shape);
+        let mut ended = vec![(node, passed)];
+        while let Some((node, passed)) = ended.pop() {
+            self.passed += usize::from(passed && shape.name(node).is_some());
+            // What a gate let by, or what closed it, counts on; anything else counts for itself.
+            let failures = match shape.gate(node) {
+                Some(_) => self.failures.get(&node).copied().unwrap_or(0),
+                None => u32::from(!passed),
+            };
             for &after in shape.after(node) {
-                let cell = &mut self.cells[after as usize];
-                cell.missing -= 1;
-                if cell.missing == 0 {
-                    if shape.name(after).is_some() {
-                        cell.state = TaskState::Ready;
-                        ready.push(after);
-                    } else {
-                        cell.state = TaskState::Done;
-                        passed.push(after);
-                    }
+                if passed {
+                    self.cells[after as usize].missing -= 1;
+                } else {
+                    *self.dead.entry(after).or_default() += 1;
+                }
+                if shape.gate(after).is_some() {
+                    *self.failures.entry(after).or_default() += failures;
+                }
+                let Cell { missing, state, .. } = self.cells[after as usize];
+                let dead = self.dead_before(after);
+                if missing != dead || state != TaskState::Waiting {
+                    continue;
+                }
+                let open = match shape.gate(after) {
+                    Some(limit) => self.failures.get(&after).copied().unwrap_or(0) < limit,
+                    None => dead == 0,
+                };
+                if !open {
+                    ended.push((after, false));
+                } else if shape.name(after).is_some() {
+                    self.cells[after as usize].state = TaskState::Ready;
+                    ready.push(after);
+                } else {
+                    self.cells[after as usize].state = TaskState::Done;
+                    ended.push((after, true));
                 }
             }
         }
     }
 
+    /// How many of those that a node waits for can't pass any more.
+    fn dead_before(&self, node: NodeId) -> u32 {
+        if self.dead.is_empty() { 0 } else { self.dead.get(&node).copied().unwrap_or(0) }
+    }
+
     /// A node that waits for nothing.
     fn arrive(&mut self, node: NodeId, ready: &mut Vec<NodeId>) {
+        if self.cells[node as usize].state != TaskState::Waiting {
+            return;
+        }
         if self.shape.name(node).is_some() {
             self.cells[node as usize].state = TaskState::Ready;
             ready.push(node);
         } else {
             self.cells[node as usize].state = TaskState::Done;
-            self.pass(node, ready);
+            self.end(node, true, ready);
         }
     }
 }

@@ -44,10 +44,9 @@ impl Attempt {
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
             .take(40)
             .collect();
-        format!(
-            "flow-{}-{}-{:02x}{:02x}{:02x}-{}",
-            self.run, slug, digest[0], digest[1], digest[2], self.number
-        )
+        // Six bytes: with three, two of some thousand tasks whose names begin the same would share one.
+        let digest: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("flow-{}-{slug}-{digest}-{}", self.run, self.number)
     }
 }
 

@@ -26,6 +26,12 @@ pub struct Workflow {
     pub confirm: Option<Spanned<String>>,
     /// `on_failure`: what becomes of what was done when a run fails.
     pub on_failure: Option<Spanned<OnFailure>>,
+    /// `max_per_host`: so many tasks at work on one host at once.
+    pub max_per_host: Option<u32>,
+    /// `max_failures`: once so many tasks have failed, nothing new is started.
+    pub max_failures: Option<u32>,
+    /// `[limits]`: so many tasks of a step type at work at once, over all hosts.
+    pub limits: IndexMap<String, Spanned<u32>>,
     /// `[params.NAME]`
     pub params: IndexMap<String, Param>,
     /// `[steps.NAME]`
@@ -101,10 +107,17 @@ pub struct StepDef {
     pub with: Spanned<IndexMap<String, Argument>>,
     /// `needs`: a barrier over all hosts of those steps.
     pub needs: Vec<Spanned<String>>,
+    /// `needs_per_host`: a host waits only for its own part of those steps, not for the other hosts.
+    pub needs_per_host: Vec<Spanned<String>>,
     /// `hosts`: none means at the operator's place (or the host of the workflow that includes it).
     pub hosts: Option<Spanned<Hosts>>,
+    /// `foreach`: a list, or a template that gives one; one task for each item.
+    pub foreach: Option<Argument>,
     /// `serial`: so many hosts at once. Real edges: when a batch fails, the rest does not start.
     pub serial: Option<Serial>,
+    /// `max_failures`: once so many hosts have failed, the next batch of `serial` does not start; 1 by
+    /// default.
+    pub max_failures: Option<Serial>,
     /// `tags`
     pub tags: Vec<Spanned<String>>,
     /// `if`: an expression; false skips the task.
@@ -132,13 +145,24 @@ pub enum Hosts {
     Pattern(String),
 }
 
-/// `serial`
+/// `serial`, and a step's `max_failures`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serial {
-    /// So many hosts at once.
+    /// So many hosts; items, where a step with `foreach` has no `hosts`.
     Count(u32),
-    /// So many percent of the hosts, at least one.
+    /// So many percent of the step's hosts, at least one.
     Percent(u8),
+}
+
+impl Serial {
+    /// How many hosts of so many: a share is rounded down, and at least one.
+    pub fn batch(self, all: usize) -> usize {
+        let size = match self {
+            Self::Count(count) => count as usize,
+            Self::Percent(percent) => all.saturating_mul(usize::from(percent)) / 100,
+        };
+        size.max(1)
+    }
 }
 
 /// `retries` and `backoff`
@@ -158,6 +182,13 @@ impl Retry {
     pub fn wait(self, attempt: u32) -> Duration {
         let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         self.backoff.saturating_mul(factor).min(LONGEST_BACKOFF)
+    }
+}
+
+impl StepDef {
+    /// Every step that it waits for in some way.
+    pub fn all_needs(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.needs.iter().chain(&self.needs_per_host)
     }
 }
 

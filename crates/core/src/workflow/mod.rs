@@ -7,6 +7,7 @@ mod diagnostic;
 mod document;
 mod documents;
 pub mod expr;
+mod items;
 mod parse;
 mod toml;
 
@@ -16,4 +17,5 @@ pub use document::{
     Argument, ArgumentKind, Hosts, OnFailure, Param, ParamKind, Retry, Serial, StepDef, Workflow,
 };
 pub use documents::Documents;
+pub use items::{Item, ItemFault, MAX_ITEMS, items};
 pub use parse::parse;

@@ -15,8 +15,23 @@ pub(super) use fields::{describe, list};
 pub(super) use params::{in_words, literal, matches_kind};
 
 /// The keys of the top table.
-const KEYS: &[&str] =
-    &["name", "summary", "description", "whole", "confirm", "on_failure", "params", "steps", "outputs"];
+const KEYS: &[&str] = &[
+    "name",
+    "summary",
+    "description",
+    "whole",
+    "confirm",
+    "on_failure",
+    "max_per_host",
+    "max_failures",
+    "limits",
+    "params",
+    "steps",
+    "outputs",
+];
+
+/// The most that a limit may be.
+const MAX_LIMIT: u32 = 1_000_000;
 
 /// Reads a workflow. All that is wrong is told at once.
 ///
@@ -59,6 +74,9 @@ pub(super) fn parse_lenient(source: &Arc<Source>) -> (Option<Workflow>, Diagnost
         whole: reader.boolean(&fields, "whole").unwrap_or_default(),
         confirm: reader.confirm(&fields),
         on_failure: reader.on_failure(&fields),
+        max_per_host: reader.integer(&fields, "max_per_host", 1, MAX_LIMIT),
+        max_failures: reader.integer(&fields, "max_failures", 1, MAX_LIMIT),
+        limits: reader.limits(&fields),
         params: reader.params(&fields),
         steps: reader.steps(&fields),
         outputs: reader.table(&fields, "outputs").map_or_else(IndexMap::new, |outputs| outputs.value),

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+mod foreach;
+mod limits;
+mod per_host;
 mod plans;
 mod runs;
 mod undo;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::world::{World, engine, finish, inventory, plan, request, store};
+use crate::world::{World, engine, finish, inventory, names, plan, request, store};
 use flow_core::engine::Engine;
 use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request, to_dot, to_mermaid};
 use flow_core::run::Outcome;
@@ -63,10 +63,6 @@ fn nested(hosts: &[&str], filter: Filter) -> Request {
         inputs: Inputs::default(),
         filter,
     }
-}
-
-fn names(plan: &Plan) -> Vec<String> {
-    plan.tasks().iter().map(|task| task.name.to_string()).collect()
 }
 
 fn nested_plan(engine: &Engine, filter: Filter) -> Plan {

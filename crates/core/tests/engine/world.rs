@@ -306,6 +306,11 @@ pub(crate) fn plan(engine: &Engine, text: &str, hosts: &[&str]) -> Plan {
     Plan::new(request(text, hosts, &[]), engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// The names of a plan's tasks, in their order.
+pub(crate) fn names(plan: &Plan) -> Vec<String> {
+    plan.tasks().iter().map(|task| task.name.to_string()).collect()
+}
+
 pub(crate) fn store(folder: &Path) -> Box<dyn Store> {
     Box::new(SqliteStore::open(&folder.join("runs.db")).unwrap())
 }

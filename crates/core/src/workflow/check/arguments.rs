@@ -5,7 +5,7 @@ use super::schema::{Problem, Schema};
 use crate::step::StepInfo;
 use crate::workflow::documents::INCLUDE;
 use crate::workflow::parse::{list, literal};
-use crate::workflow::{Code, StepDef, nearest};
+use crate::workflow::{Code, Span, StepDef, nearest};
 
 impl<'c> Checker<'c> {
     /// Checks `uses` and `with` of all steps.
@@ -20,25 +20,25 @@ impl<'c> Checker<'c> {
             } else if let Some(info) = self.registry.get(&step.uses.value) {
                 self.arguments(step, info);
             } else {
-                self.unknown_type(step);
+                self.unknown_type(&step.uses.value, &step.uses.span, &[INCLUDE]);
+            }
+        }
+        for (name, limit) in &workflow.limits {
+            if self.registry.get(name).is_none() {
+                self.unknown_type(name, &limit.span, &[]);
             }
         }
     }
 
-    fn unknown_type(&mut self, step: &StepDef) {
-        let mut names: Vec<&str> = self.registry.iter().map(|info| info.name).collect();
-        names.push(INCLUDE);
-        let help = match nearest(&step.uses.value, names.iter().copied()) {
+    /// Tells a step type that isn't there; `others` may be meant too.
+    fn unknown_type(&mut self, name: &str, span: &Span, others: &[&str]) {
+        let names = self.registry.iter().map(|info| info.name).chain(others.iter().copied());
+        let help = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`flow steps` lists the step types".to_owned(),
         };
-        let unknown = self
-            .at(
-                Code::UNKNOWN_STEP_TYPE,
-                &step.uses.span,
-                format!("there is no step type `{}`", step.uses.value),
-            )
-            .help(help);
+        let unknown =
+            self.at(Code::UNKNOWN_STEP_TYPE, span, format!("there is no step type `{name}`")).help(help);
         self.push(unknown);
     }
 

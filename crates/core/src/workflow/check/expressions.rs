@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Checker;
-use super::names::ROOTS;
+use super::graph::Upstream;
+use super::names::{FOREACH, ROOTS, ROOTS_OF_ITEM};
 use super::tokens::Words;
 use crate::workflow::documents::literal_text;
 use crate::workflow::{Argument, Code, Diagnostic, Hosts, Param, Source, Span, StepDef, expr};
@@ -19,7 +20,7 @@ pub(super) struct Place<'p> {
     /// The params that it may use; none means all.
     pub(super) params: Option<Vec<&'p str>>,
     /// The step it belongs to, and, once that was asked for, what runs before it.
-    pub(super) step: Option<(&'p str, OnceCell<Vec<bool>>)>,
+    pub(super) step: Option<(&'p str, OnceCell<Vec<Upstream>>)>,
     /// A bare expression rather than a template.
     pub(super) bare: bool,
 }
@@ -48,7 +49,11 @@ impl Checker<'_> {
                 let Hosts::Pattern(pattern) = &hosts.value;
                 self.expression(pattern, &hosts.span, &before_hosts("`hosts`"));
             }
-            let mut place = Place { what: "a step", roots: &ROOTS, params: None, step: None, bare: false };
+            if let Some(list) = &step.foreach {
+                self.arguments_of(std::iter::once(list), &before_hosts(FOREACH));
+            }
+            let roots: &[&str] = if step.foreach.is_some() { &ROOTS_OF_ITEM } else { &ROOTS };
+            let mut place = Place { what: "a step", roots, params: None, step: None, bare: false };
             place.step = Some((name, OnceCell::new()));
             self.arguments_of(step.with.value.values(), &place);
             for path in self.templates(step) {

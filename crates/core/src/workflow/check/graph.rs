@@ -14,7 +14,21 @@ use crate::workflow::{Code, Diagnostic, Spanned, StepDef, Workflow, nearest};
 pub(super) struct Graph<'w> {
     steps: Vec<&'w StepDef>,
     positions: HashMap<&'w str, usize>,
+    /// Those of `needs` and of `needs_per_host`.
     needs: Vec<Vec<usize>>,
+}
+
+/// How much of a step has ended before another one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Upstream {
+    /// Nothing need have.
+    No,
+    /// Some of its hosts' parts, but not surely this host's.
+    Elsewhere,
+    /// This host's part of it.
+    OwnHost,
+    /// All of it.
+    Whole,
 }
 
 impl<'w> Graph<'w> {
@@ -25,21 +39,34 @@ impl<'w> Graph<'w> {
         let needs = steps
             .iter()
             .map(|step| {
-                step.needs.iter().filter_map(|need| positions.get(need.value.as_str()).copied()).collect()
+                step.all_needs().filter_map(|need| positions.get(need.value.as_str()).copied()).collect()
             })
             .collect();
         Self { steps, positions, needs }
     }
 
-    /// Every step that one waits for, directly or through others: true at its position.
-    pub(super) fn upstream(&self, step: &str) -> Vec<bool> {
-        let mut upstream = vec![false; self.steps.len()];
-        let mut pending: Vec<usize> = self.positions.get(step).copied().into_iter().collect();
-        while let Some(at) = pending.pop() {
-            for &need in &self.needs[at] {
-                if !std::mem::replace(&mut upstream[need], true) {
-                    pending.push(need);
-                }
+    /// How much of each step has ended before one starts, at its position.
+    ///
+    /// A step that any step upstream has in its `needs` is whole then. What is reached by nothing but
+    /// `needs_per_host` has ended on the host itself, whatever the others do.
+    pub(super) fn upstream(&self, step: &str) -> Vec<Upstream> {
+        let mut upstream = vec![Upstream::No; self.steps.len()];
+        // Whether a step was gone through, and as what this host's part waits for.
+        let mut seen: Vec<Option<bool>> = vec![None; self.steps.len()];
+        let mut pending: Vec<(usize, bool)> =
+            self.positions.get(step).map(|&at| (at, true)).into_iter().collect();
+        while let Some((at, own)) = pending.pop() {
+            if seen[at] >= Some(own) {
+                continue;
+            }
+            seen[at] = Some(own);
+            let part = if own { Upstream::OwnHost } else { Upstream::Elsewhere };
+            let whole = self.steps[at].needs.iter().map(|need| (need, Upstream::Whole, false));
+            let parts = self.steps[at].needs_per_host.iter().map(|need| (need, part, own));
+            for (need, reached, own) in whole.chain(parts) {
+                let Some(need) = self.position(&need.value) else { continue };
+                upstream[need] = upstream[need].max(reached);
+                pending.push((need, own));
             }
         }
         upstream
@@ -96,6 +123,8 @@ impl<'c> Checker<'c> {
         let workflow = self.workflow;
         for step in workflow.steps.values() {
             self.step_names(step, "needs", &step.needs);
+            self.step_names(step, "needs_per_host", &step.needs_per_host);
+            self.per_host(step);
             self.step_names(step, "guards", &step.guards);
             self.guards(step);
         }
@@ -125,6 +154,27 @@ impl<'c> Checker<'c> {
         }
     }
 
+    /// A step that is needed per host must have hosts, and not be needed as a whole too.
+    fn per_host(&mut self, step: &StepDef) {
+        let workflow = self.workflow;
+        for name in &step.needs_per_host {
+            if let Some(whole) = step.needs.iter().find(|whole| whole.value == name.value) {
+                let twice = self
+                    .at(Code::NEEDS, &name.span, format!("`{}` is in `needs` already", name.value))
+                    .label("has no effect")
+                    .also(whole.span.clone(), "waits for all its hosts")
+                    .help("take it out of one of the two");
+                self.push(twice);
+            } else if workflow.steps.get(&name.value).is_some_and(|needed| needed.hosts.is_none()) {
+                let nowhere = self
+                    .at(Code::NEEDS, &name.span, format!("`{}` has no hosts of its own", name.value))
+                    .label("there is no part of it for each host")
+                    .help(format!("wait for it as a whole: needs = [\"{}\"]", name.value));
+                self.push(nowhere);
+            }
+        }
+    }
+
     fn unknown_step(&self, name: &Spanned<String>) -> Diagnostic {
         let names: Vec<&str> = self.workflow.steps.keys().map(String::as_str).collect();
         let unknown = self.at(Code::NEEDS, &name.span, format!("there is no step `{}`", name.value));
@@ -140,19 +190,27 @@ impl<'c> Checker<'c> {
             return;
         }
         let upstream = self.graph.upstream(&step.id.value);
+        let per_host = |name: &str| step.needs_per_host.iter().any(|need| need.value == name);
         for guard in step.guards.iter().filter(|guard| guard.value != step.id.value) {
             let Some(at) = self.graph.position(&guard.value) else { continue };
-            if !upstream[at] {
-                let wrong = self
-                    .at(
-                        Code::NEEDS,
-                        &guard.span,
-                        format!("`{}` can't guard `{}`", guard.value, step.id.value),
-                    )
-                    .label("doesn't run before it")
-                    .help(format!("a guard is a step upstream: add \"{}\" to `needs`", guard.value));
-                self.push(wrong);
-            }
+            let (label, help) = match upstream[at] {
+                Upstream::Whole => continue,
+                Upstream::Elsewhere | Upstream::OwnHost if per_host(&guard.value) => continue,
+                Upstream::Elsewhere | Upstream::OwnHost => (
+                    "needn't have run on all its hosts before it",
+                    match step.hosts {
+                        Some(_) => format!("add \"{}\" to `needs`, or to `needs_per_host`", guard.value),
+                        None => format!("add \"{}\" to `needs`", guard.value),
+                    },
+                ),
+                Upstream::No => (
+                    "doesn't run before it",
+                    format!("a guard is a step upstream: add \"{}\" to `needs`", guard.value),
+                ),
+            };
+            let message = format!("`{}` can't guard `{}`", guard.value, step.id.value);
+            let wrong = self.at(Code::NEEDS, &guard.span, message).label(label).help(help);
+            self.push(wrong);
         }
     }
 
@@ -169,8 +227,7 @@ impl<'c> Checker<'c> {
         };
         let waits = circle.iter().flat_map(|at| {
             let step = self.graph.steps[*at];
-            step.needs
-                .iter()
+            step.all_needs()
                 .filter(|need| circle.iter().any(|other| name(other) == need.value))
                 .map(move |need| (need, format!("{} waits for {}", step.id.value, need.value)))
         });

@@ -4,13 +4,21 @@ use std::collections::BTreeSet;
 
 use super::Checker;
 use super::expressions::{Fault, Place, Text};
+use super::graph::Upstream;
 use crate::workflow::parse::list;
-use crate::workflow::{Code, nearest};
+use crate::workflow::{Code, ParamKind, nearest};
 
 /// What a step may name.
 pub(super) const ROOTS: [&str; 7] = ["params", "steps", "host", "vars", "groups", "hostvars", "run"];
+/// What a step with `foreach` may name.
+pub(super) const ROOTS_OF_ITEM: [&str; 9] =
+    ["params", "steps", "item", "item_index", "host", "vars", "groups", "hostvars", "run"];
+/// The place of a list that a step goes through.
+pub(super) const FOREACH: &str = "`foreach`";
 /// What stands for a host.
 const HOST: [&str; 2] = ["name", "address"];
+/// What a step with `foreach` has instead of the fields of one output.
+const OF_ITEMS: [&str; 2] = ["items", "hosts"];
 /// What stands for the run.
 const RUN: [&str; 2] = ["id", "started"];
 /// Functions that the engine adds when it evaluates.
@@ -49,6 +57,9 @@ impl Checker<'_> {
                 }
             }
         }
+        if names.iter().any(|name| name.split('.').next() == Some("steps")) {
+            self.outputs(text, place);
+        }
         self.filters_and_tests(text);
     }
 
@@ -83,6 +94,14 @@ impl Checker<'_> {
 
     fn param(&self, name: &str, place: &Place<'_>) -> Option<Fault> {
         let known = self.workflow.params.contains_key(name);
+        let secret = self.workflow.params.get(name).is_some_and(|param| param.kind == ParamKind::Secret);
+        if secret && place.what == FOREACH {
+            return Some(Fault {
+                code: Code::EXPRESSION,
+                message: format!("`foreach` can't go through `{name}`, which is secret"),
+                help: Some("each task is named after its item, and names are shown".to_owned()),
+            });
+        }
         let usable = place.params.as_ref().is_none_or(|params| params.contains(&name));
         if known && usable {
             return None;
@@ -128,11 +147,61 @@ impl Checker<'_> {
         let def = self.workflow.steps.get(*own);
         let needed = def.is_some_and(|def| def.needs.iter().any(|need| need.value == *step));
         let upstream = || upstream.get_or_init(|| self.graph.upstream(own));
-        let before = needed || self.graph.position(step).is_some_and(|at| upstream()[at]);
-        (!before).then(|| Fault {
+        if needed {
+            return None;
+        }
+        let when = match self.graph.position(step).map_or(Upstream::No, |at| upstream()[at]) {
+            // Of the latter, other hosts' outputs are refused where they stand.
+            Upstream::Whole | Upstream::OwnHost => return None,
+            Upstream::Elsewhere => "on all its hosts before it",
+            Upstream::No => "before it",
+        };
+        Some(Fault {
             code: Code::NOT_UPSTREAM,
-            message: format!("`{own}` uses an output of `{step}`, which needn't have run before it"),
+            message: format!("`{own}` uses an output of `{step}`, which needn't have run {when}"),
             help: Some(format!("add \"{step}\" to the `needs` of `{own}`")),
+        })
+    }
+
+    /// What stands after `steps.NAME`: an output of another host that may not be so far, or one of a step
+    /// that has outputs only for each item.
+    fn outputs(&mut self, text: &Text<'_>, place: &Place<'_>) {
+        for (name, field, range) in text.words.outputs() {
+            let spelled = name.replace('-', "_");
+            let at = self.workflow.steps.keys().position(|id| id.replace('-', "_") == spelled);
+            let Some((at, (step, def))) = at.and_then(|at| Some((at, self.workflow.steps.get_index(at)?)))
+            else {
+                continue;
+            };
+            if let Some(fault) = self.other_hosts(at, step, field, place) {
+                self.tell(text, Some(range), fault);
+            } else if let (Some(_), Some(field)) =
+                (&def.foreach, field.filter(|field| !OF_ITEMS.contains(field)))
+            {
+                let fault = Fault {
+                    code: Code::EXPRESSION,
+                    message: format!("`{step}` has no `{field}` of its own: it runs once for each item"),
+                    help: Some(format!("write: steps.{spelled}.items['ITEM'].{field}")),
+                };
+                self.tell(text, Some(range), fault);
+            }
+        }
+    }
+
+    /// Outputs of other hosts, of a step that has ended on the step's own host only.
+    fn other_hosts(&self, at: usize, step: &str, field: Option<&str>, place: &Place<'_>) -> Option<Fault> {
+        let (own, upstream) = place.step.as_ref()?;
+        if field.is_some_and(|field| field != "hosts") {
+            return None;
+        }
+        let reached = upstream.get_or_init(|| self.graph.upstream(own))[at];
+        (reached == Upstream::OwnHost).then(|| Fault {
+            code: Code::NOT_UPSTREAM,
+            message: format!("`{own}` waits for `{step}` on its own host only, not on others"),
+            help: Some(format!(
+                "use steps.{}.FIELD, or wait for all its hosts: add \"{step}\" to `needs`",
+                step.replace('-', "_")
+            )),
         })
     }
 
@@ -146,7 +215,19 @@ impl Checker<'_> {
             };
             return fault(format!("there is no function `{root}`"), help);
         }
+        if ["item", "item_index"].contains(&root) && !self.workflow.params.contains_key(root) {
+            return fault(
+                format!("there is no `{root}` here"),
+                "it is there in `with` and `if` of a step with `foreach`".to_owned(),
+            );
+        }
         let roots: Vec<String> = place.roots.iter().map(|root| (*root).to_owned()).collect();
+        if place.what == FOREACH && root == "steps" {
+            return fault(
+                "`foreach` can't go through what a step gives: its list is known before the run".to_owned(),
+                format!("let one step go through it; `foreach` can use {}", list(&roots)),
+            );
+        }
         if ROOTS.contains(&root) {
             return fault(
                 format!("{} can't use `{root}`", place.what),

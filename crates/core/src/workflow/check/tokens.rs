@@ -161,6 +161,30 @@ impl<'t> Words<'t> {
             .collect()
     }
 
+    /// Where outputs of steps are named: the step, the field or `hosts` after it, and where.
+    pub(super) fn outputs(&self) -> Vec<(&'t str, Option<&'t str>, Range<usize>)> {
+        let steps = self.roots().filter(|&at| self.word(at) == Some("steps"));
+        let found = steps.filter_map(|at| {
+            let (name, next) = self.member(at + 1)?;
+            let (field, end) = match self.member(next) {
+                Some((field, next)) => (Some(field), next),
+                None => (None, next),
+            };
+            Some((name, field, self.tokens[at].range.start..self.tokens[end - 1].range.end))
+        });
+        found.collect()
+    }
+
+    /// The member that `.name` or `['name']` at a word names, and the word after it.
+    fn member(&self, at: usize) -> Option<(&'t str, usize)> {
+        if self.is(at, Kind::Sign('.')) {
+            return Some((self.name(at + 1)?, at + 2));
+        }
+        let quoted =
+            self.is(at, Kind::Sign('[')) && self.is(at + 1, Kind::Text) && self.is(at + 2, Kind::Sign(']'));
+        if quoted { Some((self.word(at + 1)?, at + 3)) } else { None }
+    }
+
     /// What is written as `root.a-b`, where that is meant as one name: a subtraction to the engine.
     pub(super) fn dashed(&self, root: &str) -> Vec<(&'t str, Range<usize>)> {
         let mut found = Vec::new();
@@ -236,6 +260,16 @@ mod tests {
         assert!(Words::new("steps.n - 1", true).dashed("steps").is_empty());
     }
 
+    #[test]
+    fn outputs_are_found_with_the_field_after_them() {
+        let words =
+            Words::new("steps.a.hosts['n'].x ~ steps['b-c']['y'] ~ steps.d | list ~ x.steps.e.f", true);
+        assert_eq!(
+            words.outputs(),
+            [("a", Some("hosts"), 0..13), ("b-c", Some("y"), 23..40), ("d", None, 43..50)]
+        );
+    }
+
     proptest! {
         #[test]
         fn any_text_has_words_or_none(text in "[a-z.\\-'\"{}%#\\[\\]| ä]{0,60}", bare: bool) {
@@ -246,6 +280,7 @@ mod tests {
             words.dashed("a");
             words.subscripts("a");
             words.tests();
+            words.outputs();
         }
     }
 }

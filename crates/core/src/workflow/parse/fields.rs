@@ -254,6 +254,18 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// `[limits]`: for each step type, how many at once.
+    pub(super) fn limits(&mut self, fields: &Fields) -> IndexMap<String, Spanned<u32>> {
+        let Some(table) = self.table(fields, "limits") else { return IndexMap::new() };
+        let mut limits = IndexMap::new();
+        for (name, field) in &table.value {
+            if let Some(limit) = self.integer(&table.value, name, 1, super::MAX_LIMIT) {
+                limits.insert(name.clone(), Spanned::new(limit, place(field)));
+            }
+        }
+        limits
+    }
+
     /// A span of time, longer than none.
     pub(super) fn duration(&mut self, fields: &Fields, key: &str) -> Option<Duration> {
         const HELP: &str = "a number and its unit: ms, s, m or h, such as \"500ms\", \"2s\" or \"1m 30s\"";

@@ -6,12 +6,30 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::fields::{Reader, is_step_name, place};
+use super::params::literal;
 use crate::workflow::toml::Fields;
-use crate::workflow::{ArgumentKind, Code, Hosts, Retry, Serial, Span, Spanned, StepDef};
+use crate::workflow::{
+    Argument, ArgumentKind, Code, Hosts, ItemFault, Retry, Serial, Span, Spanned, StepDef, expr, items,
+};
 
 const KEYS: &[&str] = &[
-    "uses", "with", "needs", "hosts", "serial", "tags", "if", "guards", "retries", "backoff", "timeout",
-    "pivot", "keep", "help",
+    "uses",
+    "with",
+    "needs",
+    "needs_per_host",
+    "hosts",
+    "foreach",
+    "serial",
+    "max_failures",
+    "tags",
+    "if",
+    "guards",
+    "retries",
+    "backoff",
+    "timeout",
+    "pivot",
+    "keep",
+    "help",
 ];
 
 /// The most retries that a step may have.
@@ -91,8 +109,11 @@ impl Reader<'_> {
             uses: uses.unwrap_or_else(|| Spanned::new(String::new(), id.span.clone())),
             with: with.unwrap_or_else(|| Spanned::new(IndexMap::new(), with_place)),
             needs: self.names(fields, "needs"),
+            needs_per_host: self.needs_per_host(fields),
             hosts: self.hosts(fields),
+            foreach: self.foreach(fields),
             serial: self.serial(fields),
+            max_failures: self.max_failures(fields),
             tags: self.tags(fields),
             condition: self.expression(fields, "if"),
             guards: self.names(fields, "guards"),
@@ -103,6 +124,18 @@ impl Reader<'_> {
             help: self.text(fields, "help").map(|help| help.value),
             id,
         }
+    }
+
+    fn needs_per_host(&mut self, fields: &Fields) -> Vec<Spanned<String>> {
+        if let Some(field) = fields.get("needs_per_host")
+            && !fields.contains_key("hosts")
+        {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "`needs_per_host` without `hosts` has no effect")
+                .help("add: hosts = \"GROUP\"; to wait for all hosts, use `needs`");
+            self.push(alone);
+        }
+        self.names(fields, "needs_per_host")
     }
 
     fn hosts(&mut self, fields: &Fields) -> Option<Spanned<Hosts>> {
@@ -117,27 +150,51 @@ impl Reader<'_> {
         Some(Spanned::new(Hosts::Pattern(pattern.value), pattern.span))
     }
 
+    /// A list whose items are told apart, or a template that will give one.
+    fn foreach(&mut self, fields: &Fields) -> Option<Argument> {
+        let field = fields.get("foreach")?;
+        let list = match &field.kind {
+            ArgumentKind::List(list) => list,
+            ArgumentKind::Text(text) if expr::whole_expression(text).is_some() => return Some(field.clone()),
+            _ => {
+                let help = "write: foreach = [\"ITEM\"] or foreach = \"{{ params.NAME }}\"";
+                self.mistyped::<()>("foreach", field, "a list", Some(help));
+                // The step still has items, as far as its expressions are concerned.
+                return Some(Argument { kind: ArgumentKind::List(Vec::new()), ..field.clone() });
+            }
+        };
+        // What a template gives is looked at once its value is known.
+        let known = list.iter().filter(|item| !item.is_dynamic());
+        let values = known.clone().map(literal).collect();
+        if let Err(fault) = items(values) {
+            let span = |at: usize| {
+                known.clone().nth(at).map_or_else(|| field.span.clone(), |item| item.span.clone())
+            };
+            let mut wrong = match fault {
+                ItemFault::Twice(first, again, _) => {
+                    let twice = self.at(Code::TYPE, span(again), "this item is there twice");
+                    twice.label("again").also(span(first), "first here")
+                }
+                ItemFault::NoKey(at) => {
+                    self.at(Code::TYPE, span(at), "this item can't be told from others by name")
+                }
+                _ => self.at(Code::TYPE, field.span.clone(), fault.message()),
+            };
+            wrong.help = Some(fault.help());
+            self.push(wrong);
+        }
+        Some(field.clone())
+    }
+
     fn serial(&mut self, fields: &Fields) -> Option<Serial> {
         let field = fields.get("serial")?;
-        if !fields.contains_key("hosts") {
+        if !fields.contains_key("hosts") && !fields.contains_key("foreach") {
             let alone = self
                 .at(Code::MISSING_KEY, place(field), "`serial` without `hosts` has no effect")
                 .help("add: hosts = \"GROUP\"");
             self.push(alone);
         }
-        let serial = match &field.kind {
-            ArgumentKind::Plain(Value::Number(number)) => number
-                .as_u64()
-                .and_then(|count| u32::try_from(count).ok())
-                .filter(|count| *count > 0)
-                .map(Serial::Count),
-            ArgumentKind::Text(text) => text
-                .strip_suffix('%')
-                .and_then(|percent| percent.parse().ok())
-                .filter(|percent| (1..=100).contains(percent))
-                .map(Serial::Percent),
-            _ => None,
-        };
+        let serial = host_count(field);
         if serial.is_none() {
             let wrong = self
                 .at(Code::TYPE, field.span.clone(), "`serial` says how many hosts at once")
@@ -145,6 +202,28 @@ impl Reader<'_> {
             self.push(wrong);
         }
         serial
+    }
+
+    fn max_failures(&mut self, fields: &Fields) -> Option<Serial> {
+        let field = fields.get("max_failures")?;
+        if !fields.contains_key("serial") {
+            let alone = self
+                .at(Code::MISSING_KEY, place(field), "a step's `max_failures` without `serial` has no effect")
+                .help("add: serial = 1; or write `max_failures` at the workflow's top, for all of its tasks");
+            self.push(alone);
+        }
+        let limit = host_count(field);
+        if limit.is_none() {
+            let wrong = self
+                .at(
+                    Code::TYPE,
+                    field.span.clone(),
+                    "`max_failures` says with how many failed hosts the rest is not started",
+                )
+                .help("a count from 1, such as 2, or a share of the hosts, such as \"30%\"");
+            self.push(wrong);
+        }
+        limit
     }
 
     fn tags(&mut self, fields: &Fields) -> Vec<Spanned<String>> {
@@ -171,5 +250,22 @@ impl Reader<'_> {
             self.push(alone);
         }
         Retry { retries: retries.unwrap_or(default.retries), backoff: backoff.unwrap_or(default.backoff) }
+    }
+}
+
+/// A count of hosts, or a share of them.
+fn host_count(field: &Argument) -> Option<Serial> {
+    match &field.kind {
+        ArgumentKind::Plain(Value::Number(number)) => number
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count > 0)
+            .map(Serial::Count),
+        ArgumentKind::Text(text) => text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse().ok())
+            .filter(|percent| (1..=100).contains(percent))
+            .map(Serial::Percent),
+        _ => None,
     }
 }

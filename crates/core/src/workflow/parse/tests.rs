@@ -59,6 +59,11 @@ hosts = "promoters"
 serial = 1
 with.command = "true"
 
+[steps.after]
+uses = "command"
+needs_per_host = ["verify"]
+hosts = "promoters"
+
 [outputs]
 leader = "{{ steps.verify.stdout }}"
 "#;
@@ -107,6 +112,7 @@ fn every_key_is_read() {
     assert_eq!(verify.serial, Some(Serial::Count(1)));
     assert_eq!(verify.retry, Retry::default());
     assert_eq!(verify.timeout, None);
+    assert_eq!(workflow.steps["after"].needs_per_host[0].value, "verify");
     assert!(workflow.outputs["leader"].is_dynamic());
 }
 
@@ -176,6 +182,23 @@ fn what_is_no_document_is_an_error_soon() {
                 assert!(text.get(span.clone()).is_some(), "{what}: a label outside the text");
             }
         }
+    }
+}
+
+#[test]
+fn serial_as_a_share_is_rounded_down_and_at_least_one() {
+    let shares = [(30, 3, 1), (30, 4, 1), (50, 5, 2), (99, 3, 2), (100, 7, 7), (1, 1, 1), (33, 0, 1)];
+    for (percent, hosts, batch) in shares {
+        assert_eq!(Serial::Percent(percent).batch(hosts), batch, "{percent}% of {hosts}");
+    }
+    assert_eq!(Serial::Count(2).batch(7), 2);
+    assert_eq!(Serial::Count(9).batch(7), 9, "more than there are is all at once");
+    for wrong in ["0", "-1", "1.5", "\"0%\"", "\"101%\"", "\"-5%\"", "\"30\"", "\"3.5%\"", "\" 30%\"", "true"]
+    {
+        let text = format!(
+            "name = \"n\"\nsummary = \"s\"\n[steps.a]\nuses = \"x\"\nhosts = \"all\"\nserial = {wrong}\n"
+        );
+        assert_eq!(messages(&text), ["`serial` says how many hosts at once"], "{wrong}");
     }
 }
 

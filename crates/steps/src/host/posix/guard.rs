@@ -8,6 +8,10 @@
 //! A change verifies the lock and flocks its attempt while it holds the lock's flock shared, and gives
 //! that back before it begins. A run taken over from another process, or by force, looks at attempts
 //! after that; so it sees each change that got through before it, and none gets through later.
+//!
+//! An attempt that was looked for and is not alive is closed by `RUN/attempts/NAME.over`: a request of it
+//! may still be on its way, and must not begin once the attempt was settled. `crates/core/tests/model`
+//! checks that these rules are enough.
 
 use flow_core::step::Attempt;
 
@@ -79,12 +83,18 @@ impl Paths {
 
     /// Everything before a change: ends with a verdict, or goes on with the attempt flocked as file 9.
     pub(crate) fn guard(&self, by: &Attempt) -> String {
-        format!("{}flock -w 2 9 || stop alive\nexec 8>&-\nsay ok\n", self.known(by))
+        let known = self.known(by);
+        format!("{known}flock -w 2 9 || stop alive\n[ ! -e \"$A.over\" ] || stop over\nexec 8>&-\nsay ok\n")
     }
 
     /// The same for a command that may be under way already: `$mine` is set where it is not.
     pub(crate) fn guard_or_join(&self, by: &Attempt) -> String {
-        format!("{}mine=; flock -w 1 9 && mine=1\nexec 8>&-\nsay ok\n", self.known(by))
+        format!(
+            "{}mine=; flock -w 1 9 && mine=1\n\
+             [ -z \"$mine\" ] || [ -e \"$A.rc\" ] || [ ! -e \"$A.over\" ] || stop over\n\
+             exec 8>&-\nsay ok\n",
+            self.known(by)
+        )
     }
 
     /// The lock verified, and the attempt's file opened as file 9.
@@ -176,6 +186,7 @@ pub(crate) fn verdict(host: &str, by: &str, mut reply: Reply) -> Result<Reply, H
         },
         "busy" => failed(format!("the host's lock was busy for {LOCK_WAIT} s"), None),
         "alive" => failed(format!("an earlier process of {by} is still at work"), None),
+        "over" => failed(format!("{by} was settled before this request of it arrived"), None),
         "at-work" => {
             let name = String::from_utf8_lossy(&rest).into_owned();
             failed(format!("the lock is kept: {name} is still at work on the host"), None)

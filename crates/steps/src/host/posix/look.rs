@@ -247,12 +247,18 @@ pub(super) fn read_facts(fingerprint: String, reply: &Reply) -> Result<(u32, Fac
 }
 
 /// An attempt's file, whether it is flocked, its unit's state, and what a detached command left.
+///
+/// One that isn't running is closed, under its flock: a request of it that is still on its way, after a
+/// connection was lost, finds `NAME.over` and changes nothing. So it can be tried again.
 pub(super) fn attempt(run_dir: &str, name: &str) -> String {
     format!(
-        "A={}/attempts/{name}\n[ -e \"$A\" ] || exit {ABSENT}\n\
-         (exec 9<\"$A\"; flock -s -n 9) || {{ echo running; exit 0; }}\n\
+        "umask 077; D={}/attempts; A=$D/{name}; was=; [ ! -e \"$A\" ] || was=1\n\
+         mkdir -p \"$D\" || exit 1\n\
+         exec 9>>\"$A\"; flock -s -n 9 || {{ echo running; exit 0; }}\n\
          case $(systemctl is-active {name}.service 2>/dev/null) in\n\
          active|activating|deactivating|reloading) echo running; exit 0;; esac\n\
+         : >>\"$A.over\" || exit 1\n\
+         [ -n \"$was\" ] || {{ rm -f \"$A\"; exit {ABSENT}; }}\n\
          [ -e \"$A.rc\" ] || {{ echo ended; exit 0; }}\n\
          echo \"$(cat \"$A.rc\")\"; cat \"$A.out\"; cat \"$A.err\" >&2\n",
         quote(run_dir)

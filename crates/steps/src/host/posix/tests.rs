@@ -254,6 +254,26 @@ async fn a_lock_is_one_run_s_and_a_higher_epoch_s() {
 }
 
 #[tokio::test]
+async fn a_request_that_arrives_after_its_attempt_was_settled_changes_nothing() {
+    let place = Place::locked().await;
+    let (late, next) = (attempt("r1", 1, 1), attempt("r1", 1, 2));
+    // The connection was lost, nothing of the attempt is to be seen: it counts as not done.
+    assert_eq!(place.host.attempt(&late).await.unwrap(), AttemptState::Absent);
+    let path = place.path("f");
+    let write = |text: &str| write(&path, text, Ownership::default());
+    for refused in [
+        place.host.change(&late, &write("late")).await.unwrap_err(),
+        place.host.run(&late, &Command::new("true")).await.unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("was settled before"), "{refused}");
+    }
+    assert!(!std::path::Path::new(&path).exists());
+    assert_eq!(place.host.attempt(&late).await.unwrap(), AttemptState::Ended(None));
+    place.host.change(&next, &write("next")).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"next");
+}
+
+#[tokio::test]
 async fn a_command_gets_its_input_environment_and_directory_and_shows_none_of_them() {
     let place = Place::locked().await;
     let by = attempt("r1", 1, 1);
