@@ -3,45 +3,17 @@
 
 use std::path::Path;
 
-use async_trait::async_trait;
-use flow_benches::{in_turn, print};
+use flow_benches::{engine, in_turn, print};
 use flow_core::engine::Engine;
 use flow_core::inventory::Inventory;
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::run::Outcome;
-use flow_core::step::{Change, Check, Context, Output, Registry, Step, StepError, StepType};
 use flow_core::store::SqliteStore;
 use flow_core::workflow::Bundle;
 use rusqlite::{Connection, params};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 const STEPS: usize = 1000;
 const ROUNDS: usize = 9;
-
-/// Does nothing, durably.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Noop {}
-
-#[async_trait]
-impl Step for Noop {
-    async fn check(&self, _: &Context) -> Result<Check, StepError> {
-        Ok(Check::Pending(Change::new("nothing -> nothing")))
-    }
-
-    async fn apply(&self, _: &Context, _: &Change) -> Result<Output, StepError> {
-        Ok(Output::empty())
-    }
-
-    fn verifiable(&self) -> bool {
-        false
-    }
-}
-
-impl StepType for Noop {
-    const NAME: &'static str = "noop";
-}
 
 fn chain(steps: usize) -> String {
     let mut text = String::from("name = \"chain\"\nsummary = \"Steps in a row.\"\n");
@@ -52,12 +24,6 @@ fn chain(steps: usize) -> String {
         }
     }
     text
-}
-
-fn engine() -> Engine {
-    let mut registry = Registry::new();
-    registry.add::<Noop>();
-    Engine::new(registry)
 }
 
 fn plan(engine: &Engine, text: &str) -> Plan {

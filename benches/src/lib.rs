@@ -3,7 +3,11 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
+mod noop;
+
 use std::time::{Duration, Instant};
+
+pub use noop::{MemoryStore, engine, plan_of};
 
 /// The figures of one comparison.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +39,7 @@ pub fn in_turn(rounds: usize, mut ours: impl FnMut(), mut peer: impl FnMut()) ->
         of_ours.push(time(&mut ours));
         of_peer.push(time(&mut peer));
     }
-    Pair { ours: median(of_ours), peer: median(of_peer) }
+    Pair { ours: median(&of_ours), peer: median(&of_peer) }
 }
 
 /// Prints a comparison of work done so many times.
@@ -51,7 +55,16 @@ pub fn print(what: &str, count: usize, peer_name: &str, pair: Pair) {
     );
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// The middle one.
+pub fn median<T: PartialOrd + Copy>(figures: &[T]) -> T {
+    let mut figures = figures.to_vec();
+    figures.sort_by(|a, b| a.partial_cmp(b).expect("figures are comparable"));
+    figures[figures.len() / 2]
+}
+
+/// The most memory that this process has had, in bytes (VmHWM of proc(5)).
+pub fn peak_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
 }

@@ -49,14 +49,14 @@ pub enum Format {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run a workflow.
+    /// Run a workflow, or apply a plan file.
     Run(RunArgs),
     /// Go on with a run that was interrupted, failed or killed.
     Resume(ResumeArgs),
     /// Take a run back: undo what it did, in reverse order.
     Undo(crate::commands::undo::UndoArgs),
     /// Show what a run would do. Changes nothing; exit code 2 when there is something to do.
-    Plan(WorkflowArgs),
+    Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
     /// List the runs, newest first.
@@ -129,6 +129,10 @@ pub struct ResumeArgs {
 
     #[command(flatten)]
     pub inventory: InventoryArg,
+
+    /// Make changes as they are found, also where the plan file that it was started from showed others.
+    #[arg(long)]
+    pub as_found: bool,
 
     #[command(flatten)]
     pub at_once: AtOnceArg,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flow_core::engine::{Engine, Options};
 use flow_core::inventory::{self, Inventory};
-use flow_core::plan::{Definition, Filter, Inputs, Plan, Request};
+use flow_core::plan::{Definition, Filter, Fingerprinter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_steps::fleet::HostFleet;
@@ -78,18 +78,20 @@ pub fn inventory(arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
     Ok(Some(inventory::load(&path)?))
 }
 
-/// The inventory of a run that was started before: it is read again from where it was, for its secrets.
-pub fn inventory_again(definition: &Definition, arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
-    match arg.inventory.clone().or_else(|| definition.inventory.sources.first().cloned()) {
-        Some(path) if arg.inventory.is_some() || path.exists() => {
-            inventory(&InventoryArg { inventory: Some(path) })
-        }
-        _ => Ok(None),
+/// The inventory of a definition that was pinned, read again for its secrets: the one that the user named, or
+/// the one that it came from, if that is there.
+pub fn inventory_again(arg: &InventoryArg, pinned: &Definition) -> Result<Option<Inventory>, Error> {
+    if arg.inventory.is_some() {
+        return inventory(arg);
+    }
+    match pinned.inventory.sources.first().filter(|path| path.exists()) {
+        Some(path) => inventory(&InventoryArg { inventory: Some(path.clone()) }),
+        None => Ok(None),
     }
 }
 
-/// The plan of a workflow as the user asks for it.
-pub fn plan(engine: &Engine, args: &WorkflowArgs, key: [u8; 32]) -> Result<Plan, Error> {
+/// The plan of a workflow as the user asks for it. `print` is the store's key, where the plan is stored.
+pub fn plan(engine: &Engine, args: &WorkflowArgs, print: impl Into<Fingerprinter>) -> Result<Plan, Error> {
     let bundle = files::load(&args.workflow, engine.registry())?;
     let request = Request {
         bundle,
@@ -97,7 +99,7 @@ pub fn plan(engine: &Engine, args: &WorkflowArgs, key: [u8; 32]) -> Result<Plan,
         inputs: Inputs(args.set.iter().cloned().collect()),
         filter: Filter { limit: args.limit.clone(), tags: args.tags.iter().cloned().collect() },
     };
-    Ok(Plan::new(request, engine.registry(), key)?)
+    Ok(Plan::new(request, engine.registry(), print)?)
 }
 
 /// The key for plans that are never stored.

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use flow_core::engine::EngineError;
+use flow_core::plan::Moved;
 use flow_core::run::Outcome;
 use flow_core::store::StoreError;
 use flow_core::workflow::Diagnostics;
+use jiff::Timestamp;
 
 /// What a shell gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub enum Error {
     Diagnostics(Diagnostics),
     /// The engine or the store.
     Engine(EngineError),
+    /// What a plan file showed isn't so any more.
+    MovedOn { file: String, made: Timestamp, moved: Vec<Moved> },
     /// Something else that was refused, with the next action.
     Refused { message: String, hint: Option<String> },
 }
@@ -57,7 +61,7 @@ impl Error {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::Refused { .. } => Exit::Refused,
+            Self::Diagnostics(_) | Self::MovedOn { .. } | Self::Refused { .. } => Exit::Refused,
             Self::Engine(error) => match error {
                 EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {

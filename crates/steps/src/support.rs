@@ -12,6 +12,9 @@ use crate::host::{HostError, Reply};
 /// The pause between two looks while something is waited for.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The invariant of what only waits: what it still misses moves all the time.
+pub(crate) const WAITS: &str = "waits";
+
 /// What one look found.
 pub(crate) enum Seen {
     /// It is as it should be.

@@ -2,6 +2,7 @@
 
 pub mod graph;
 pub mod plan;
+pub mod planned;
 pub mod resume;
 pub mod run;
 pub mod runs;

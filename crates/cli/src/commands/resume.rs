@@ -19,13 +19,16 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
         None => newest_open(&*store)?,
     };
     let definition = read_definition(&run, &store.definition(&run)?)?;
-    let inventory = context::inventory_again(&definition, &args.inventory)?;
+    let inventory = context::inventory_again(&args.inventory, &definition)?;
     let go_on = GoOn::new(global, &store.runs()?, &run);
     let mut session = engine.open(store, &run, inventory.as_ref())?;
     for (task, verdict) in &args.settle {
         session.decide(task, *verdict)?;
     }
-    screen::before::moved_on(session.plan());
+    if args.as_found {
+        session.as_found();
+    }
+    screen::before::file_moved_on(session.plan(), "the run began", "the run goes on with it as it was");
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
     let handle = session.resume()?;

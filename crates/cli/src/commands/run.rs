@@ -13,6 +13,9 @@ use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
+    if let Some(text) = super::planned::plan_file(&args.workflow.workflow) {
+        return super::planned::run(global, args, &text).await;
+    }
     let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let store = context::store(global)?;
     let plan = context::plan(&engine, &args.workflow, store.fingerprint_key()?)?;
@@ -28,7 +31,7 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
 }
 
 /// Shows what is destructive and has its name typed, unless it was given.
-fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<String>, Error> {
+pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<String>, Error> {
     let Some(name) = plan.confirmation()? else { return Ok(given) };
     screen::before::destructive(plan);
     match given {

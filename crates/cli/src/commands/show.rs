@@ -85,7 +85,7 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
 /// What of it could be taken back, and what not.
 fn show_undo(tasks: &BTreeMap<String, Row>, go_on: &GoOn) {
     let rows = in_order(tasks);
-    let mut left = rows.iter().filter(|(_, row)| row.left);
+    let left = rows.iter().filter(|(_, row)| row.left);
     if let Some((name, _)) = left.clone().find(|(_, row)| row.pivot) {
         screen::line(&format!("can't be taken back: {name} was begun, the point of no return"));
         return;
@@ -94,11 +94,17 @@ fn show_undo(tasks: &BTreeMap<String, Row>, go_on: &GoOn) {
     if can > 0 {
         screen::line(&format!("take back what {} did: {}", screen::tasks(can), go_on.undo));
     }
-    left.by_ref().for_each(|(name, row)| {
-        if let Some(Undoability::Impossible(why)) = &row.undo {
-            screen::line(&format!("can't be taken back: {name}: {why}"));
+    // What failed is in nobody's way.
+    let mut told = Vec::new();
+    for (name, row) in left.filter(|(_, row)| row.state != "failed") {
+        let step = name.rsplit_once('@').map_or(*name, |(step, _)| step);
+        if let Some(Undoability::Impossible(why)) = &row.undo
+            && !told.contains(&step)
+        {
+            told.push(step);
+            screen::line(&format!("can't be taken back: {step}: {why}"));
         }
-    });
+    }
 }
 
 fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
@@ -208,6 +214,11 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskSatisfied { output, .. } => {
                 row.state = "ok";
                 row.output = Some(json!(output));
+            }
+            Event::HostsChosen { hosts, .. } => {
+                row.state = "ok";
+                row.output = Some(json!({ "hosts": hosts }));
+                row.message = Some(format!("in this order: {}", hosts.join(", ")));
             }
             Event::TaskIntended { attempt, change, .. } => {
                 row.state = "begun";

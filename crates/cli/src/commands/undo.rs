@@ -54,7 +54,7 @@ pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
         None => newest_undoable(&*store, &all)?,
     };
     let definition = read_definition(&row.id, &store.definition(&row.id)?)?;
-    let inventory = context::inventory_again(&definition, &args.inventory)?;
+    let inventory = context::inventory_again(&args.inventory, &definition)?;
     let go_on = GoOn::new(global, &all, &row.id);
     let mut session = engine.open(store, &row.id, inventory.as_ref())?;
     for (task, verdict) in &args.settle {

@@ -43,13 +43,13 @@ pub fn destructive(plan: &Plan) {
     tell("");
 }
 
-/// Says that the file has changed since the run was started.
-pub fn moved_on(plan: &Plan) {
-    for (path, file) in &plan.definition.bundle.files {
+/// Says that a file has changed since, and what is done all the same.
+pub fn file_moved_on(plan: &Plan, since: &str, all_the_same: &str) {
+    for file in plan.definition.bundle.files.values() {
         let Ok(now) = std::fs::read_to_string(&file.display) else { continue };
         if now != file.text {
             tell(&format!(
-                "{} {} has changed since the run began; the run goes on with {path} as it was",
+                "{} {} has changed since {since}; {all_the_same}",
                 console::style("note:").for_stderr().cyan(),
                 file.display
             ));

@@ -2,7 +2,9 @@
 //! `--output json` on standard output too, as one line.
 
 use flow_core::engine::EngineError;
+use flow_core::plan::Moved;
 use flow_core::workflow::{Diagnostic, Diagnostics};
+use jiff::Timestamp;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::{Value, json};
 
@@ -18,6 +20,7 @@ pub fn show(error: &Error, format: Format) {
             show_diagnostics(diagnostics);
             diagnostics.0.iter().map(as_json).collect()
         }
+        Error::MovedOn { file, made, moved } => show_moved(file, *made, moved),
         Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
         Error::Engine(error) => vec![show_engine(error)],
     };
@@ -25,6 +28,25 @@ pub fn show(error: &Error, format: Format) {
         let code = error.exit() as u8;
         super::line(&json!({ "type": "error", "exit_code": code, "errors": messages }).to_string());
     }
+}
+
+/// Each task that isn't as it was shown, with what was shown and what is so now.
+fn show_moved(file: &str, made: Timestamp, moved: &[Moved]) -> Vec<Value> {
+    let lines = |one: &Moved| {
+        let detail = one.detail.as_deref().unwrap_or_default().lines().map(|line| format!("\n  {line}"));
+        format!("{}: {}{}", one.task, one.words, detail.collect::<String>())
+    };
+    let detail: Vec<String> = moved.iter().map(lines).collect();
+    let message = format!(
+        "since {file} was made ({}) the world has moved on; nothing was changed",
+        super::local_time(made)
+    );
+    let hint = "look at it anew: make a new plan with `flow plan WORKFLOW --out FILE`";
+    let whole = told(&message, Some(hint), Some(&detail.join("\n")));
+    let each = moved.iter().map(|one| json!({ "message": format!("{}: {}", one.task, one.words), "detail": one.detail, "hint": null }));
+    std::iter::once(json!({ "message": whole["message"], "detail": null, "hint": hint }))
+        .chain(each)
+        .collect()
 }
 
 fn show_engine(error: &EngineError) -> Value {

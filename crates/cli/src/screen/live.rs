@@ -137,6 +137,11 @@ impl Screen {
                 self.ok += 1;
                 self.done(&task, &console::style("ok").green(), "");
             }
+            Event::HostsChosen { hosts, .. } => {
+                self.ok += 1;
+                let hosts = if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
+                self.done(&task, &console::style("ok").green(), &format!("in this order: {hosts}"));
+            }
             Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
             Event::TaskDone { by: Some(_), .. } => {
                 self.changed += 1;

@@ -22,14 +22,18 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
             Finding::Pending(change) => ("change", change.summary.clone()),
             Finding::Skipped(why) => ("skip", why.clone()),
             Finding::KnownAfter(step) => ("later", format!("known after {step}")),
+            Finding::Hosts(hosts) => ("ok", format!("in this order: {}", list(hosts))),
+            Finding::HostsKnownAfter { step, within } => {
+                ("later", format!("order known after {step}, within {}", list(within)))
+            }
             Finding::Refused(why) => ("refused", why.clone()),
             Finding::Failed(error) => ("error", error.message.clone()),
         };
         let mark = console::style(format!("{mark:8}"));
         let mark = match &task.finding {
-            Finding::Satisfied | Finding::SatisfiedNow => mark.green(),
+            Finding::Satisfied | Finding::SatisfiedNow | Finding::Hosts(_) => mark.green(),
             Finding::Pending(_) => mark.yellow(),
-            Finding::Skipped(_) | Finding::KnownAfter(_) => mark.dim(),
+            Finding::Skipped(_) | Finding::KnownAfter(_) | Finding::HostsKnownAfter { .. } => mark.dim(),
             Finding::Refused(_) | Finding::Failed(_) => mark.red(),
         };
         line(&format!("{mark} {:width$}  {text}", name.as_str()));
@@ -58,12 +62,17 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
         format!("{} to change, {} known only later; nothing was changed yet", tasks(changes), later)
     };
     tell(&format!("\n{workflow}: {summary}"));
-    if changes + later > 0 {
+    if changes + later > 0 && wrong == 0 {
         tell_of_undo(preview);
     }
     if let (Some(name), true) = (confirmation, changes + later > 0) {
         tell(&format!("the run will ask for --confirm {name}"));
     }
+}
+
+/// Hosts in their order; none is said too.
+fn list(hosts: &[String]) -> String {
+    if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") }
 }
 
 /// Which of the changes could not be taken back, by step, and the points of no return.
@@ -96,6 +105,10 @@ fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Val
         Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
         Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
         Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
+        Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),
+        Finding::HostsKnownAfter { step, within } => {
+            json!({ "task": task.name, "finding": "hosts_later", "after": step, "within": within })
+        }
         Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
         Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
     };

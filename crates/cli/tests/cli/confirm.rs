@@ -56,6 +56,29 @@ fn a_wrong_name_is_refused() {
 }
 
 #[test]
+fn at_a_terminal_the_name_is_asked_for_and_typed() {
+    let place = place();
+    let (code, seen) = place.at_a_terminal("run aside.toml --set scope=demo", "yes\n");
+    assert_eq!(code, 3, "{seen}");
+    assert!(seen.contains("aside on web1, web2, web3"), "{seen}");
+    assert!(seen.contains("Type demo to go ahead:"), "{seen}");
+    assert!(seen.contains("not confirmed; nothing was changed"), "{seen}");
+    assert!(place.runs().is_empty());
+
+    let (code, seen) = place.at_a_terminal("run aside.toml --set scope=demo", "demo\n");
+    assert_eq!(code, 0, "{seen}");
+    assert_eq!(place.runs().len(), 1);
+}
+
+#[test]
+fn at_a_terminal_no_answer_is_no() {
+    let place = place();
+    let (code, seen) = place.at_a_terminal("run aside.toml --set scope=demo", "");
+    assert_eq!(code, 3, "{seen}");
+    assert!(place.runs().is_empty());
+}
+
+#[test]
 fn with_the_right_name_it_runs() {
     let place = place();
     // No data directory is there, so there is nothing to do; the name is asked for all the same.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
@@ -67,14 +68,36 @@ impl Place {
 
     /// The same with variables in its environment.
     pub(crate) fn flow_with(&self, line: &str, environment: &[(&str, &str)]) -> Ran {
-        let mut command = self.command(line);
-        command.envs(environment.iter().copied());
-        self.start_command(line, command).ended()
+        self.start_with(line, environment).ended()
+    }
+
+    /// Runs `flow` at a terminal of its own, made by script(1), with this typed and then an end of file.
+    /// Gives its exit code and what was seen there.
+    pub(crate) fn at_a_terminal(&self, line: &str, typed: &str) -> (i32, String) {
+        let flow = self.command(line);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &format!("{} {line}", env!("CARGO_BIN_EXE_flow"))]);
+        command.arg("/dev/null").current_dir(self.folder.path()).env_clear().env("SHELL", "/bin/sh");
+        command.envs(flow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let seen = self.path(&format!(".seen-{}", rand_name()));
+        let kept = File::create(&seen).unwrap();
+        command.stdin(Stdio::piped()).stdout(kept.try_clone().unwrap()).stderr(kept);
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let code = child.wait().unwrap().code().unwrap_or(-1);
+        (code, fs::read_to_string(seen).unwrap())
     }
 
     /// Starts `flow`; what it prints is kept until it has ended.
     pub(crate) fn start(&self, line: &str) -> Running<'_> {
         self.start_command(line, self.command(line))
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_with(&self, line: &str, environment: &[(&str, &str)]) -> Running<'_> {
+        let mut command = self.command(line);
+        command.envs(environment.iter().copied());
+        self.start_command(line, command)
     }
 
     fn start_command(&self, line: &str, mut command: Command) -> Running<'_> {
@@ -271,7 +294,7 @@ fn steady_line(line: &str) -> String {
             (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN"),
             // An id is 5 characters of chance and 7 of time, and these begin with 0 until the year 3058.
             (r"\b[0-9a-hjkmnp-tv-z]{5}0[0-9a-hjkmnp-tv-z]{6}\b", "RUN"),
-            (r"(resume|show|unlock) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
+            (r"(resume|show|undo|unlock) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
             (r"^[0-9a-hjkmnp-tv-z]{4,11} +WHEN", "RUN  WHEN"),
             (r"RUN \([0-9a-hjkmnp-tv-z]{4,11}\)", "RUN (RUN)"),
             (r"\w+@\S+ \(pid \d+\)", "OWNER"),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::held::HeldTo;
 use super::scheduler::Message;
 use super::{Fleet, Notice, SharedPlan, Verdict};
 use crate::plan::{Mode, Outputs, Scope, Task};
@@ -39,6 +40,8 @@ pub(super) struct Env {
     pub(super) planning: bool,
     /// What the operator says of tasks whose outcome can't be told.
     pub(super) verdicts: HashMap<NodeId, Verdict>,
+    /// The run does what a saved plan showed, and nothing else.
+    pub(super) held_to: Option<HeldTo>,
 }
 
 /// How an executor's work on a task ended.
@@ -46,6 +49,8 @@ pub(super) struct Env {
 pub(super) enum End {
     Skipped(String),
     Satisfied(Output),
+    /// A choice of hosts was made.
+    Chosen(Vec<String>),
     Done(Output),
     Failed(StepError),
     Unknown(StepError),
@@ -77,6 +82,13 @@ pub(super) struct Prepared {
 pub(super) enum Preparation {
     Skip(String),
     Go(Prepared),
+}
+
+/// Why no hosts were chosen.
+pub(super) enum Unchosen {
+    /// The step isn't run at all.
+    Skip(String),
+    Failed(StepError),
 }
 
 /// Runs a task from its condition to its end. A panic of a step is that task's failure.
@@ -147,6 +159,10 @@ impl Env {
 
     /// Evaluates the conditions, its own and those of the steps that lead to it, and its arguments.
     pub(super) fn prepare(&self, node: NodeId, attempt: u32) -> Result<Preparation, StepError> {
+        let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
+        if let Some(why) = self.plan.not_chosen(task, &self.outputs) {
+            return Ok(Preparation::Skip(why));
+        }
         let task = self.reachable_task(node)?;
         if let Some(why) = self.false_condition(task, &self.scope(task))? {
             return Ok(Preparation::Skip(why));
@@ -203,6 +219,21 @@ impl Env {
         Ok(Prepared { step, cx })
     }
 
+    /// Chooses the hosts of a task's step, where the task is for that.
+    pub(super) fn choose(&self, task: &Task) -> Option<Result<Vec<String>, Unchosen>> {
+        let (choosing, from) = self.plan.chooses_by(task)?;
+        let scope = self.scope(task);
+        Some(match self.false_condition(task, &scope) {
+            Ok(Some(why)) => Err(Unchosen::Skip(why)),
+            Err(error) => Err(Unchosen::Failed(error)),
+            Ok(None) => scope
+                .text(from)
+                .map_err(|e| StepError::permanent(format!("the hosts can't be chosen: {e}")))
+                .and_then(|value| choosing.accept(&value))
+                .map_err(Unchosen::Failed),
+        })
+    }
+
     /// The first condition that is false, outermost first.
     fn false_condition(&self, task: &Task, scope: &Scope) -> Result<Option<String>, StepError> {
         let mut conditions = Vec::new();
@@ -216,6 +247,9 @@ impl Env {
         }
         for (scope, def) in conditions.iter().rev() {
             let Some(condition) = &def.condition else { continue };
+            if task.mode == Mode::Choose && scope.host.is_none() && self.is_of_host(&condition.value) {
+                continue; // It is for each host to say, once it was chosen.
+            }
             let value = scope
                 .expression(&condition.value)
                 .and_then(|value| expr::as_condition(&value))
@@ -227,7 +261,27 @@ impl Env {
         Ok(None)
     }
 
+    /// Whether a condition can't be evaluated without a host or an item.
+    fn is_of_host(&self, condition: &str) -> bool {
+        let names = self.plan.evaluator.expression_names(condition).unwrap_or_default();
+        names.iter().any(|name| {
+            ["host", "vars", "item", "item_index"].contains(&name.split('.').next().unwrap_or_default())
+        })
+    }
+
     async fn attempt(&self, node: NodeId, attempt: u32, scheduler: &mpsc::UnboundedSender<Message>) -> End {
+        match self.task(node).and_then(|task| self.choose(task)) {
+            None => {}
+            Some(Ok(hosts)) => {
+                let held = self.held_to.as_ref();
+                return match held.and_then(|_| HeldTo::forbids_choice(self, node, &hosts)) {
+                    Some(error) => End::Failed(error),
+                    None => End::Chosen(hosts),
+                };
+            }
+            Some(Err(Unchosen::Skip(why))) => return End::Skipped(why),
+            Some(Err(Unchosen::Failed(error))) => return End::Failed(error),
+        }
         let prepared = match self.prepare(node, attempt) {
             Ok(Preparation::Skip(why)) => return End::Skipped(why),
             Ok(Preparation::Go(prepared)) => prepared,
@@ -249,6 +303,11 @@ impl Env {
                 .with_hint("widen --limit or --tags so that it is run too"),
             );
         }
+        if let Some(error) =
+            self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
+        {
+            return End::Failed(error);
+        }
         if let Err(error) = self.check_guards(node).await {
             return End::Failed(error);
         }
@@ -256,6 +315,9 @@ impl Env {
         let _ = scheduler.send(Message::Pending { node, attempt, change: change.clone(), leave });
         if granted.await.is_err() {
             return End::NotStarted;
+        }
+        if let Some(held) = &self.held_to {
+            held.begun(node);
         }
         self.apply(node, &prepared, &change).await
     }

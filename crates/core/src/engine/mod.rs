@@ -3,6 +3,8 @@
 
 mod executor;
 mod fleet;
+mod held;
+mod history;
 mod preview;
 mod queue;
 mod scheduler;

@@ -1,16 +1,17 @@
 //! `check` on every task, changing nothing: what a run would do, as far as it can be known now.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::executor::{Env, Preparation};
+use super::executor::{Env, Preparation, Unchosen};
 use super::{Engine, Notice};
-use crate::plan::{Outputs, Plan, Task};
-use crate::run::{NodeId, RunId, TaskName};
+use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
+use crate::run::{Identity, NodeId, RunId, TaskName};
 use crate::step::{Change, Check, StepError, Undoability};
 use crate::workflow::expr;
 
@@ -28,6 +29,15 @@ pub enum Finding {
     Skipped(String),
     /// It can't be known before these steps have run.
     KnownAfter(String),
+    /// These hosts would be chosen, in this order.
+    Hosts(Vec<String>),
+    /// Which hosts are chosen, and their order, can't be known before this step has run.
+    HostsKnownAfter {
+        /// The step.
+        step: String,
+        /// The set that they are chosen from.
+        within: Vec<String>,
+    },
     /// It must not be done.
     Refused(String),
     /// It could not be checked.
@@ -45,6 +55,8 @@ pub struct PreviewTask {
     pub undo: Undoability,
     /// Once it has begun, the run is not taken back any more.
     pub pivot: bool,
+    /// Of a change, what must be the same again: [`Step::invariant`](crate::step::Step::invariant).
+    pub invariant: Value,
 }
 
 /// What a run would do.
@@ -52,6 +64,8 @@ pub struct PreviewTask {
 pub struct Preview {
     /// Every task, each after what it needs.
     pub tasks: Vec<PreviewTask>,
+    /// Who the hosts are; one that can't be reached is missing.
+    pub hosts: BTreeMap<String, Identity>,
 }
 
 impl Preview {
@@ -60,23 +74,111 @@ impl Preview {
         self.tasks.iter().any(|task| matches!(task.finding, Finding::Pending(_) | Finding::KnownAfter(_)))
     }
 
+    /// What a plan file keeps of it, for a run of that id. None where something is refused or could not be
+    /// checked: such a plan can't be run.
+    pub fn shown(&self, run: RunId, by: &str) -> Option<Shown> {
+        let tasks = self.tasks.iter().map(|task| Some((task.name.clone(), task.shown()?)));
+        Some(Shown {
+            run,
+            made: Timestamp::now(),
+            by: by.to_owned(),
+            hosts: self.hosts.clone(),
+            tasks: tasks.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Everything that isn't as it was shown: hosts that are other machines, then tasks.
+    pub fn moved(&self, shown: &Shown) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        for (host, then) in &shown.hosts {
+            if let Some(now) = self.hosts.get(host).filter(|now| *now != then) {
+                moved.push(Moved {
+                    task: TaskName::from_text(host),
+                    words: format!(
+                        "another machine than the plan was made for (machine-id {} then, {} now; key {} then, {} now)",
+                        then.machine_id, now.machine_id, then.key_fingerprint, now.key_fingerprint
+                    ),
+                    detail: None,
+                });
+            }
+        }
+        for task in &self.tasks {
+            let name = &task.name;
+            match (shown.tasks.get(name), task.shown()) {
+                (Some(then), Some(now)) => moved.extend(then.moved(name, &now)),
+                (then, _) => moved.push(Moved {
+                    task: name.clone(),
+                    words: format!(
+                        "shown: {}; now: {}",
+                        then.map_or_else(|| "nothing".to_owned(), ShownTask::words),
+                        task.trouble()
+                    ),
+                    detail: None,
+                }),
+            }
+        }
+        moved
+    }
+
     /// True where something is refused or could not be checked.
     pub fn has_errors(&self) -> bool {
         self.tasks.iter().any(|task| matches!(task.finding, Finding::Refused(_) | Finding::Failed(_)))
     }
 }
 
+impl PreviewTask {
+    /// What a plan file keeps of it; none where it can't go ahead.
+    fn shown(&self) -> Option<ShownTask> {
+        Some(match &self.finding {
+            Finding::Satisfied => ShownTask::Ok,
+            Finding::SatisfiedNow => ShownTask::OkNow,
+            Finding::Pending(Change { summary, diff, .. }) => ShownTask::Change {
+                summary: summary.clone(),
+                diff: diff.clone(),
+                invariant: self.invariant.clone(),
+            },
+            Finding::Skipped(why) => ShownTask::Skip { why: why.clone() },
+            Finding::KnownAfter(after) => ShownTask::Later { after: after.clone() },
+            Finding::Hosts(hosts) => ShownTask::Hosts { hosts: hosts.clone() },
+            Finding::HostsKnownAfter { step, .. } => ShownTask::Later { after: step.clone() },
+            Finding::Refused(_) | Finding::Failed(_) => return None,
+        })
+    }
+
+    /// Why it can't go ahead.
+    fn trouble(&self) -> &str {
+        match &self.finding {
+            Finding::Refused(why) => why,
+            Finding::Failed(error) => &error.message,
+            _ => "a task that the plan doesn't know",
+        }
+    }
+}
+
+/// What was found of a task, with the invariant of a change.
+type Found = (Finding, Value);
+
 impl Engine {
     /// Looks at every task. Takes no lock and stores nothing.
-    pub async fn preview(&self, plan: Plan) -> Preview {
-        let plan = Arc::new(plan);
+    pub async fn preview(&self, plan: impl Into<Arc<Plan>>) -> Preview {
+        self.preview_of(plan.into(), RunId::from_text("plan")).await
+    }
+
+    /// The same, with the id that a run of the plan will have.
+    pub async fn preview_of(&self, plan: Arc<Plan>, run: RunId) -> Preview {
         let hosts = plan.hosts();
         let mut unreachable = HashMap::new();
+        let mut identities = BTreeMap::new();
         if let Some(fleet) = &self.fleet {
             let met = futures_util::future::join_all(hosts.iter().map(|host| fleet.meet(host))).await;
             for (host, identity) in hosts.iter().zip(met) {
-                if let Err(error) = identity {
-                    unreachable.insert(host.name.clone(), error);
+                match identity {
+                    Ok(identity) => {
+                        identities.insert(host.name.clone(), identity);
+                    }
+                    Err(error) => {
+                        unreachable.insert(host.name.clone(), error);
+                    }
                 }
             }
         }
@@ -85,13 +187,14 @@ impl Engine {
             outputs: Arc::new(Outputs::new(plan.shape().len())),
             resources: Arc::clone(&self.resources),
             fleet: None,
-            run: RunId::from_text("plan"),
+            run,
             started: Timestamp::now(),
             epoch: 0,
             unreachable,
             notices,
             planning: true,
             verdicts: HashMap::new(),
+            held_to: None,
             plan: Arc::clone(&plan),
         };
         let found = look_at_all(&env, self.options.concurrency.max(1)).await;
@@ -100,16 +203,19 @@ impl Engine {
         }
         let tasks = plan.order().into_iter().filter_map(|node| {
             let task = plan.graph[node].task()?;
-            let finding = found.get(&(node.index() as NodeId))?.clone();
+            let (finding, mut invariant) = found.get(&(node.index() as NodeId))?.clone();
+            plan.redactor.value(&mut invariant);
+            let invariant = without_time(invariant, env.started);
             let (undo, pivot) = (plan.undoability(task), plan.is_pivot(task));
-            Some(PreviewTask { name: task.name.clone(), finding: masked(&plan, finding), undo, pivot })
+            let (name, finding) = (task.name.clone(), masked(&plan, finding));
+            Some(PreviewTask { name, finding, undo, pivot, invariant })
         });
-        Preview { tasks: tasks.collect() }
+        Preview { tasks: tasks.collect(), hosts: identities }
     }
 }
 
 /// Every task's finding, each looked at after what it needs.
-async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> {
+async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
     let shape = env.plan.shape();
     let count = shape.len() as NodeId;
     let mut missing: Vec<u32> = (0..count).map(|n| shape.incoming(n)).collect();
@@ -133,9 +239,15 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> 
         }
         if passed.is_empty() {
             let Some((node, finding)) = looking.next().await else { break };
-            if !matches!(finding, Finding::Satisfied | Finding::SatisfiedNow | Finding::Skipped(_))
-                && let Some(task) = env.task(node)
-            {
+            let passes_on = matches!(
+                finding.0,
+                Finding::Satisfied
+                    | Finding::SatisfiedNow
+                    | Finding::Skipped(_)
+                    | Finding::Hosts(_)
+                    | Finding::HostsKnownAfter { .. }
+            );
+            if !passes_on && let Some(task) = env.task(node) {
                 moving[node as usize] = BTreeSet::from([env.plan.steps[task.step].path.clone()]);
             }
             found.insert(node, finding);
@@ -155,31 +267,69 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Finding> 
     found
 }
 
-async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Finding {
+async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
+    if let Some(task) = env.task(node)
+        && let Some(choice) = env.choose(task)
+    {
+        return (look_at_choice(env, node, task, choice, moving), Value::Null);
+    }
     let known_after = || moving.iter().cloned().collect::<Vec<_>>().join(", ");
     if let Some(task) = env.task(node)
         && !moving.is_empty()
         && let Some(step) = unknown_output(env, task)
     {
-        return Finding::KnownAfter(step);
+        return (Finding::KnownAfter(step), Value::Null);
     }
     let prepared = match env.prepare(node, 1) {
-        Ok(Preparation::Skip(why)) => return Finding::Skipped(why),
+        Ok(Preparation::Skip(why)) => return (Finding::Skipped(why), Value::Null),
         Ok(Preparation::Go(prepared)) => prepared,
-        Err(error) => return Finding::Failed(error),
+        Err(error) => return (Finding::Failed(error), Value::Null),
     };
-    match prepared.step.check(&prepared.cx).await {
+    let mut invariant = Value::Null;
+    let finding = match prepared.step.check(&prepared.cx).await {
         Ok(Check::Satisfied(output)) => {
             env.outputs.set(node, output);
             if moving.is_empty() { Finding::Satisfied } else { Finding::SatisfiedNow }
         }
-        Ok(Check::Pending(change)) => Finding::Pending(change),
+        Ok(Check::Pending(change)) => {
+            invariant = prepared.step.invariant(&change);
+            Finding::Pending(change)
+        }
         // What isn't so yet may be so once the steps before it have run.
         Ok(Check::Deferred(_) | Check::Refused(_)) | Err(_) if !moving.is_empty() => {
             Finding::KnownAfter(known_after())
         }
         Ok(Check::Deferred(why) | Check::Refused(why)) => Finding::Refused(why),
         Err(error) => Finding::Failed(error),
+    };
+    (finding, invariant)
+}
+
+/// Which hosts would be chosen, as far as that can be known.
+fn look_at_choice(
+    env: &Env,
+    node: NodeId,
+    task: &Task,
+    choice: Result<Vec<String>, Unchosen>,
+    moving: &BTreeSet<String>,
+) -> Finding {
+    let within = || env.plan.chooses_by(task).map(|(choosing, _)| choosing.within()).unwrap_or_default();
+    if !moving.is_empty()
+        && let Some(step) = unknown_output(env, task)
+    {
+        return Finding::HostsKnownAfter { step, within: within() };
+    }
+    match choice {
+        Ok(hosts) => {
+            env.outputs.set(node, chosen_output(&hosts));
+            Finding::Hosts(hosts)
+        }
+        Err(Unchosen::Skip(why)) => Finding::Skipped(why),
+        Err(Unchosen::Failed(_)) if !moving.is_empty() => {
+            let step = moving.iter().cloned().collect::<Vec<_>>().join(", ");
+            Finding::HostsKnownAfter { step, within: within() }
+        }
+        Err(Unchosen::Failed(error)) => Finding::Failed(error),
     }
 }
 
@@ -188,10 +338,14 @@ fn unknown_output(env: &Env, task: &Task) -> Option<String> {
     let plan = &env.plan;
     let mut texts: Vec<(usize, String, bool)> = Vec::new();
     let mut step = task.step;
+    if let Some((_, from)) = plan.chooses_by(task) {
+        texts.push((plan.steps[step].frame, from.to_owned(), false));
+    }
     loop {
         let def = &plan.steps[step].def;
         let frame = plan.steps[step].frame;
-        for argument in def.with.value.values() {
+        let arguments = def.with.value.values().filter(|_| task.mode != Mode::Choose || step != task.step);
+        for argument in arguments {
             argument.texts(&mut |text, _| texts.push((frame, text.to_owned(), false)));
         }
         if let Some(condition) = &def.condition {
@@ -243,6 +397,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
     let mask_error = |error: StepError| StepError {
         message: plan.redactor.text(&error.message).into_owned(),
         detail: error.detail.map(|text| plan.redactor.text(&text).into_owned()),
+        hint: error.hint.map(|text| plan.redactor.text(&text).into_owned()),
         ..error
     };
     match finding {
@@ -254,6 +409,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
         }
         Finding::Refused(why) => Finding::Refused(mask(why)),
         Finding::Failed(error) => Finding::Failed(mask_error(error)),
+        Finding::Skipped(why) => Finding::Skipped(mask(why)),
         other => other,
     }
 }

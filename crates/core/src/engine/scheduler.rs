@@ -18,6 +18,7 @@ use super::executor::{self, End, Env};
 use super::queue::Queue;
 use super::undo::Undo;
 use super::{EngineError, Notice, Verdict};
+use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
@@ -100,6 +101,17 @@ impl Journal {
             let _ = self.env_notices.send(Notice::Event(record));
         }
         Ok(())
+    }
+
+    /// An error with every secret masked: it is told at the run's end, and not only stored.
+    pub(super) fn masked_error(&self, error: StepError) -> StepError {
+        let mask = |text: String| self.redactor.text(&text).into_owned();
+        StepError {
+            message: mask(error.message),
+            detail: error.detail.map(mask),
+            hint: error.hint.map(mask),
+            ..error
+        }
     }
 
     /// The event with every secret masked: nothing else is ever stored or shown.
@@ -254,7 +266,7 @@ impl Scheduler {
     fn start_ready(&mut self) {
         // A gate lets by what failed: what an earlier process left at work behind it is settled before
         // that is tried again, or more would be at work at once than `serial` says.
-        if !self.settling.is_empty() && self.env.plan.shape().has_gates() {
+        if !self.settling.is_empty() && self.journal.state.shape().has_gates() {
             return;
         }
         while self.may_start() {
@@ -357,6 +369,10 @@ impl Scheduler {
         match end {
             End::NotStarted => {}
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
+            End::Chosen(hosts) => {
+                batch.outputs.push((node, chosen_output(&hosts)));
+                batch.events.push(Event::HostsChosen { task, hosts });
+            }
             End::Satisfied(output) => {
                 batch.outputs.push((node, output.clone()));
                 batch.events.push(Event::TaskSatisfied { task, output });
@@ -375,10 +391,12 @@ impl Scheduler {
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
+                let error = self.journal.masked_error(error);
                 self.note_failure(node, &error, batch);
                 batch.events.push(Event::TaskUnknown { task, attempt, error });
             }
             End::Failed(error) => {
+                let error = self.journal.masked_error(error);
                 let backoff = self.backoff(node, attempt, &error);
                 match backoff {
                     Some(backoff) => {

@@ -9,12 +9,14 @@ use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::executor::Env;
+use super::held::HeldTo;
+use super::history;
 use super::queue::Queue;
 use super::scheduler::{Control, Journal, Scheduler, Stop};
 use super::undo::Undo;
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
 use crate::inventory::{Host, Inventory};
-use crate::plan::{Outputs, Plan, Scope};
+use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store};
@@ -35,6 +37,7 @@ pub struct Session {
     changes: HashMap<NodeId, Change>,
     pub(super) ready: Vec<NodeId>,
     verdicts: HashMap<NodeId, Verdict>,
+    as_found: bool,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
     /// Where it is taken back.
@@ -45,19 +48,24 @@ impl Engine {
     /// Starts a run: creates it in the store and sets to work. Needs a tokio runtime.
     ///
     /// A plan with destructive steps wants `confirmed` to be [`Plan::confirmation`]'s name.
+    /// A plan that was saved has its id from then, and is run once in a store.
     pub fn start(
         &self,
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         mut store: Box<dyn Store>,
         confirmed: Option<&str>,
     ) -> Result<RunHandle, EngineError> {
+        let plan = plan.into();
         if let Some(name) = plan.confirmation()?
             && confirmed != Some(name.as_str())
         {
             return Err(EngineError::Unconfirmed { name });
         }
         let started = Timestamp::now();
-        let id = RunId::new(started.as_second(), rand::random());
+        let id = match &plan.definition.shown {
+            Some(shown) => shown.run.clone(),
+            None => RunId::new(started.as_second(), rand::random()),
+        };
         let claim = store.claim(&id, &self.options.owner)?;
         let definition = serde_json::to_string(&plan.definition)
             .map_err(|e| EngineError::Broken(format!("the plan can't be written: {e}")))?;
@@ -74,7 +82,7 @@ impl Engine {
         let redactor = Arc::clone(&plan.redactor);
         let mut session = Session {
             engine: self.clone(),
-            plan: Arc::new(plan),
+            plan,
             journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
             claim,
             outputs,
@@ -82,6 +90,7 @@ impl Engine {
             changes: HashMap::new(),
             ready,
             verdicts: HashMap::new(),
+            as_found: false,
             notices,
             fresh: true,
             undo: None,
@@ -95,60 +104,75 @@ impl Engine {
     /// which secrets are read again; the rest is as it was pinned.
     pub fn open(
         &self,
-        store: Box<dyn Store>,
+        mut store: Box<dyn Store>,
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
-        let plan = Plan::pinned(definition, inventory, &self.registry, store.fingerprint_key()?)?;
-        let records = store.events(run)?;
+        let key = store.fingerprint_key()?;
+        let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
+        let Past { plan, state, outputs, changes, seq } =
+            history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
-        let mut ready = Vec::new();
-        let mut state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
-        let mut changes = HashMap::new();
-        for Record { seq, event, .. } in &records {
-            state.apply(event, &mut Vec::new()).map_err(|source| EngineError::History {
-                run: run.clone(),
-                seq: *seq,
-                source,
-            })?;
-            let node = event.task().and_then(|task| plan.shape().node(task));
-            match (event, node) {
-                (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
-                    outputs.set(node, output.clone());
-                }
-                (Event::TaskIntended { change, .. }, Some(node)) => {
-                    changes.insert(node, change.clone());
-                }
-                _ => {}
-            }
-        }
         // The time that the run was created with: names that steps make of it stay the same.
         let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
         Ok(Session {
             engine: self.clone(),
             plan: Arc::new(plan),
-            journal: Journal {
-                store,
-                state,
-                seq: records.len() as u64,
-                env_notices: sender,
-                redactor,
-                run: run.clone(),
-            },
+            journal: Journal { store, state, seq, env_notices: sender, redactor, run: run.clone() },
             claim,
             outputs,
             started,
             changes,
             ready: Vec::new(),
             verdicts: HashMap::new(),
+            as_found: false,
             notices,
             fresh: false,
             undo: None,
         })
+    }
+}
+
+/// A run as its events leave it.
+struct Past {
+    plan: Plan,
+    state: RunState,
+    outputs: Outputs,
+    changes: HashMap<NodeId, Change>,
+    /// The number of the last event.
+    seq: u64,
+}
+
+impl Past {
+    fn of(plan: Plan) -> Self {
+        let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
+        let outputs = Outputs::new(plan.shape().len());
+        Self { plan, state, outputs, changes: HashMap::new(), seq: 0 }
+    }
+
+    fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
+        let Record { seq, event, .. } = record;
+        self.seq = seq;
+        self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
+            run: run.clone(),
+            seq,
+            source,
+        })?;
+        let node = event.task().and_then(|task| self.plan.shape().node(task));
+        match (event, node) {
+            (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
+                self.outputs.set(node, output);
+            }
+            (Event::HostsChosen { hosts, .. }, Some(node)) => self.outputs.set(node, chosen_output(&hosts)),
+            (Event::TaskIntended { change, .. }, Some(node)) => {
+                self.changes.insert(node, change);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -175,6 +199,11 @@ impl Session {
         };
         self.verdicts.insert(node, verdict);
         Ok(())
+    }
+
+    /// From here on changes are made as they are found, also where a saved plan showed others.
+    pub fn as_found(&mut self) {
+        self.as_found = true;
     }
 
     /// Goes on with the run. One that has ended well is refused.
@@ -234,7 +263,9 @@ impl Session {
                     fleet.close().await;
                     let run = self.journal.run.clone();
                     return Err(match error {
-                        Taking::Host(error) => EngineError::Host { run, error },
+                        Taking::Host(error) => {
+                            EngineError::Host { run, error: self.journal.masked_error(error) }
+                        }
                         Taking::Engine(error) => error,
                     });
                 }
@@ -242,10 +273,26 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, ready, verdicts, undo, .. } =
-            self;
+        let Self {
+            engine,
+            plan,
+            journal,
+            claim,
+            outputs,
+            started,
+            changes,
+            ready,
+            verdicts,
+            as_found,
+            undo,
+            ..
+        } = self;
         let state = &journal.state;
         let unsettled = OPEN.into_iter().flat_map(|s| state.in_state(s));
+        let held_to = match &plan.definition.shown {
+            Some(_) if !as_found => Some(HeldTo::new(changes.keys().copied())),
+            _ => None,
+        };
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
@@ -271,6 +318,7 @@ impl Session {
             notices: notices.clone(),
             planning: false,
             verdicts,
+            held_to,
         });
         let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
         ready.into_iter().for_each(|node| queue.push(node));
@@ -371,7 +419,9 @@ impl Session {
     }
 
     fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), Taking> {
-        match self.journal.state.hosts().get(host) {
+        // Before the run has met it, a saved plan may have.
+        let shown = self.plan.definition.shown.as_ref().and_then(|shown| shown.hosts.get(host));
+        match self.journal.state.hosts().get(host).or(shown) {
             Some(then) if then != now => Err(Taking::Host(
                 StepError::permanent(format!(
                     "{host} is another machine than when the run began (machine-id {} then, {} now)",

@@ -114,8 +114,11 @@ pub(super) fn begun_pivot(plan: &Plan, state: &RunState) -> Option<TaskName> {
 
 /// The tasks that are left, each before what it needs.
 pub(super) fn left_in_order(plan: &Plan, state: &RunState) -> Vec<NodeId> {
-    let order = plan.order().into_iter().rev().map(|index| index.index() as NodeId);
-    order.filter(|&node| is_left(state, node)).collect()
+    // The run's own DAG: hosts that were chosen on the way have their order in it.
+    let mut order = plan.order_of(state.shape());
+    order.reverse();
+    order.retain(|&node| is_left(state, node));
+    order
 }
 
 impl Session {

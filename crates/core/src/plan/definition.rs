@@ -2,9 +2,11 @@
 //! it: only where each came from and a keyed fingerprint, so that a resume can read it again and
 //! refuse a different one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hmac::{Hmac, Mac};
 use indexmap::IndexMap;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
+use super::Shown;
 use crate::inventory::{Host, Inventory};
 use crate::step::{Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
@@ -34,6 +37,9 @@ pub struct Definition {
     pub step_types: BTreeMap<String, u32>,
     /// The version of flow that started the run.
     pub flow: String,
+    /// What a saved plan showed; none for a run that was started from a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Box<Shown>>,
 }
 
 /// A param's value, or where its secret comes from.
@@ -46,7 +52,7 @@ pub enum PinnedParam {
     Secret {
         /// Where it is read.
         source: SecretSource,
-        /// HMAC-SHA-256 under the store's key, hexadecimal.
+        /// HMAC-SHA-256 under the store's key, hexadecimal. In a plan file: see [`Fingerprinter::slow`].
         fingerprint: String,
     },
 }
@@ -104,35 +110,104 @@ impl Filter {
     }
 }
 
-/// Fingerprints secrets under a key that never leaves the operator's machine.
+/// Fingerprints secrets, so that another one is noticed.
 #[derive(Clone)]
-pub struct Fingerprinter([u8; 32]);
+pub struct Fingerprinter(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Keyed([u8; 32]),
+    Slow { salt: [u8; 32], known: Arc<Mutex<HashMap<String, String>>> },
+}
+
+/// What one guess at a secret costs whoever has a plan file: some hundredths of a second.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).expect("it isn't 0");
 
 impl Fingerprinter {
-    /// With the store's key.
+    /// HMAC-SHA-256 under a store's key, which never leaves the operator's machine.
     pub fn new(key: [u8; 32]) -> Self {
-        Self(key)
+        Self(Kind::Keyed(key))
+    }
+
+    /// PBKDF2-HMAC-SHA-256 with a salt that isn't secret: for a plan file, which is of use on another machine.
+    pub fn slow(salt: [u8; 32]) -> Self {
+        Self(Kind::Slow { salt, known: Arc::default() })
     }
 
     /// The fingerprint of a secret, hexadecimal.
     pub fn of(&self, secret: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-        mac.update(secret.as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        match &self.0 {
+            Kind::Keyed(key) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+                mac.update(secret.as_bytes());
+                hex(&mac.finalize().into_bytes())
+            }
+            Kind::Slow { salt, known } => {
+                // Hosts of a group have the same secrets: each is worked on once.
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.entry(secret.to_owned()).or_insert_with(|| slow(salt, secret)).clone()
+            }
+        }
     }
+
+    /// What pinned the secrets, for messages: "the run began".
+    pub(super) fn since(&self) -> &'static str {
+        match self.0 {
+            Kind::Keyed(_) => "the run began",
+            Kind::Slow { .. } => "the plan was made",
+        }
+    }
+
+    /// What to do where a secret is another one, for messages.
+    pub(super) fn or_else(&self) -> &'static str {
+        match self.0 {
+            Kind::Keyed(_) => "set it back to what it was, or start a new run",
+            Kind::Slow { .. } => "set it back to what it was, or make a new plan",
+        }
+    }
+}
+
+impl From<[u8; 32]> for Fingerprinter {
+    fn from(key: [u8; 32]) -> Self {
+        Self::new(key)
+    }
+}
+
+fn slow(salt: &[u8], secret: &str) -> String {
+    let mut fingerprint = [0; 32];
+    let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA256;
+    ring::pbkdf2::derive(algorithm, ROUNDS, salt, secret.as_bytes(), &mut fingerprint);
+    hex(&fingerprint)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a variable of that name is taken for a secret wherever it stands.
 pub(super) fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "_pass"].iter().any(|word| name.contains(word))
+    ["password", "passwd", "passphrase", "secret", "token", "_pass", "private_key"]
+        .iter()
+        .any(|word| name.contains(word))
         && !name.ends_with("_file")
         && !name.ends_with("_path")
 }
 
+/// Whether a variable is secret, by its name or by that of a field inside it.
+pub(super) fn holds_a_secret(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        _ if names_a_secret(name) => true,
+        Value::Array(items) => items.iter().any(|item| holds_a_secret("", item)),
+        Value::Object(fields) => fields.iter().any(|(name, field)| holds_a_secret(name, field)),
+        _ => false,
+    }
+}
+
 /// The inventory with every secret variable replaced by its fingerprint.
 ///
-/// Secret is what has a secret's name, and what holds one of `known` (the secret params' values).
+/// Secret is what has a secret's name or a field of such a name, and what holds one of `known` (the secret params' values).
 pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fingerprinter) -> Inventory {
     let hosts = inventory
         .hosts
@@ -147,7 +222,7 @@ pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fi
                         known.value(&mut masked);
                         masked != *value
                     };
-                    let value = if holds_known || (names_a_secret(var) && !value.is_null()) {
+                    let value = if holds_known || holds_a_secret(var, value) {
                         json!({ SECRET_MARK: print.of(&value.to_string()) })
                     } else {
                         value.clone()
@@ -179,16 +254,16 @@ pub(super) fn unmask_inventory(
                 Some(_) => wrong.push(
                     Diagnostic::general(
                         Code::PARAM,
-                        format!("`{var}` of {name} has changed since the run began"),
+                        format!("`{var}` of {name} has changed since {}", print.since()),
                     )
-                    .help("set it back to what it was, or start a new run"),
+                    .help(print.or_else()),
                 ),
                 None => wrong.push(
                     Diagnostic::general(
                         Code::PARAM,
                         format!("`{var}` of {name} is secret and must be read again"),
                     )
-                    .help("give the inventory that the run was started with: -i INVENTORY"),
+                    .help("give the inventory that it was made with: -i INVENTORY"),
                 ),
             }
         }
@@ -202,12 +277,26 @@ pub(super) fn secrets_of(inventory: &Inventory) -> BTreeSet<String> {
     let mut secrets = BTreeSet::new();
     for host in inventory.hosts.values() {
         for (name, value) in &host.vars {
-            if names_a_secret(name)
-                && let Value::String(_) | Value::Number(_) = value
-            {
-                secrets.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            }
+            add_secrets(name, value, &mut secrets);
         }
     }
     secrets
+}
+
+/// The texts and numbers of a value that have a secret's name, and all those below such a name.
+fn add_secrets(name: &str, value: &Value, secrets: &mut BTreeSet<String>) {
+    let name_below = |field: &str| if names_a_secret(name) { name.to_owned() } else { field.to_owned() };
+    match value {
+        Value::String(text) if names_a_secret(name) => {
+            secrets.insert(text.clone());
+        }
+        Value::Number(number) if names_a_secret(name) => {
+            secrets.insert(number.to_string());
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_secrets(name, item, secrets)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(field, inner)| add_secrets(&name_below(field), inner, secrets));
+        }
+        _ => {}
+    }
 }

@@ -16,7 +16,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::Registry;
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, StepDef, Workflow};
+use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, StepDef, Workflow};
 
 /// A plan from what the user gave.
 pub(super) fn plan(
@@ -37,6 +37,7 @@ pub(super) fn plan(
         params: params.pinned.clone(),
         step_types: BTreeMap::new(),
         flow: env!("CARGO_PKG_VERSION").to_owned(),
+        shown: None,
         bundle,
         filter,
     };
@@ -128,8 +129,11 @@ fn expand(
         _ => None,
     });
     let gates = gates.collect();
+    let choosing = steps.iter().filter_map(|step| Some((step.choosing.as_ref()?, step)));
+    let kept = choosing.filter(|(choosing, _)| choosing.node != NodeIndex::end());
+    let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
-        shape: Arc::new(Shape::with_gates(names, &edges, gates)),
+        shape: Arc::new(Shape::with_gates(names, &edges, gates).with_choices(choices)),
         workflow: root,
         definition,
         params: Arc::new(params.values),
@@ -225,6 +229,7 @@ impl Expander<'_> {
             tasks: Vec::new(),
             frames: Vec::new(),
             exit: NodeIndex::end(),
+            choosing: None,
             index: OnceLock::new(),
         });
         self.hosts.push(Vec::new());
@@ -241,6 +246,8 @@ impl Expander<'_> {
                 before.all.iter().chain(before.per_host.values().flatten()).copied().collect();
             exit.sort_unstable();
             exit
+        } else if matches!(def.hosts.as_ref().map(|hosts| &hosts.value), Some(Hosts::Chosen { .. })) {
+            self.chosen(step, &units, &before)
         } else {
             match def.max_failures.map(|limit| limit.batch(units.len())) {
                 Some(limit) if limit > 1 => self.batches_that_may_fail(step, &units, before, limit),

@@ -51,6 +51,9 @@ pub(super) fn apply(
     refuse_unknown_tags(filter, steps)?;
     let selected = |task: &super::Task| {
         let step = &steps[task.step];
+        if task.mode == Mode::Choose {
+            return false; // It is there where a task of its step is.
+        }
         let by_tag = filter.tags.is_empty()
             || step.tags.contains(ALWAYS)
             || step.tags.iter().any(|tag| filter.tags.contains(tag));
@@ -62,11 +65,18 @@ pub(super) fn apply(
     };
     let chosen: Vec<NodeIndex> =
         graph.node_indices().filter(|&node| graph[node].task().is_some_and(&selected)).collect();
-    let needed = ancestors(graph, &chosen);
+    let mut needed = ancestors(graph, &chosen);
+    // The order among chosen hosts is made of whole parts.
+    for (_, begin, end) in steps.iter().filter_map(|step| step.choosing.as_ref()).flat_map(|c| &c.parts) {
+        if needed.contains(begin) && !needed.contains(end) {
+            needed.extend(ancestors(graph, &[*end]));
+        }
+    }
     let chosen: BTreeSet<NodeIndex> = chosen.into_iter().collect();
     for node in graph.node_indices().collect::<Vec<_>>() {
         if let Node::Task(task) = &mut graph[node]
             && !chosen.contains(&node)
+            && task.mode == Mode::Run
         {
             task.mode = Mode::MustHold;
         }
@@ -86,6 +96,12 @@ pub(super) fn apply(
     );
     for step in steps {
         step.exit = moved[step.exit.index()];
+        if let Some(choosing) = &mut step.choosing {
+            choosing.node = moved[choosing.node.index()];
+            for (_, begin, end) in &mut choosing.parts {
+                (*begin, *end) = (moved[begin.index()], moved[end.index()]);
+            }
+        }
         step.tasks =
             step.tasks.iter().map(|node| moved[node.index()]).filter(|n| *n != NodeIndex::end()).collect();
     }

@@ -4,14 +4,16 @@ use std::fmt::Write;
 
 use petgraph::visit::EdgeRef;
 
-use super::{Node, Plan};
+use super::{Mode, Node, Plan};
 
-/// The DAG as a mermaid flowchart. Destructive tasks are drawn as hexagons.
+/// The DAG as a mermaid flowchart. Destructive tasks are drawn as hexagons, choices of hosts as
+/// diamonds.
 pub fn to_mermaid(plan: &Plan) -> String {
     let mut text = String::from("flowchart TD\n");
     for index in plan.graph.node_indices() {
         let n = index.index();
         let _ = match &plan.graph[index] {
+            Node::Task(task) if task.mode == Mode::Choose => writeln!(text, "    n{n}{{\"{}\"}}", task.name),
             Node::Task(task) if is_destructive(plan, index) => {
                 writeln!(text, "    n{n}{{{{\"{}\"}}}}", task.name)
             }
@@ -25,13 +27,17 @@ pub fn to_mermaid(plan: &Plan) -> String {
     text
 }
 
-/// The DAG in Graphviz's language. Destructive tasks are drawn as octagons.
+/// The DAG in Graphviz's language. Destructive tasks are drawn as octagons, choices of
+/// hosts as diamonds.
 pub fn to_dot(plan: &Plan) -> String {
     let mut text =
         format!("digraph \"{}\" {{\n    rankdir = TB;\n    node [shape = box];\n", plan.workflow.name.value);
     for index in plan.graph.node_indices() {
         let n = index.index();
         let _ = match &plan.graph[index] {
+            Node::Task(task) if task.mode == Mode::Choose => {
+                writeln!(text, "    n{n} [label = \"{}\", shape = diamond];", task.name)
+            }
             Node::Task(task) if is_destructive(plan, index) => {
                 writeln!(text, "    n{n} [label = \"{}\", shape = octagon];", task.name)
             }

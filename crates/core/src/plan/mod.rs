@@ -2,6 +2,7 @@
 //! changed. A plan is made again from its pinned [`Definition`] on a resume, and comes out the same.
 
 mod batches;
+mod choosing;
 mod definition;
 mod expand;
 mod filter;
@@ -9,7 +10,9 @@ mod graph;
 mod limits;
 mod params;
 mod places;
+mod saved;
 mod scope;
+mod shown;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -24,11 +27,15 @@ use crate::step::{Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
+pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use graph::{to_dot, to_mermaid};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
+pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
 pub use scope::{Outputs, Scope};
+pub(crate) use shown::without_time;
+pub use shown::{Moved, Shown, ShownTask};
 
 /// A plan: what a run of it would do, task by task.
 pub struct Plan {
@@ -89,6 +96,8 @@ pub(crate) struct Step {
     pub(crate) frames: Vec<(Option<String>, usize)>,
     /// What must have passed for what needs this step.
     pub(crate) exit: NodeIndex,
+    /// Where its hosts are chosen while the run goes on.
+    pub(crate) choosing: Option<Choosing>,
     /// Finds its parts by host and item; made when it is first asked for.
     index: OnceLock<HashMap<(String, String), Part>>,
 }
@@ -163,6 +172,8 @@ pub(crate) enum Mode {
     Run,
     /// It was filtered out, but something needs it: it is checked, and must be satisfied.
     MustHold,
+    /// It chooses its step's hosts.
+    Choose,
 }
 
 /// What a plan is made of.
@@ -200,19 +211,30 @@ pub struct TaskInfo<'p> {
 
 impl Plan {
     /// Expands and checks. Everything that is wrong comes at once.
-    pub fn new(request: Request, registry: &Arc<Registry>, key: [u8; 32]) -> Result<Self, Diagnostics> {
-        expand::plan(request, registry, &Fingerprinter::new(key))
+    ///
+    /// `print` is the store's key, or what a plan file's secrets are fingerprinted with.
+    pub fn new(
+        request: Request,
+        registry: &Arc<Registry>,
+        print: impl Into<Fingerprinter>,
+    ) -> Result<Self, Diagnostics> {
+        expand::plan(request, registry, &print.into())
     }
 
-    /// The plan of a run that was started before. `inventory` is the one of now: secrets are read
-    /// from it again, and must be the same.
+    /// The plan of a run that was started before, or of a plan file. `inventory` is the one of now: secrets
+    /// are read from it again, and must be the same.
     pub fn pinned(
         definition: Definition,
         inventory: Option<&Inventory>,
         registry: &Arc<Registry>,
-        key: [u8; 32],
+        print: impl Into<Fingerprinter>,
     ) -> Result<Self, Diagnostics> {
-        expand::pinned(definition, inventory, registry, &Fingerprinter::new(key))
+        expand::pinned(definition, inventory, registry, &print.into())
+    }
+
+    /// Pins its secrets under another key: those of a plan file under the key of the store that it is run in.
+    pub fn pin_secrets(&mut self, print: impl Into<Fingerprinter>) {
+        params::Params::pin_again(self, &print.into());
     }
 
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
@@ -275,14 +297,18 @@ impl Plan {
     }
 
     pub(crate) fn order(&self) -> Vec<NodeIndex> {
+        self.order_of(&self.shape).into_iter().map(|node| NodeIndex::new(node as usize)).collect()
+    }
+
+    /// The nodes of a run's DAG, which may have more than the plan's, each after what it needs.
+    pub(crate) fn order_of(&self, shape: &Shape) -> Vec<u32> {
         // Kahn's order with the smallest number first: a step's hosts stay together and in order.
-        let mut missing: Vec<u32> = (0..self.shape.len() as u32).map(|n| self.shape.incoming(n)).collect();
-        let mut ready: BTreeSet<u32> =
-            (0..self.shape.len() as u32).filter(|&n| self.shape.incoming(n) == 0).collect();
+        let mut missing: Vec<u32> = (0..shape.len() as u32).map(|n| shape.incoming(n)).collect();
+        let mut ready: BTreeSet<u32> = (0..shape.len() as u32).filter(|&n| shape.incoming(n) == 0).collect();
         let mut order = Vec::with_capacity(missing.len());
         while let Some(node) = ready.pop_first() {
-            order.push(NodeIndex::new(node as usize));
-            for &after in self.shape.after(node) {
+            order.push(node);
+            for &after in shape.after(node) {
                 missing[after as usize] -= 1;
                 if missing[after as usize] == 0 {
                     ready.insert(after);
@@ -294,6 +320,9 @@ impl Plan {
 
     /// Whether what a task does can be taken back, as far as that is known without looking.
     pub(crate) fn undoability(&self, task: &Task) -> Undoability {
+        if task.mode == Mode::Choose {
+            return Undoability::Nothing;
+        }
         let def = &self.steps[task.step].def;
         let of_type = match self.registry.get(&def.uses.value) {
             Some(info) => info.undoability(|name| def.with.value.contains_key(name)),
@@ -325,9 +354,9 @@ impl Plan {
             uses: &step.def.uses.value,
             help: step.def.help.as_deref(),
             host: task.host.as_deref().map(|host| host.name.as_str()),
-            destructive: info.is_some_and(|info| info.destructive),
+            destructive: task.mode != Mode::Choose && info.is_some_and(|info| info.destructive),
             undo: self.undoability(task),
-            pivot: self.is_pivot(task),
+            pivot: task.mode != Mode::Choose && self.is_pivot(task),
             must_hold: task.mode == Mode::MustHold,
         })
     }

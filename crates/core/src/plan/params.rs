@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use minijinja::Value as Jinja;
 use serde_json::Value;
 
-use super::definition::{PinnedParam, names_a_secret, secrets_of};
+use super::definition::{PinnedParam, holds_a_secret, secrets_of};
 use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
 use crate::inventory::Inventory;
 use crate::step::{Redactor, Secret};
@@ -46,7 +46,7 @@ impl Params {
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
-                    if param.kind != ParamKind::Secret {
+                    if !params.pinned.contains_key(name) {
                         params.pinned.insert(name.clone(), PinnedParam::Value(value.clone()));
                     }
                     params.values.insert(name.clone(), value);
@@ -78,9 +78,9 @@ impl Params {
                         }
                         Err(Diagnostic::general(
                             Code::PARAM,
-                            format!("the secret `{name}` is another one than when the run began"),
+                            format!("the secret `{name}` is another one than when {}", print.since()),
                         )
-                        .help("set it back to what it was, or start a new run"))
+                        .help(print.or_else()))
                     })
                 }
             };
@@ -191,6 +191,14 @@ impl Params {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             return self.keep_secret(name, SecretSource::Default, &text, print);
         }
+        if self.holds_known_secret(&value, inventory) {
+            let Some(text) = value.as_str() else {
+                return Err(at(default.span.clone(), format!("the default of `{name}` holds a secret"))
+                    .help("only a param of the type `secret` or `string` may: what others are is stored"));
+            };
+            let text = text.to_owned();
+            return self.keep_secret(name, SecretSource::Default, &text, print);
+        }
         let right = match param.kind {
             ParamKind::String if value.is_number() => return Ok(Value::from(value.to_string())),
             ParamKind::String | ParamKind::Secret => value.is_string(),
@@ -206,6 +214,16 @@ impl Params {
             default.span.clone(),
             format!("the default of `{name}` is {value}, not a {}", param.kind.as_str()),
         ))
+    }
+
+    /// Whether a value is made of a secret: of a param before it, or of the inventory.
+    fn holds_known_secret(&self, value: &Value, inventory: &Inventory) -> bool {
+        let text = value.to_string();
+        let variables = secrets_of(inventory);
+        self.secrets
+            .iter()
+            .chain(&variables)
+            .any(|secret| secret.chars().count() >= 6 && Redactor::new([secret.as_str()]).text(&text) != text)
     }
 
     fn keep_secret(
@@ -248,6 +266,21 @@ impl Params {
         wrong.into_result(())
     }
 
+    /// Fingerprints the secrets of a plan anew, under another key.
+    pub(super) fn pin_again(plan: &mut Plan, print: &Fingerprinter) {
+        let mut secrets = Vec::new();
+        for (name, pinned) in &mut plan.definition.params {
+            if let (PinnedParam::Secret { fingerprint, .. }, Some(secret)) =
+                (pinned, plan.params.get(name).and_then(Value::as_str))
+            {
+                *fingerprint = print.of(secret);
+                secrets.push(secret);
+            }
+        }
+        let known = Redactor::new(secrets);
+        plan.definition.inventory = super::definition::mask_inventory(&plan.inventory, &known, print);
+    }
+
     /// Masks the secret params.
     pub(super) fn redactor_of_params(&self) -> Redactor {
         Redactor::new(self.secrets.iter().map(String::as_str))
@@ -267,6 +300,9 @@ impl Params {
 /// Everything readable: the documents, names of hosts and groups, variables that are no secrets.
 fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -> String {
     let mut plain: String = texts.collect::<Vec<_>>().join("\n");
+    // Masked there, an event could not be read again.
+    plain.push('\n');
+    plain.push_str(crate::run::WORDS);
     let names = inventory.groups.keys().chain(inventory.hosts.keys());
     for name in names {
         plain.push('\n');
@@ -275,7 +311,7 @@ fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -
     for (name, value) in inventory.hosts.values().flat_map(|host| &host.vars) {
         plain.push('\n');
         plain.push_str(name);
-        if !names_a_secret(name) {
+        if !holds_a_secret(name, value) {
             plain.push('\n');
             plain.push_str(&value.to_string());
         }

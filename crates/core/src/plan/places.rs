@@ -126,47 +126,37 @@ impl Expander<'_> {
             );
             return Some(Vec::new());
         }
-        let Hosts::Pattern(text) = &hosts.value;
-        let pattern = match params::host_pattern(
-            self.evaluator,
-            self.inventory,
-            self.params,
-            &self.frames,
-            frame,
-            text,
-        ) {
-            Ok(pattern) => pattern,
-            Err(e) => {
-                self.wrong.push(
-                    Diagnostic::at(Code::EXPRESSION, &workflow.source, hosts.span.clone(), e.message)
-                        .help("`hosts` may use params, groups and hostvars only"),
-                );
-                return Some(Vec::new());
+        let (text, span) = match &hosts.value {
+            Hosts::Pattern(text) => (text, &hosts.span),
+            Hosts::Chosen { within, .. } => (&within.value, &within.span),
+        };
+        let wrong = match self.select(frame, text) {
+            Ok(hosts) => return Some(hosts),
+            Err((code, message, help)) => {
+                Diagnostic::at(code, &workflow.source, span.clone(), message).help(help)
             }
         };
-        match self.inventory.select(&pattern) {
-            Ok(names) if names.is_empty() => {
-                self.wrong.push(
-                    Diagnostic::at(
-                        Code::HOSTS,
-                        &workflow.source,
-                        hosts.span.clone(),
-                        format!("`{pattern}` selects no host"),
-                    )
-                    .help(self.inventory_hint()),
-                );
-                Some(Vec::new())
-            }
-            Ok(names) => Some(names.iter().filter_map(|name| self.inventory.host(name).cloned()).collect()),
-            Err(e) => {
-                let hint = e.help().unwrap_or_else(|| self.inventory_hint());
-                self.wrong.push(
-                    Diagnostic::at(Code::HOSTS, &workflow.source, hosts.span.clone(), e.to_string())
-                        .help(hint),
-                );
-                Some(Vec::new())
-            }
+        self.wrong.push(wrong);
+        Some(Vec::new())
+    }
+
+    /// The hosts that a pattern stands for; else what is wrong with it, and what would be right.
+    fn select(&self, frame: usize, text: &str) -> Result<Vec<Arc<Host>>, (Code, String, String)> {
+        let pattern =
+            params::host_pattern(self.evaluator, self.inventory, self.params, &self.frames, frame, text)
+                .map_err(|e| {
+                    let help = "`hosts` may use params, groups and hostvars only; \
+                        what an output gives is chosen with { from, within }";
+                    (Code::EXPRESSION, e.message, help.to_owned())
+                })?;
+        let names = self
+            .inventory
+            .select(&pattern)
+            .map_err(|e| (Code::HOSTS, e.to_string(), e.help().unwrap_or_else(|| self.inventory_hint())))?;
+        if names.is_empty() {
+            return Err((Code::HOSTS, format!("`{pattern}` selects no host"), self.inventory_hint()));
         }
+        Ok(names.iter().filter_map(|name| self.inventory.host(name).cloned()).collect())
     }
 
     fn inventory_hint(&self) -> String {

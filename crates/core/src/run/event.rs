@@ -2,23 +2,65 @@
 //!
 //! Tasks are named, never numbered. A reader that meets an event kind it doesn't know stops and
 //! says that the store was written by a newer version.
+//!
+//! An event by itself, as the store keeps it, is `{"task_done":{...}}`: it is read without a detour
+//! through a tree of values, which tells where a run has a million of them. A record, as people and
+//! programs see it, is flat: `{"seq":7,"at":"...","event":"task_done",...}`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::TaskName;
 use crate::step::{Change, Output, StepError};
 
+/// The words of an event's form. A secret that is one of them can't be told from it, so none may be.
+pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
+    attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
+    run_started run_resumed host_met hosts hosts_chosen task_skipped task_satisfied task_intended task_done task_failed task_unknown \
+    task_not_done undo_intended task_undone undo_failed run_interrupted run_ended \
+    succeeded failed interrupted undecided refused undone lost";
+
 /// An event with its place in the run and the wall-clock time, which is for people only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Flat", try_from = "Flat")]
 pub struct Record {
     /// 1 for the first event of a run, without gaps. This orders events, not the time.
     pub seq: u64,
     /// When it was recorded.
     pub at: Timestamp,
     /// What happened.
-    #[serde(flatten)]
     pub event: Event,
+}
+
+/// A record in its flat form.
+#[derive(Serialize, Deserialize)]
+struct Flat {
+    seq: u64,
+    at: Timestamp,
+    event: String,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+impl From<Record> for Flat {
+    fn from(Record { seq, at, event }: Record) -> Self {
+        let (event, fields) = match serde_json::to_value(event) {
+            Ok(Value::Object(one)) => one.into_iter().next().unwrap_or_default(),
+            _ => Default::default(),
+        };
+        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
+        Self { seq, at, event, fields }
+    }
+}
+
+impl TryFrom<Flat> for Record {
+    type Error = serde_json::Error;
+
+    fn try_from(Flat { seq, at, event, fields }: Flat) -> Result<Self, Self::Error> {
+        let event = serde_json::from_value(Map::from_iter([(event, Value::Object(fields))]).into())?;
+        Ok(Self { seq, at, event })
+    }
 }
 
 /// Who a host is. Pinned when it is first met; a resume that meets another refuses.
@@ -60,7 +102,7 @@ pub enum Settler {
 
 /// One fact of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The run began.
     RunStarted {
@@ -82,6 +124,13 @@ pub enum Event {
         host: String,
         /// Who it is.
         identity: Identity,
+    },
+    /// It was decided on which hosts a step works, and in which order.
+    HostsChosen {
+        /// The task that chooses: `STEP:hosts`.
+        task: TaskName,
+        /// The hosts, in the order of work.
+        hosts: Vec<String>,
     },
     /// The task's condition is false.
     TaskSkipped {
@@ -238,7 +287,8 @@ impl Event {
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskName> {
         match self {
-            Self::TaskSkipped { task, .. }
+            Self::HostsChosen { task, .. }
+            | Self::TaskSkipped { task, .. }
             | Self::TaskSatisfied { task, .. }
             | Self::TaskIntended { task, .. }
             | Self::TaskDone { task, .. }

@@ -1,11 +1,14 @@
 //! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
 
 mod backward;
+mod choice;
 mod event;
 mod names;
 mod shape;
 mod state;
 
+pub use choice::{Choice, ChoicePart, Order};
+pub(crate) use event::WORDS;
 pub use event::{Event, Identity, Outcome, Record, Settler};
 pub use names::{RunId, TaskName};
 pub use shape::{NodeId, Shape, Successors};

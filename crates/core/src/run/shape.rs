@@ -1,8 +1,9 @@
 //! The DAG as the state machine sees it: numbered nodes, successors, and how many each waits for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::TaskName;
+use super::{Choice, Order, TaskName};
 
 /// A node's number. Lives only in memory; what is stored are names.
 pub type NodeId = u32;
@@ -48,8 +49,9 @@ impl Successors {
 /// are failures of the gates right after it too.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
-    names: Vec<Option<TaskName>>,
-    by_name: HashMap<TaskName, NodeId>,
+    names: Arc<Vec<Option<TaskName>>>,
+    by_name: Arc<HashMap<TaskName, NodeId>>,
+    choices: Arc<HashMap<NodeId, Choice>>,
     after: Successors,
     incoming: Vec<u32>,
     gates: HashMap<NodeId, u32>,
@@ -78,17 +80,49 @@ impl Shape {
         let by_name: HashMap<_, _> =
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
-        Self { names: nodes, by_name, after, incoming, gates, tasks }
+        let (names, by_name, choices) = (Arc::new(nodes), Arc::new(by_name), Arc::default());
+        Self { names, by_name, choices, after, incoming, gates, tasks }
+    }
+
+    /// The same, where these tasks choose hosts.
+    #[must_use]
+    pub fn with_choices(self, choices: HashMap<NodeId, Choice>) -> Self {
+        Self { choices: Arc::new(choices), ..self }
+    }
+
+    /// What a task chooses from, where it chooses hosts.
+    pub fn choice(&self, node: NodeId) -> Option<&Choice> {
+        self.choices.get(&node)
+    }
+
+    /// The same DAG with further nodes and edges. Costs a pass over it.
+    #[must_use]
+    pub(super) fn ordered(&self, order: &Order) -> Self {
+        let count = self.len() as NodeId;
+        let known = (0..count).flat_map(|from| self.after(from).iter().map(move |&to| (from, to)));
+        let edges: Vec<(NodeId, NodeId)> = known.chain(order.edges.iter().copied()).collect();
+        let nodes = vec![None; self.len() + order.barriers as usize];
+        let barriers = count..count + order.barriers;
+        let gates = self.gates.iter().map(|(&node, &limit)| (node, limit));
+        let gates = gates
+            .chain(order.gate.into_iter().flat_map(|limit| barriers.clone().map(move |node| (node, limit))));
+        Self {
+            names: Arc::clone(&self.names),
+            by_name: Arc::clone(&self.by_name),
+            choices: Arc::clone(&self.choices),
+            tasks: self.tasks,
+            ..Self::with_gates(nodes, &edges, gates.collect())
+        }
     }
 
     /// Nodes, joins included.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.incoming.len()
     }
 
     /// True where there is no node.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.incoming.is_empty()
     }
 
     /// Tasks.
@@ -98,7 +132,8 @@ impl Shape {
 
     /// A task's name; none for a join.
     pub fn name(&self, node: NodeId) -> Option<&TaskName> {
-        self.names[node as usize].as_ref()
+        // Joins that a choice has added are behind the last name.
+        self.names.get(node as usize)?.as_ref()
     }
 
     /// The node of a task.
@@ -124,9 +159,9 @@ impl Shape {
         self.gates.get(&node).copied()
     }
 
-    /// Whether there is a gate.
+    /// Whether there is a gate, or one may come with a choice of hosts.
     pub fn has_gates(&self) -> bool {
-        !self.gates.is_empty()
+        !self.gates.is_empty() || self.choices.values().any(|choice| choice.max_failures.is_some())
     }
 
     /// How many nodes a node waits for.

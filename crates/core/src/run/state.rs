@@ -88,6 +88,14 @@ pub enum Illegal {
         /// What was to happen.
         event: &'static str,
     },
+    /// A choice of a host that is not of the set, or is chosen twice.
+    #[error("task `{task}` can't choose {host} here")]
+    Host {
+        /// The task.
+        task: TaskName,
+        /// The host.
+        host: String,
+    },
     /// Two machines under one name.
     #[error("host `{0}` was met before as another machine")]
     OtherMachine(String),
@@ -251,8 +259,37 @@ impl RunState {
                 self.expect_run(self.status == RunStatus::Open && right, "the end of the run")?;
                 self.status = RunStatus::Ended(*outcome);
             }
+            Event::HostsChosen { task, hosts } => self.choose(task, hosts, ready)?,
             _ => self.apply_task(event, ready)?,
         }
+        Ok(())
+    }
+
+    /// Hosts were chosen: the order among them becomes a part of the DAG.
+    fn choose(&mut self, task: &TaskName, hosts: &[String], ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+        self.expect_run(self.status == RunStatus::Open, "work on a task")?;
+        let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
+        let Cell { state, attempt, .. } = self.cells[node as usize];
+        let choice = self.shape.choice(node).filter(|_| state == TaskState::Ready && !self.undoing());
+        let Some(choice) = choice else {
+            return Err(Illegal::Task { task: task.clone(), state, attempt, event: "a choice of hosts" });
+        };
+        let order = choice
+            .order(hosts, self.shape.len() as NodeId)
+            .map_err(|host| Illegal::Host { task: task.clone(), host })?;
+        if !order.edges.is_empty() {
+            self.shape = Arc::new(self.shape.ordered(&order));
+            let first = self.cells.len() as NodeId;
+            for join in first..self.shape.len() as NodeId {
+                let missing = self.shape.incoming(join);
+                self.cells.push(Cell { state: TaskState::Waiting, attempt: 0, missing, begun: false });
+            }
+            for &(_, to) in order.edges.iter().filter(|(_, to)| *to < first) {
+                self.cells[to as usize].missing += 1;
+            }
+        }
+        self.cells[node as usize].state = TaskState::Satisfied;
+        self.end(node, true, ready);
         Ok(())
     }
 
@@ -306,12 +343,13 @@ impl RunState {
         use TaskState::{Done, Failed, Intended, Ready, Satisfied, Skipped, Unknown};
         let Cell { state, attempt: last, .. } = self.cells[node as usize];
         let ready = state == Ready && !self.undoing();
+        let chooses = self.shape.choice(node).is_some();
         let under_way = |attempt: &u32| matches!(state, Intended | Unknown) && *attempt == last;
         let (what, allowed, next, attempt) = match event {
             Event::TaskSkipped { .. } => ("skipping it", ready, Skipped, last),
-            Event::TaskSatisfied { .. } => ("finding it satisfied", ready, Satisfied, last),
+            Event::TaskSatisfied { .. } => ("finding it satisfied", ready && !chooses, Satisfied, last),
             Event::TaskIntended { attempt, .. } => {
-                ("an intent", ready && *attempt == last + 1, Intended, *attempt)
+                ("an intent", ready && !chooses && *attempt == last + 1, Intended, *attempt)
             }
             Event::TaskDone { attempt, .. } => ("its result", under_way(attempt), Done, last),
             Event::TaskFailed { attempt, retry_in_ms, .. } => {

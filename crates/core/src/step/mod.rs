@@ -46,6 +46,13 @@ pub trait Step: Send + Sync {
         })
     }
 
+    /// What of a change must be the same again when a saved plan is run, for it to be the change that was
+    /// shown. By default its summary and its diff; a step whose words tell what always moves (a
+    /// process number, a position, what a wait still misses) gives here what doesn't.
+    fn invariant(&self, change: &Change) -> Value {
+        serde_json::json!({ "summary": change.summary, "diff": change.diff })
+    }
+
     /// Takes it back, where that can be done.
     ///
     /// `change` is the one of the task's first attempt: what is different from how the run found it.

@@ -59,8 +59,9 @@ pub struct Redactor(Vec<String>);
 impl Redactor {
     /// A redactor of these secrets. Empty ones are passed over.
     ///
-    /// Each is also known in the form it takes inside a JSON string, and each line of one with
-    /// several lines (a private key) by itself.
+    /// Each is also known in its usual other forms: inside a JSON string, inside a URL, in a shell's quotes, in
+    /// base 64 (an HTTP header); and each line of one with several lines (a private key)
+    /// by itself.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut known = Vec::new();
         for secret in secrets {
@@ -70,10 +71,9 @@ impl Redactor {
             known.push(secret.to_owned());
             known.extend(secret.lines().filter(|line| line.len() >= 8 && *line != secret).map(str::to_owned));
             let json = Value::from(secret).to_string();
-            let json = &json[1..json.len() - 1];
-            if json != secret {
-                known.push(json.to_owned());
-            }
+            let forms =
+                [json[1..json.len() - 1].to_owned(), in_url(secret), in_shell(secret), base64(secret)];
+            known.extend(forms.into_iter().filter(|form| form != secret));
         }
         // Longest first, so that a secret that contains another is masked whole.
         known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -128,6 +128,35 @@ impl Redactor {
     }
 }
 
+/// Percent-encoded.
+fn in_url(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(byte);
+    let coded = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(coded).collect()
+}
+
+/// As it stands between single quotes.
+fn in_shell(text: &str) -> String {
+    text.replace('\'', r"'\''")
+}
+
+/// RFC 4648, without the padding and the last character, which depend on what follows.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut coded = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits =
+            chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let digits =
+            (0..chunk.len()).map(|place| char::from(DIGITS[(bits >> (18 - 6 * place) & 63) as usize]));
+        coded.extend(digits);
+        if chunk.len() == 3 {
+            coded.push(char::from(DIGITS[(bits & 63) as usize]));
+        }
+    }
+    coded
+}
+
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redactor({} secrets)", self.0.len())
@@ -146,6 +175,18 @@ mod tests {
         let mut value = serde_json::json!({ "a": ["pa\"ss"], "n": 1234567, "m": 12345678 });
         redactor.value(&mut value);
         assert_eq!(value, serde_json::json!({ "a": [MASK], "n": MASK, "m": 12345678 }));
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_its_usual_other_forms() {
+        let redactor = Redactor::new(["it's 1+1"]);
+        for (form, masked) in [
+            ("GET /?t=it%27s%201%2B1", format!("GET /?t={MASK}")),
+            (r"P='it'\''s 1+1'", format!("P='{MASK}'")),
+            ("aXQncyAxKzE=", format!("{MASK}E=")),
+        ] {
+            assert_eq!(redactor.text(form), masked);
+        }
     }
 
     #[test]

@@ -117,8 +117,19 @@ pub trait Store: Send {
     /// What was pinned when the run was created.
     fn definition(&self, run: &RunId) -> Result<String, StoreError>;
 
+    /// Gives the events of a run in order, one after another, until `visit` says false: a long run is
+    /// never held as a whole.
+    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError>;
+
     /// All events of a run in order.
-    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError>;
+    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        self.scan(run, &mut |record| {
+            records.push(record);
+            true
+        })?;
+        Ok(records)
+    }
 
     /// The latest events of a run, newest first, at most `count`.
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError>;

@@ -18,19 +18,26 @@ const FORMAT: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE runs (
-        id         TEXT PRIMARY KEY,
+        number     INTEGER PRIMARY KEY,
+        id         TEXT NOT NULL UNIQUE,
         workflow   TEXT NOT NULL,
         started    TEXT NOT NULL,
         definition TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
+    ) STRICT;
+    -- One number for run and event: appended at the end of the tree, and read in its order.
     CREATE TABLE events (
-        run  TEXT NOT NULL REFERENCES runs (id),
-        seq  INTEGER NOT NULL,
-        at   TEXT NOT NULL,
-        body TEXT NOT NULL,
-        PRIMARY KEY (run, seq)
-    ) STRICT, WITHOUT ROWID;
+        place INTEGER PRIMARY KEY, -- the run's number * 2^32 + seq
+        at    INTEGER NOT NULL,    -- nanoseconds since 1970
+        body  TEXT NOT NULL
+    ) STRICT;
+    -- For people with sqlite3.
+    CREATE VIEW history AS
+        SELECT runs.id AS run, place & 0xFFFFFFFF AS seq, datetime(at / 1000000000, 'unixepoch') AS at, body
+        FROM events JOIN runs ON runs.number = place >> 32;
 ";
+
+/// A run's events stand at its number times this, plus their own number.
+const RUN: i64 = 1 << 32;
 
 /// A store in one file.
 pub struct SqliteStore {
@@ -98,25 +105,44 @@ impl SqliteStore {
         StoreError::Damaged { path: self.path.clone(), what }
     }
 
-    fn read_events(&self, run: &RunId, tail: &str, limit: i64) -> Result<Vec<Record>, StoreError> {
-        let sql = format!("SELECT seq, at, body FROM events WHERE run = ?1 ORDER BY seq {tail} LIMIT ?2");
+    /// The run's number, under which its events are kept.
+    fn number(&self, run: &RunId) -> Result<i64, StoreError> {
+        self.connection
+            .prepare_cached("SELECT number FROM runs WHERE id = ?1")
+            .and_then(|mut found| found.query_row([run.as_str()], |row| row.get(0)).optional())
+            .map_err(self.error("can't be read"))?
+            .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
+    }
+
+    /// Gives events one after another, until `visit` says stop or there are no more.
+    fn read_events(
+        &self,
+        run: &RunId,
+        order: &str,
+        visit: &mut dyn FnMut(Record) -> bool,
+    ) -> Result<(), StoreError> {
+        let first = self.number(run)? * RUN;
+        let sql = format!(
+            "SELECT place, at, body FROM events WHERE place > ?1 AND place < ?2 ORDER BY place {order}"
+        );
         let mut statement = self.connection.prepare_cached(&sql).map_err(self.error("can't be read"))?;
-        let rows = statement
-            .query_map(params![run.as_str(), limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
-            })
-            .map_err(self.error("can't be read"))?;
-        let mut records = Vec::new();
-        for row in rows {
-            let (seq, at, body) = row.map_err(self.error("can't be read"))?;
+        let mut rows = statement.query([first, first + RUN]).map_err(self.error("can't be read"))?;
+        while let Some(row) = rows.next().map_err(self.error("can't be read"))? {
+            let place: i64 = row.get(0).map_err(self.error("can't be read"))?;
+            let seq = place - first;
             let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
-            records.push(Record {
-                seq: u64::try_from(seq).map_err(|e| wrong(&e))?,
-                at: at.parse::<Timestamp>().map_err(|e| wrong(&e))?,
-                event: serde_json::from_str::<Event>(&body).map_err(|e| wrong(&e))?,
-            });
+            let at: i64 = row.get(1).map_err(|e| wrong(&e))?;
+            let body = row.get_ref(2).map_err(|e| wrong(&e))?.as_str().map_err(|e| wrong(&e))?;
+            let record = Record {
+                seq: seq.unsigned_abs(),
+                at: Timestamp::from_nanosecond(at.into()).map_err(|e| wrong(&e))?,
+                event: serde_json::from_str::<Event>(body).map_err(|e| wrong(&e))?,
+            };
+            if !visit(record) {
+                break;
+            }
         }
-        Ok(records)
+        Ok(())
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -152,6 +178,7 @@ impl Store for SqliteStore {
         if records.is_empty() {
             return Ok(());
         }
+        let first = self.number(run)? * RUN;
         let path = self.path.clone();
         let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
         let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
@@ -161,14 +188,14 @@ impl Store for SqliteStore {
             .map_err(error)?;
         {
             let mut last = tx
-                .prepare_cached("SELECT seq FROM events WHERE run = ?1 ORDER BY seq DESC LIMIT 1")
+                .prepare_cached("SELECT max(place) FROM events WHERE place > ?1 AND place < ?2")
                 .map_err(error)?;
-            let last: Option<i64> =
-                last.query_row([run.as_str()], |row| row.get(0)).optional().map_err(error)?;
-            let mut last = last.unwrap_or(0);
+            let last: Option<i64> = last.query_row([first, first + RUN], |row| row.get(0)).map_err(error)?;
+            let mut last = last.map_or(0, |place| place - first);
             let mut insert = tx
-                .prepare_cached("INSERT INTO events (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")
+                .prepare_cached("INSERT INTO events (place, at, body) VALUES (?1, ?2, ?3)")
                 .map_err(error)?;
+            let mut body = Vec::new();
             for record in records {
                 let seq = record.seq.cast_signed();
                 if seq <= last {
@@ -178,12 +205,17 @@ impl Store for SqliteStore {
                         owner: "it has appended events".to_owned(),
                     });
                 }
-                if seq != last + 1 {
+                if seq != last + 1 || seq >= RUN {
                     return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
                 }
-                let body = serde_json::to_string(&record.event)
+                body.clear();
+                serde_json::to_writer(&mut body, &record.event)
                     .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-                insert.execute(params![run.as_str(), seq, record.at.to_string(), body]).map_err(error)?;
+                let body = str::from_utf8(&body)
+                    .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+                // In range until the year 2262.
+                let at = i64::try_from(record.at.as_nanosecond()).unwrap_or(i64::MAX);
+                insert.execute(params![first + seq, at, body]).map_err(error)?;
                 last = seq;
             }
         }
@@ -198,18 +230,31 @@ impl Store for SqliteStore {
             .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
     }
 
-    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
-        let records = self.read_events(run, "ASC", -1)?;
-        for (expected, record) in (1..).zip(&records) {
+    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        let (mut expected, mut missing) = (1, None);
+        self.read_events(run, "ASC", &mut |record| {
             if record.seq != expected {
-                return Err(self.damaged(format!("run {run} has no event {expected}")));
+                missing = Some(expected);
+                return false;
             }
+            expected += 1;
+            visit(record)
+        })?;
+        match missing {
+            Some(seq) => Err(self.damaged(format!("run {run} has no event {seq}"))),
+            None => Ok(()),
         }
-        Ok(records)
     }
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
-        self.read_events(run, "DESC", i64::try_from(count).unwrap_or(i64::MAX))
+        let mut records = Vec::new();
+        if count > 0 {
+            self.read_events(run, "DESC", &mut |record| {
+                records.push(record);
+                records.len() < count
+            })?;
+        }
+        Ok(records)
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {

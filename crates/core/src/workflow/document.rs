@@ -143,6 +143,13 @@ pub struct StepDef {
 pub enum Hosts {
     /// An Ansible pattern: `promoters`, `a:!b`, `web*`. May be a template over params.
     Pattern(String),
+    /// `{ from, within }`: chosen while the run goes on, within a set that is known before.
+    Chosen {
+        /// A template over outputs that gives the hosts in the order of work.
+        from: Spanned<String>,
+        /// The pattern of the set.
+        within: Spanned<String>,
+    },
 }
 
 /// `serial`, and a step's `max_failures`

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+mod chosen;
 mod foreach;
 mod limits;
 mod per_host;

@@ -12,17 +12,12 @@ use hyper_util::rt::TokioIo;
 use tonic::Code;
 use tonic::transport::{Endpoint, Uri};
 
-use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus};
+use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, SETTLES_WITHIN};
 use crate::host::HostError;
 use crate::host::transport::{Failure, Transport};
 
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a look is repeated while etcd itself says that it can't answer now, as during an election
-/// ("leader changed", "no leader"), and how often.
-const SETTLES_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// A client of one member; it dials when first asked, and anew when the connection was lost.
 pub(crate) struct Client {

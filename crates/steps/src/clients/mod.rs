@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::HostError;
 
+/// How long a look is repeated while etcd itself says that it can't answer now, as during an election
+/// ("leader changed", "no leader"), and how often.
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
 /// An HTTP request to a service as seen from the host.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {

@@ -1,8 +1,10 @@
 //! Finding a member of etcd that can answer for the cluster.
 
+use tokio::time::Instant;
+
 use flow_core::step::StepError;
 
-use crate::clients::{Etcd, EtcdEndpoint};
+use crate::clients::{Etcd, EtcdEndpoint, LOOK_AGAIN, SETTLES_WITHIN};
 use crate::host::Host;
 use crate::support::{address_and_port, answered};
 
@@ -18,12 +20,43 @@ pub(super) fn endpoint(text: &str) -> Result<EtcdEndpoint, String> {
     Ok(EtcdEndpoint { address, port })
 }
 
-/// A client of the first member that answers and knows a leader.
+/// A client of the first member that answers and knows a leader. Where one answers and knows none, as
+/// during an election or right after a cable was plugged in again, the members are asked for some
+/// seconds more.
 ///
 /// # Errors
 /// What each member said, where none does; that the host by which they are asked can't be reached.
 pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box<dyn Etcd>, StepError> {
-    let mut said = Vec::new();
+    let began = Instant::now();
+    loop {
+        let said = match ask(host, endpoints).await? {
+            Asked::Leads(client) => return Ok(client),
+            Asked::Leaderless(_) if began.elapsed() < SETTLES_WITHIN => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            Asked::Leaderless(said) | Asked::Silent(said) => said,
+        };
+        // The members are asked through this host: where it is cut off, that is what is wrong, not etcd.
+        host.probe(":").await?;
+        return Err(StepError::failed("no etcd member can answer for the cluster")
+            .with_detail(said.join("\n"))
+            .with_hint("`systemctl status etcd` on those hosts; two of three members must run"));
+    }
+}
+
+/// What the members answered.
+enum Asked {
+    /// One that knows a leader.
+    Leads(Box<dyn Etcd>),
+    /// One answers, none knows a leader. What each said.
+    Leaderless(Vec<String>),
+    /// None answers. What became of each question.
+    Silent(Vec<String>),
+}
+
+async fn ask(host: &dyn Host, endpoints: &[String]) -> Result<Asked, StepError> {
+    let (mut said, mut alive) = (Vec::new(), false);
     for text in endpoints {
         let endpoint = endpoint(text).map_err(StepError::permanent)?;
         let client = match answered(host.etcd(&endpoint).await)? {
@@ -34,16 +67,15 @@ pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box
             }
         };
         match answered(client.status().await)? {
-            Ok(status) if status.leader != 0 => return Ok(client),
-            Ok(_) => said.push(format!("{text}: it knows no leader (no quorum)")),
+            Ok(status) if status.leader != 0 => return Ok(Asked::Leads(client)),
+            Ok(_) => {
+                alive = true;
+                said.push(format!("{text}: it knows no leader (no quorum)"));
+            }
             Err(why) => said.push(format!("{text}: {why}")),
         }
     }
-    // The members are asked through this host: where it is cut off, that is what is wrong, not etcd.
-    host.probe(":").await?;
-    Err(StepError::failed("no etcd member can answer for the cluster")
-        .with_detail(said.join("\n"))
-        .with_hint("`systemctl status etcd` on those hosts; two of three members must run"))
+    Ok(if alive { Asked::Leaderless(said) } else { Asked::Silent(said) })
 }
 
 /// `/service/demo/`: two levels at least, so that no typo reaches further than one cluster's keys.

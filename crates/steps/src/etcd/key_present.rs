@@ -33,6 +33,7 @@ fn minute() -> u64 {
 
 impl StepType for EtcdKeyPresent {
     const NAME: &'static str = "etcd.key_present";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         validate_endpoints(&self.endpoints)?;
@@ -58,6 +59,10 @@ impl Step for EtcdKeyPresent {
             Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
         })
+    }
+
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -39,6 +39,7 @@ fn minute() -> u64 {
 
 impl StepType for EtcdMember {
     const NAME: &'static str = "etcd.member";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         endpoint(&self.endpoint).map(|_| ())
@@ -98,6 +99,10 @@ impl Step for EtcdMember {
             Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
         })
+    }
+
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -45,6 +45,8 @@ fn minute() -> u64 {
 
 impl StepType for EtcdPrefixAbsent {
     const NAME: &'static str = "etcd.prefix_absent";
+    const NOT_UNDOABLE: &'static str =
+        "keys that were deleted aren't put back: another cluster may be made by now";
     const DESTRUCTIVE: bool = true;
 
     fn validate(&self) -> Result<(), String> {
@@ -127,6 +129,13 @@ impl Step for EtcdPrefixAbsent {
         let lines: String = keys.iter().map(|key| format!("-{}\n", key.key)).collect();
         let change = Change::new(format!("delete {} keys below {}", keys.len(), self.prefix));
         Ok(Check::Pending(change.with_diff(lines).with_data(keys)))
+    }
+
+    /// The keys that stay: those with a lease go by themselves once what holds them is stopped.
+    fn invariant(&self, change: &Change) -> serde_json::Value {
+        let keys: Vec<EtcdKey> = change.data().unwrap_or_default();
+        let kept: Vec<String> = keys.into_iter().filter(|key| key.lease == 0).map(|key| key.key).collect();
+        serde_json::json!({ "prefix": self.prefix, "keys": kept })
     }
 
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {

@@ -52,6 +52,7 @@ fn three_minutes() -> u64 {
 
 impl StepType for PatroniCluster {
     const NAME: &'static str = "patroni.cluster";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         if self.members.is_empty() {
@@ -170,6 +171,10 @@ impl Step for PatroniCluster {
             Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
         })
+    }
+
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -106,6 +106,7 @@ mod tests {
     use super::*;
     use crate::testing::{HOSTS, Lab, satisfied};
     use serde_json::json;
+    use std::time::Duration;
 
     fn step() -> PatroniDataMatches {
         serde_json::from_value(json!({})).unwrap()
@@ -135,5 +136,21 @@ mod tests {
         );
         lab.make("patroni1", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
         satisfied(step().check(&lab.on("patroni1")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_look_outlasts_the_election_after_a_member_was_back() {
+        let lab = Lab::deployed().await;
+        for host in ["patroni1", "patroni2"] {
+            lab.make(host, "systemd.unit", json!({ "unit": "etcd.service", "state": "stopped" })).await;
+        }
+        let cx = lab.on("patroni3");
+        let back = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            lab.make("patroni1", "systemd.unit", json!({ "unit": "etcd.service", "state": "running" })).await;
+        };
+        let step = step();
+        let (found, ()) = tokio::join!(step.check(&cx), back);
+        satisfied(found.unwrap());
     }
 }

@@ -49,6 +49,7 @@ fn two_minutes() -> u64 {
 
 impl StepType for PatroniMember {
     const NAME: &'static str = "patroni.member";
+    const WAITS: bool = true;
 }
 
 impl PatroniMember {
@@ -97,6 +98,10 @@ impl Step for PatroniMember {
             Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
         })
+    }
+
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -37,6 +37,7 @@ fn five_minutes() -> u64 {
 
 impl StepType for PostgresStopped {
     const NAME: &'static str = "postgres.stopped";
+    const NOT_UNDOABLE: &'static str = "PostgreSQL is started again by what supervises it, such as Patroni";
 }
 
 /// What runs on a data directory.
@@ -75,6 +76,11 @@ impl Step for PostgresStopped {
                 describe(&running)
             )))
         })
+    }
+
+    /// Whatever runs there: process numbers are other ones after each restart.
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        serde_json::json!({ "stop": self.data_dir })
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -61,6 +61,9 @@ struct Before {
     enabled: bool,
     masked: bool,
     invocation: String,
+    /// What is done, in the order in which it is done.
+    #[serde(default)]
+    verbs: Vec<UnitVerb>,
 }
 
 impl StepType for SystemdUnit {
@@ -206,13 +209,40 @@ impl Step for SystemdUnit {
             enabled: enabled(&unit),
             masked: unit.masked(),
             invocation: unit.invocation.clone(),
+            verbs: verbs.iter().map(|(verb, _)| *verb).collect(),
         };
         let words: Vec<String> =
             verbs.into_iter().map(|(_, words)| words).filter(|words| !words.is_empty()).collect();
         Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
     }
 
+    /// What is done to which unit: a unit that restarts again and again is in another state at every look.
+    fn invariant(&self, change: &Change) -> serde_json::Value {
+        let mut verbs = change.data::<Before>().map(|before| before.verbs).unwrap_or_default();
+        verbs.retain(|verb| *verb != UnitVerb::ResetFailed);
+        serde_json::json!({ "unit": self.unit, "verbs": verbs })
+    }
+
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        self.carry_out(cx).await
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let before: Before = change.data()?;
+        let back = Self {
+            state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
+            enabled: self.enabled.map(|_| before.enabled),
+            masked: self.masked.map(|_| before.masked),
+            ..self.clone()
+        };
+        back.carry_out(cx).await?;
+        Ok(())
+    }
+}
+
+impl SystemdUnit {
+    /// Brings the unit to where it is to be, from wherever it is.
+    async fn carry_out(&self, cx: &Context) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;
         let mut verbs = VecDeque::from(self.verbs(&unit));
@@ -231,24 +261,6 @@ impl Step for SystemdUnit {
             }
         }
         Ok(Self::output(&host.unit(&self.unit).await?))
-    }
-
-    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
-        let before: Before = change.data()?;
-        let host = cx.host().await?;
-        let unit = host.unit(&self.unit).await.map_err(StepError::from)?;
-        let back = Self {
-            unit: self.unit.clone(),
-            state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
-            enabled: self.enabled.map(|_| before.enabled),
-            masked: self.masked.map(|_| before.masked),
-            ..self.clone()
-        };
-        for (verb, _) in back.verbs(&unit) {
-            let change = HostChange::Unit { unit: self.unit.clone(), verb };
-            host.change(cx.attempt(), &change).await.map_err(StepError::from)?;
-        }
-        Ok(())
     }
 }
 

@@ -44,6 +44,7 @@ fn minute() -> u64 {
 
 impl StepType for WaitFor {
     const NAME: &'static str = "wait_for";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         let given = [self.port.is_some(), self.http.is_some(), self.script.is_some()];
@@ -107,6 +108,10 @@ impl Step for WaitFor {
             Seen::Yes(output) => Check::Satisfied(output),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
         })
+    }
+
+    fn invariant(&self, _change: &Change) -> serde_json::Value {
+        crate::support::WAITS.into()
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flow_core::engine::{Engine, EngineError, Options, RunHandle};
 use flow_core::inventory::{self, Inventory};
-use flow_core::plan::{Filter, Inputs, Plan, Request};
+use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_core::workflow::{Bundle, Files};
@@ -72,7 +72,7 @@ impl Job {
         SqliteStore::open(&self.folder.join("runs.db")).unwrap()
     }
 
-    fn inventory(&self) -> Inventory {
+    pub(crate) fn inventory(&self) -> Inventory {
         inventory::load(&self.folder.join("inventory.ini")).unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -96,6 +96,13 @@ impl Job {
             let run = store.runs()?.remove(0).id;
             return engine.open(store, &run, Some(&self.inventory()))?.resume();
         }
+        let plan = self.plan(engine, store.fingerprint_key()?)?;
+        let confirmed = plan.confirmation()?;
+        engine.start(plan, store, confirmed.as_deref())
+    }
+
+    /// The plan of a run.
+    pub(crate) fn plan(&self, engine: &Engine, print: impl Into<Fingerprinter>) -> Result<Plan, EngineError> {
         let bundle = Bundle::load(&Shipped(self.edit.as_ref()), &self.workflow, engine.registry())?;
         let request = Request {
             bundle,
@@ -103,9 +110,7 @@ impl Job {
             inputs: Inputs(self.set.iter().cloned().collect()),
             filter: Filter::default(),
         };
-        let plan = Plan::new(request, engine.registry(), store.fingerprint_key()?)?;
-        let confirmed = plan.confirmation()?;
-        engine.start(plan, store, confirmed.as_deref())
+        Ok(Plan::new(request, engine.registry(), print)?)
     }
 }
 

@@ -115,8 +115,8 @@ impl Store for KillingStore {
         self.inner.definition(run)
     }
 
-    fn events(&self, run: &RunId) -> Result<Vec<Record>, StoreError> {
-        self.inner.events(run)
+    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        self.inner.scan(run, visit)
     }
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {

@@ -13,5 +13,6 @@ mod child;
 mod deploy;
 mod guards;
 mod killing_store;
+mod planned;
 mod recovery;
 mod rivals;

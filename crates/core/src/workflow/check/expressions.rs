@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Checker;
 use super::graph::Upstream;
-use super::names::{FOREACH, ROOTS, ROOTS_OF_ITEM};
+use super::names::{FOREACH, FROM, ROOTS, ROOTS_OF_CHOICE, ROOTS_OF_ITEM};
 use super::tokens::Words;
 use crate::workflow::documents::literal_text;
 use crate::workflow::{Argument, Code, Diagnostic, Hosts, Param, Source, Span, StepDef, expr};
@@ -46,8 +46,17 @@ impl Checker<'_> {
         }
         for (name, step) in &workflow.steps {
             if let Some(hosts) = &step.hosts {
-                let Hosts::Pattern(pattern) = &hosts.value;
-                self.expression(pattern, &hosts.span, &before_hosts("`hosts`"));
+                match &hosts.value {
+                    Hosts::Pattern(pattern) => {
+                        self.expression(pattern, &hosts.span, &before_hosts("`hosts`"));
+                    }
+                    Hosts::Chosen { from, within } => {
+                        self.expression(&within.value, &within.span, &before_hosts("`within`"));
+                        let (roots, step) = (&ROOTS_OF_CHOICE[..], Some((name.as_str(), OnceCell::new())));
+                        let place = Place { what: FROM, roots, params: None, step, bare: false };
+                        self.expression(&from.value, &from.span, &place);
+                    }
+                }
             }
             if let Some(list) = &step.foreach {
                 self.arguments_of(std::iter::once(list), &before_hosts(FOREACH));

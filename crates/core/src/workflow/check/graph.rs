@@ -48,8 +48,9 @@ impl<'w> Graph<'w> {
     /// How much of each step has ended before one starts, at its position.
     ///
     /// A step that any step upstream has in its `needs` is whole then. What is reached by nothing but
-    /// `needs_per_host` has ended on the host itself, whatever the others do.
-    pub(super) fn upstream(&self, step: &str) -> Vec<Upstream> {
+    /// `needs_per_host` has ended on the host itself, whatever the others do. A choice of the step's hosts
+    /// waits for its `needs` only.
+    pub(super) fn upstream(&self, step: &str, choice: bool) -> Vec<Upstream> {
         let mut upstream = vec![Upstream::No; self.steps.len()];
         // Whether a step was gone through, and as what this host's part waits for.
         let mut seen: Vec<Option<bool>> = vec![None; self.steps.len()];
@@ -62,7 +63,9 @@ impl<'w> Graph<'w> {
             seen[at] = Some(own);
             let part = if own { Upstream::OwnHost } else { Upstream::Elsewhere };
             let whole = self.steps[at].needs.iter().map(|need| (need, Upstream::Whole, false));
-            let parts = self.steps[at].needs_per_host.iter().map(|need| (need, part, own));
+            let of_choice = choice && Some(at) == self.position(step);
+            let parts = if of_choice { &[][..] } else { &self.steps[at].needs_per_host[..] };
+            let parts = parts.iter().map(|need| (need, part, own));
             for (need, reached, own) in whole.chain(parts) {
                 let Some(need) = self.position(&need.value) else { continue };
                 upstream[need] = upstream[need].max(reached);
@@ -189,11 +192,16 @@ impl<'c> Checker<'c> {
         if step.guards.is_empty() {
             return;
         }
-        let upstream = self.graph.upstream(&step.id.value);
+        let upstream = self.graph.upstream(&step.id.value, false);
         let per_host = |name: &str| step.needs_per_host.iter().any(|need| need.value == name);
         for guard in step.guards.iter().filter(|guard| guard.value != step.id.value) {
             let Some(at) = self.graph.position(&guard.value) else { continue };
+            let included = self.graph.steps[at].uses.value == "workflow";
             let (label, help) = match upstream[at] {
+                _ if included => (
+                    "is a workflow, which has no check of its own",
+                    "name a step of this workflow that looks at what must hold".to_owned(),
+                ),
                 Upstream::Whole => continue,
                 Upstream::Elsewhere | Upstream::OwnHost if per_host(&guard.value) => continue,
                 Upstream::Elsewhere | Upstream::OwnHost => (

@@ -15,6 +15,10 @@ pub(super) const ROOTS_OF_ITEM: [&str; 9] =
     ["params", "steps", "item", "item_index", "host", "vars", "groups", "hostvars", "run"];
 /// The place of a list that a step goes through.
 pub(super) const FOREACH: &str = "`foreach`";
+/// What a choice of hosts may name: it is made before there is a host.
+pub(super) const ROOTS_OF_CHOICE: [&str; 5] = ["params", "steps", "groups", "hostvars", "run"];
+/// The place of a choice of hosts.
+pub(super) const FROM: &str = "`from`";
 /// What stands for a host.
 const HOST: [&str; 2] = ["name", "address"];
 /// What a step with `foreach` has instead of the fields of one output.
@@ -146,7 +150,7 @@ impl Checker<'_> {
         // Most name a step that they need directly; only for others all that is upstream is looked for.
         let def = self.workflow.steps.get(*own);
         let needed = def.is_some_and(|def| def.needs.iter().any(|need| need.value == *step));
-        let upstream = || upstream.get_or_init(|| self.graph.upstream(own));
+        let upstream = || upstream.get_or_init(|| self.graph.upstream(own, place.what == FROM));
         if needed {
             return None;
         }
@@ -194,7 +198,7 @@ impl Checker<'_> {
         if field.is_some_and(|field| field != "hosts") {
             return None;
         }
-        let reached = upstream.get_or_init(|| self.graph.upstream(own))[at];
+        let reached = upstream.get_or_init(|| self.graph.upstream(own, place.what == FROM))[at];
         (reached == Upstream::OwnHost).then(|| Fault {
             code: Code::NOT_UPSTREAM,
             message: format!("`{own}` waits for `{step}` on its own host only, not on others"),

@@ -32,6 +32,9 @@ const KEYS: &[&str] = &[
     "help",
 ];
 
+/// How hosts are chosen.
+const CHOSEN_EXAMPLE: &str = "hosts = { from = \"{{ steps.NAME.FIELD }}\", within = \"GROUP\" }";
+
 /// The most retries that a step may have.
 const MAX_RETRIES: u32 = 1000;
 
@@ -139,7 +142,12 @@ impl Reader<'_> {
     }
 
     fn hosts(&mut self, fields: &Fields) -> Option<Spanned<Hosts>> {
-        let pattern = self.text(fields, "hosts")?;
+        let field = fields.get("hosts")?;
+        let pattern = match &field.kind {
+            ArgumentKind::Text(text) => Spanned::new(text.clone(), field.span.clone()),
+            ArgumentKind::Table(parts) => return self.chosen_hosts(parts, field),
+            _ => return self.mistyped("hosts", field, "a pattern or a table", Some(CHOSEN_EXAMPLE)),
+        };
         if pattern.value.trim().is_empty() {
             let empty = self
                 .at(Code::HOSTS, pattern.span, "`hosts` is empty")
@@ -148,6 +156,21 @@ impl Reader<'_> {
             return None;
         }
         Some(Spanned::new(Hosts::Pattern(pattern.value), pattern.span))
+    }
+
+    fn chosen_hosts(&mut self, parts: &Fields, field: &Argument) -> Option<Spanned<Hosts>> {
+        self.unknown_keys(parts, &["from", "within"], "`hosts`");
+        let from = self.required_text(parts, "from", field.span.clone(), "from = \"{{ steps.NAME.FIELD }}\"");
+        let within = self.required_text(parts, "within", field.span.clone(), "within = \"GROUP\"");
+        let (from, within) = (from?, within?);
+        if !expr::is_template(&from.value) {
+            let fixed = self
+                .at(Code::HOSTS, from.span.clone(), "`from` gives the same hosts in every run")
+                .label("no template")
+                .help(format!("write: hosts = \"{}\", or {CHOSEN_EXAMPLE}", from.value));
+            self.push(fixed);
+        }
+        Some(Spanned::new(Hosts::Chosen { from, within }, field.span.clone()))
     }
 
     /// A list whose items are told apart, or a template that will give one.
