@@ -16,7 +16,7 @@ fn the_help_names_every_command_and_exit_code() {
     Usage: flow [OPTIONS] <COMMAND>
 
     Commands:
-      run        Run a workflow
+      run        Run a workflow, or apply a plan file
       resume     Go on with a run that was interrupted, failed or killed
       undo       Take a run back: undo what it did, in reverse order
       plan       Show what a run would do. Changes nothing; exit code 2 when there is something to do

@@ -46,7 +46,18 @@ fn what_would_be_taken_back_is_shown_and_nothing_is_done_without_a_yes() {
     let place = made(MADE);
     place.flow("run made.toml").exits(0);
     let asked = place.flow("undo").exits(3);
-    assert_snapshot!(asked, @r"");
+    assert_snapshot!(asked, @r#"
+    $ flow undo
+    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
+    2|   keep  log@web1     as the workflow says
+    2|   undo  link@web1    run: touch DIR/linked
+    2|   undo  config@web1  create DIR/etc/app.conf
+    2|
+    2| error: not confirmed; nothing was changed
+    2| hint: to go ahead: flow undo RUN --yes
+    exit 3
+    "#);
     assert!(place.has("linked") && place.has("etc/app.conf"));
     assert_eq!(place.runs()[0]["status"], "succeeded");
 }
@@ -56,7 +67,22 @@ fn a_run_is_taken_back_in_reverse_order_and_only_once() {
     let place = made(MADE);
     place.flow("run made.toml").exits(0);
     let undone = place.flow("undo --yes").exits(0);
-    assert_snapshot!(undone, @r"");
+    assert_snapshot!(undone, @r#"
+    $ flow undo --yes
+    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
+    2|   keep  log@web1     as the workflow says
+    2|   undo  link@web1    run: touch DIR/linked
+    2|   undo  config@web1  create DIR/etc/app.conf
+    2|
+    2| run RUN: taking back made
+    2| undone   last@web1    run: test -e DIR/room && touch DIR/last
+    2| kept     log@web1     as the workflow says
+    2| undone   link@web1    run: touch DIR/linked
+    2| undone   config@web1  create DIR/etc/app.conf
+    1| made taken back in SECONDS: 3 undone, 1 kept
+    exit 0
+    "#);
     assert!(
         !place.has("last") && !place.has("linked") && !place.has("etc"),
         "and the folder that was made for it"
@@ -79,7 +105,19 @@ fn what_cannot_be_taken_back_is_named_and_can_be_left_as_it_is() {
     place.flow("run made.toml").exits(0);
     place.flow("show").exits(0);
     let refused = place.flow("undo --yes").exits(3);
-    assert_snapshot!(refused, @r"");
+    assert_snapshot!(refused, @r#"
+    $ flow undo --yes
+    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
+    2|   can't log@web1     the step has no `undo`
+    2|   undo  link@web1    run: touch DIR/linked
+    2|   undo  config@web1  create DIR/etc/app.conf
+    2|
+    2| error: run RUN can't be taken back as a whole; nothing was changed
+    2|     log@web1: the step has no `undo`
+    2| hint: --keep-impossible takes back the rest and leaves these as they are, --keep TASK one of them
+    exit 3
+    "#);
     assert!(place.has("last"));
     place.flow("undo --yes --keep nothing").exits(3).says("has no task `nothing`");
     place.flow("undo --yes --keep-impossible").exits(0);
@@ -92,7 +130,27 @@ fn what_somebody_changed_since_stops_the_undo_and_is_left_as_it_is() {
     place.flow("run made.toml").exits(0);
     place.file("etc/app.conf", "theirs\n");
     let stopped = place.flow("undo --yes").exits(1);
-    assert_snapshot!(stopped, @r"");
+    assert_snapshot!(stopped, @r#"
+    $ flow undo --yes
+    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
+    2|   keep  log@web1     as the workflow says
+    2|   undo  link@web1    run: touch DIR/linked
+    2|   undo  config@web1  create DIR/etc/app.conf
+    2|
+    2| run RUN: taking back made
+    2| undone   last@web1    run: test -e DIR/room && touch DIR/last
+    2| kept     log@web1     as the workflow says
+    2| undone   link@web1    run: touch DIR/linked
+    2| failed   config@web1  DIR/etc/app.conf was changed since: it is left as it is
+    2|
+    2| failed: config@web1: DIR/etc/app.conf was changed since: it is left as it is
+    2| hint: see what was changed; `--keep TASK` leaves it so and takes back the rest
+    2|
+    2| go on with: flow undo RUN
+    1| made not taken back, failed in SECONDS: 2 undone, 1 kept, 1 failed
+    exit 1
+    "#);
     place.flow("resume").exits(3).says("there is no run to go on with");
     let id = place.newest();
     place.flow(&format!("resume {id}")).exits(3).says("is being taken back: it can't be resumed");
@@ -143,7 +201,22 @@ fn a_run_that_fails_is_taken_back_by_itself_where_its_workflow_says_so() {
     place.flow("undo --yes").exits(0);
     std::fs::remove_file(place.path("room")).unwrap();
     let failed = place.flow("run made.toml").exits(1);
-    assert_snapshot!(failed, @r"");
+    assert_snapshot!(failed, @r#"
+    $ flow run made.toml
+    2| run RUN: made, 4 tasks
+    2| changed  config@web1  create DIR/etc/app.conf
+    2| changed  link@web1    run: touch DIR/linked
+    2| ok       log@web1
+    2| failed   last@web1    exit status 1
+    2| the run has failed; what it did is taken back
+    2| undone   last@web1    run: test -e DIR/room && touch DIR/last
+    2| undone   link@web1    run: touch DIR/linked
+    2| undone   config@web1  create DIR/etc/app.conf
+    2|
+    2| failed: last@web1: exit status 1
+    1| made failed and was taken back in SECONDS: 3 undone
+    exit 1
+    "#);
     assert!(!place.has("linked") && !place.has("etc"));
     let results = place.flow("run made.toml --output json").exits(1).objects();
     let result = results.last().unwrap();
