@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow_core::engine::Verdict;
 
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::eject::EjectArgs;
+use crate::commands::explain::ExplainArgs;
+use crate::commands::man::ManArgs;
+
 /// Runs the procedures of PostgreSQL high-availability clusters: planned, checkpointed, resumable.
 #[derive(Parser)]
 #[command(name = "flow", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -26,7 +31,8 @@ Exit codes:
   64   the command line is wrong
   130  stopped by Ctrl-C; the same goes on
 
-Data goes to standard output, everything else to standard error.";
+Data goes to standard output, everything else to standard error.
+`flow explain CODE` says more about an error.";
 
 #[derive(Args, Clone)]
 pub struct Global {
@@ -59,18 +65,34 @@ pub enum Command {
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
-    /// List the runs, newest first.
+    /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?
+    Test(crate::commands::test::TestArgs),
+    /// List the runs, newest first, or remove old ones.
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
+    /// Print the JSON Schema of workflows, by which editors complete and check.
+    Schema,
     /// List the shipped workflows.
     Workflows,
+    /// Write a run with its definition and events to a file, to be looked at elsewhere.
+    Export(crate::commands::export::ExportArgs),
+    /// Take in a run that `flow export` wrote.
+    Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
-    Graph(GraphArgs),
+    Graph(crate::commands::graph::GraphArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
+    /// Say what the code of an error means, and what to do.
+    Explain(ExplainArgs),
+    /// Write a shipped workflow out with its files, to be changed.
+    Eject(EjectArgs),
+    /// Write what a shell completes.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// A workflow, its hosts and its params.
@@ -147,6 +169,9 @@ pub struct RunsArgs {
     /// So many at most.
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     pub count: usize,
+
+    #[command(flatten)]
+    pub prune: crate::commands::prune::PruneArgs,
 }
 
 #[derive(Args, Clone)]
@@ -163,24 +188,6 @@ pub struct ShowArgs {
 pub struct StepsArgs {
     /// A step type, such as systemd.unit.
     pub step_type: Option<String>,
-}
-
-#[derive(Args, Clone)]
-pub struct GraphArgs {
-    #[command(flatten)]
-    pub workflow: WorkflowArgs,
-
-    /// The language.
-    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid, value_name = "FORMAT")]
-    pub format: GraphFormat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GraphFormat {
-    /// For Markdown.
-    Mermaid,
-    /// For Graphviz.
-    Dot,
 }
 
 #[derive(Args, Clone)]
@@ -211,7 +218,7 @@ pub(crate) fn parse_settle(text: &str) -> Result<(String, Verdict), String> {
     }
 }
 
-fn parse_set(text: &str) -> Result<(String, String), String> {
+pub fn parse_set(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if name.is_empty() {
         return Err("expected NAME=VALUE".to_owned());

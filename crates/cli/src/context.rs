@@ -10,15 +10,17 @@ use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_steps::fleet::HostFleet;
 use flow_steps::host::{Hosts, HostsConfig};
+use flow_steps::plugin;
 
 use crate::args::{Global, InventoryArg, WorkflowArgs};
 use crate::exit::Error;
 use crate::files;
 
-/// The step types of this program.
+/// The step types of this program, and those of the plugins on its path.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     flow_steps::register(&mut registry);
+    plugin::register(&mut registry, &plugin::plugin_path(|name| std::env::var_os(name)));
     registry
 }
 

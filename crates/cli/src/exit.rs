@@ -6,7 +6,7 @@ use flow_core::engine::EngineError;
 use flow_core::plan::Moved;
 use flow_core::run::Outcome;
 use flow_core::store::StoreError;
-use flow_core::workflow::Diagnostics;
+use flow_core::workflow::{Code, Diagnostics};
 use jiff::Timestamp;
 
 /// What a shell gets.
@@ -52,6 +52,10 @@ pub enum Error {
     MovedOn { file: String, made: Timestamp, moved: Vec<Moved> },
     /// Something else that was refused, with the next action.
     Refused { message: String, hint: Option<String> },
+    /// The same, of a kind that has a page of its own.
+    Coded { code: Code, message: String, hint: String },
+    /// The same, with more lines.
+    Detailed { message: String, detail: Option<String>, hint: Option<String> },
 }
 
 impl Error {
@@ -59,11 +63,24 @@ impl Error {
         Self::Refused { message: message.into(), hint: Some(hint.into()) }
     }
 
+    pub fn coded(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Coded { code, message: message.into(), hint: hint.into() }
+    }
+
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Diagnostics(_) | Self::MovedOn { .. } | Self::Refused { .. } => Exit::Refused,
+            Self::Diagnostics(_)
+            | Self::MovedOn { .. }
+            | Self::Refused { .. }
+            | Self::Detailed { .. }
+            | Self::Coded { .. } => Exit::Refused,
             Self::Engine(error) => match error {
-                EngineError::Store(StoreError::NoRun(_) | StoreError::Busy { .. }) => Exit::Refused,
+                EngineError::Store(
+                    StoreError::NoRun(_)
+                    | StoreError::Busy { .. }
+                    | StoreError::Exists { .. }
+                    | StoreError::Imported { .. },
+                ) => Exit::Refused,
                 EngineError::Store(_) | EngineError::History { .. } | EngineError::Definition { .. } => {
                     Exit::Store
                 }

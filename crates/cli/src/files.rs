@@ -7,13 +7,17 @@ use flow_core::step::Registry;
 use flow_core::workflow::{Bundle, Code, Diagnostic, Diagnostics, Files, nearest};
 use include_dir::{Dir, include_dir};
 
+/// How the name of a test file ends.
+const TEST: &str = ".test.toml";
+
 static SHIPPED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../workflows");
 
 /// The workflows that the binary carries, by file name.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
     SHIPPED.files().filter_map(|file| {
         let name = file.path().to_str()?;
-        name.ends_with(".toml").then_some((name, file.contents_utf8()?))
+        let workflow = name.ends_with(".toml") && !name.ends_with(TEST);
+        workflow.then_some((name, file.contents_utf8()?))
     })
 }
 
@@ -27,6 +31,11 @@ pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
         let root = path.file_name().and_then(|name| name.to_str()).unwrap_or(name).to_owned();
         return Bundle::load(&Folder(folder), &root, registry);
     }
+    load_shipped(name, registry)
+}
+
+/// The shipped workflow of that name, with or without its ending.
+pub fn load_shipped(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
     let with_ending = format!("{}.toml", name.trim_end_matches(".toml"));
     if shipped().any(|(shipped, _)| shipped == with_ending) {
         return Bundle::load(&Shipped, &with_ending, registry);
@@ -41,6 +50,22 @@ pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
         None => wrong.help("`flow workflows` lists the shipped ones"),
     }
     .into())
+}
+
+/// The test file of a workflow that was named so: what it is called, and its text. None: it has none.
+pub fn test_file(name: &str) -> io::Result<Option<(String, String)>> {
+    let path = Path::new(name);
+    let stem = name.trim_end_matches(".toml");
+    if path.components().count() > 1 || path.is_file() {
+        let beside = format!("{stem}{TEST}");
+        return match std::fs::read_to_string(&beside) {
+            Ok(text) => Ok(Some((beside, text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{beside}: {error}"))),
+        };
+    }
+    let shipped = SHIPPED.get_file(format!("{stem}{TEST}")).and_then(|file| file.contents_utf8());
+    Ok(shipped.map(|text| (format!("shipped:{stem}{TEST}"), text.to_owned())))
 }
 
 /// Writes a file that only its owner may read: whole, or not at all.

@@ -4,8 +4,10 @@
 #![expect(unreachable_pub, reason = "nothing is reached from outside a program")]
 
 mod args;
+mod codes;
 mod commands;
 mod context;
+mod drawing;
 mod exit;
 mod files;
 mod screen;
@@ -51,11 +53,20 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Undo(args) => commands::undo::undo(&global, args).await,
         Command::Plan(args) => commands::plan::plan(&global, args).await,
         Command::Validate(args) => commands::validate::validate(&global, &args),
+        Command::Test(args) => commands::test::test(&global, args).await,
+        Command::Export(args) => commands::export::export(&global, &args),
+        Command::Import(args) => commands::import::import(&global, &args),
+        Command::Runs(args) if args.prune.prune => commands::prune::prune(&global, &args.prune),
         Command::Runs(args) => commands::runs::runs(&global, &args),
         Command::Show(args) => commands::show::show(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),
+        Command::Schema => commands::schema::schema(),
         Command::Workflows => commands::workflows::workflows(&global),
         Command::Graph(args) => commands::graph::graph(&global, &args),
+        Command::Explain(args) => commands::explain::explain(&global, &args),
+        Command::Eject(args) => commands::eject::eject(&global, &args),
+        Command::Completions(args) => commands::completions::completions(&args),
+        Command::Man(args) => commands::man::man(&args),
         Command::Unlock(args) => commands::unlock::unlock(&global, args).await,
     }
 }

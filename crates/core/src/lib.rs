@@ -8,4 +8,5 @@ pub mod plan;
 pub mod run;
 pub mod step;
 pub mod store;
+pub mod testing;
 pub mod workflow;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use flow_core::inventory;
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::step::{Change, Check, Context, Output, Registry, Secret, Step, StepError, StepType};
-use flow_core::workflow::{Code, Diagnostics, Documents, Files};
+use flow_core::workflow::{Code, Diagnostics, Documents, Files, json_schema};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -69,6 +69,53 @@ fn there_is_a_fixture_for_every_kind_of_error() {
     for code in codes {
         assert!(lines.contains(code.0) || ELSEWHERE.contains(&code), "no fixture gives {}", code.0);
     }
+}
+
+/// What a schema can tell.
+const STRUCTURAL: [Code; 7] = [
+    Code::UNKNOWN_KEY,
+    Code::MISSING_KEY,
+    Code::TYPE,
+    Code::UNKNOWN_STEP_TYPE,
+    Code::UNKNOWN_ARGUMENT,
+    Code::MISSING_ARGUMENT,
+    Code::ID,
+];
+
+/// Of these kinds, but a schema can't tell them: what a step type itself refuses, what another file or a
+/// plan's values show, a default that isn't among the choices.
+const BEYOND_A_SCHEMA: [&str; 6] = [
+    "argument-refused",
+    "confirm-included",
+    "confirm-missing",
+    "foreach-values",
+    "include-broken",
+    "param-choices",
+];
+
+#[test]
+fn the_json_schema_refuses_what_is_broken_in_structure_and_nothing_else() {
+    let schema = json_schema(&registry());
+    let validator = jsonschema::draft7::new(&schema).unwrap();
+    let mut wrong = Vec::new();
+    for path in entries("workflows", |path| path.extension() == Some(OsStr::new("toml"))) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(document) = toml::from_str::<toml::Value>(&text) else { continue };
+        let document = serde_json::to_value(document).unwrap();
+        let told = std::fs::read_to_string(path.with_extension("txt")).unwrap();
+        let structural = STRUCTURAL.iter().any(|code| told.lines().any(|line| line == code.0));
+        let name = path.file_stem().and_then(OsStr::to_str).unwrap();
+        let refused = !validator.is_valid(&document);
+        if refused != structural && !BEYOND_A_SCHEMA.contains(&name) {
+            let faults: Vec<String> =
+                validator.iter_errors(&document).map(|fault| fault.to_string()).collect();
+            wrong.push(format!(
+                "{name}: {}",
+                if refused { faults.join("; ") } else { "not refused".to_owned() }
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Compares the messages of all files at once with the texts beside them.

@@ -107,3 +107,35 @@ fn a_writer_that_is_killed_leaves_whole_batches_from_the_first_on() {
         assert_eq!(left, records(1, left.len() as u64));
     }
 }
+
+#[test]
+fn a_byte_that_was_flipped_anywhere_is_found_or_does_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, run) = with_run(folder.path());
+    for seq in 1..=40 {
+        store.append(&run, &records(seq, seq)).unwrap();
+    }
+    let read = |path: &Path| -> Result<_, StoreError> {
+        let store = SqliteStore::open(path)?;
+        let row = store.find(run.as_str())?;
+        Ok((row, store.definition(&run)?, store.events(&run)?))
+    };
+    let path = folder.path().join("runs.db");
+    drop(store);
+    let (right, whole) = (read(&path).unwrap(), std::fs::read(&path).unwrap());
+    let mut found = 0;
+    // Not every byte, which would take minutes; another one in each page at each round.
+    for at in (0..whole.len()).step_by(61) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        std::fs::write(&path, flipped).unwrap();
+        for beside in ["runs.db-wal", "runs.db-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(beside));
+        }
+        match read(&path) {
+            Ok(what) => assert_eq!(what, right, "byte {at} was flipped, and other things were read"),
+            Err(_) => found += 1,
+        }
+    }
+    assert!(found > 20, "{found}");
+}

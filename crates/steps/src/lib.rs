@@ -6,7 +6,9 @@ pub mod etcd;
 pub mod fleet;
 pub mod host;
 pub mod patroni;
+pub mod plugin;
 pub mod postgres;
+pub mod rehearsal;
 pub mod system;
 
 mod support;

@@ -110,6 +110,13 @@ impl Lab {
         lab
     }
 
+    /// Another process takes the run over on a host.
+    pub(crate) async fn take_over(&self, host: &str) {
+        let holder = self.world.host(host).lock_holder().await.unwrap().unwrap();
+        let claim = LockClaim { epoch: holder.epoch + 1, ..holder };
+        self.world.host(host).lock(&claim).await.unwrap();
+    }
+
     /// Carries out one step.
     pub(crate) async fn make(&self, host: &str, uses: &str, with: serde_json::Value) {
         let mut registry = flow_core::step::Registry::new();
@@ -153,7 +160,7 @@ impl Lab {
         resources.insert(Hosts::with_factory(Arc::new(move |entry| Ok(world.host(&entry.name)))));
         let serde_json::Value::Object(vars) = json!({ "answer": "42" }) else { unreachable!() };
         let host = Arc::new(inventory::Host { name: host.to_owned(), vars });
-        context(Some(host), resources, Files(self.files.clone()), planning)
+        context("step", Some(host), resources, Files(self.files.clone()), planning)
     }
 
     /// Check says pending, apply does it, check says satisfied.
@@ -205,10 +212,16 @@ pub(crate) fn done(resolved: Resolved) -> Output {
 
 /// The context of a task at the operator's place.
 pub(crate) fn operator() -> Context {
-    context(None, Resources::default(), Files::default(), false)
+    operator_for("step")
+}
+
+/// The same for a task of that name.
+pub(crate) fn operator_for(task: &str) -> Context {
+    context(task, None, Resources::default(), Files::default(), false)
 }
 
 fn context(
+    task: &str,
     host: Option<Arc<inventory::Host>>,
     resources: Resources,
     files: Files,
@@ -217,7 +230,7 @@ fn context(
     Context::new(ContextParts {
         attempt: Attempt {
             run: RunId::from_text(RUN),
-            task: TaskName::new("step", host.as_deref().map(|host| host.name.as_str())),
+            task: TaskName::new(task, host.as_deref().map(|host| host.name.as_str())),
             number: 1,
             epoch: 1,
         },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use flow_core::engine::Engine;
 use flow_core::plan::{Plan, SavedPlan, Shown, is_plan_file};
 use flow_core::store::Store;
+use flow_core::workflow::Code;
 
 use super::run::{confirm, follow};
 use super::runs::GoOn;
@@ -39,6 +40,13 @@ pub async fn run(global: &Global, args: RunArgs, text: &str) -> Result<Exit, Err
     let shown =
         plan.definition.shown.clone().ok_or_else(|| Error::refused("the plan file shows nothing", ""))?;
     refuse_second_run(&*store, &shown)?;
+    if let Some((step_type, now)) = plan.moved_plugins().first() {
+        let message = format!(
+            "the plugin of `{step_type}`, {}, is another than when the plan was made",
+            now.path.display()
+        );
+        return Err(Error::coded(Code::PLUGIN, message, "put the one of then back, or make a new plan"));
+    }
     screen::before::file_moved_on(&plan, "the plan was made", "what is done is what was shown");
     let confirmed = confirm(&plan, args.confirm, &file)?;
     let plan = Arc::new(plan);

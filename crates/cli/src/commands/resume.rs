@@ -7,6 +7,7 @@ use flow_core::store::Store;
 use super::run::follow;
 use super::runs::{GoOn, turned_back};
 use crate::args::{Global, ResumeArgs};
+use crate::codes::NO_RUN;
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
@@ -28,6 +29,7 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     if args.as_found {
         session.as_found();
     }
+    screen::before::plugins_moved_on(session.plan());
     screen::before::file_moved_on(session.plan(), "the run began", "the run goes on with it as it was");
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
@@ -38,6 +40,9 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
 /// The newest run that has not ended well and isn't being taken back.
 fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
     for row in store.runs()? {
+        if store.is_imported(&row.id)? {
+            continue;
+        }
         let last = store.last_events(&row.id, 1)?;
         let ended = matches!(
             last.first().map(|record| &record.event),
@@ -47,5 +52,5 @@ fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
             return Ok(row.id);
         }
     }
-    Err(Error::refused("there is no run to go on with", "`flow runs` lists the runs"))
+    Err(Error::coded(NO_RUN, "there is no run to go on with", "`flow runs` lists the runs"))
 }

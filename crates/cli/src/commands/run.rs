@@ -8,6 +8,7 @@ use flow_core::run::Outcome;
 
 use super::runs::GoOn;
 use crate::args::{Global, RunArgs};
+use crate::codes::UNCONFIRMED;
 use crate::context;
 use crate::exit::{Error, Exit};
 use crate::screen::{self, Screen};
@@ -36,7 +37,8 @@ pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Opt
     screen::before::destructive(plan);
     match given {
         Some(given) if given == name => Ok(Some(given)),
-        Some(given) => Err(Error::refused(
+        Some(given) => Err(Error::coded(
+            UNCONFIRMED,
             format!("--confirm {given} is not the name that this run asks for; nothing was changed"),
             format!("to go ahead: --confirm {name}"),
         )),
@@ -49,10 +51,15 @@ pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Opt
             if typed.trim() == name {
                 Ok(Some(name))
             } else {
-                Err(Error::refused("not confirmed; nothing was changed", format!("to go ahead, type {name}")))
+                Err(Error::coded(
+                    UNCONFIRMED,
+                    "not confirmed; nothing was changed",
+                    format!("to go ahead, type {name}"),
+                ))
             }
         }
-        None => Err(Error::refused(
+        None => Err(Error::coded(
+            UNCONFIRMED,
             "this run has destructive steps and was not confirmed; nothing was changed",
             format!("`flow plan {workflow}` shows what it would do; to go ahead: --confirm {name}"),
         )),

@@ -13,21 +13,22 @@ use serde_json::{Value, json};
 
 use super::runs::{GoOn, outcome_word, short, status};
 use crate::args::{Format, Global, ShowArgs};
+use crate::codes::NO_RUN;
 use crate::exit::{Error, Exit};
 use crate::{context, screen};
 
 /// A task as its events tell it.
 #[derive(Default)]
-struct Row {
-    state: &'static str,
-    attempts: u32,
-    began: Option<Timestamp>,
-    ended: Option<Timestamp>,
-    change: Option<String>,
-    diff: Option<String>,
-    output: Option<Value>,
-    error: Option<Value>,
-    message: Option<String>,
+pub struct Row {
+    pub state: &'static str,
+    pub attempts: u32,
+    pub began: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub change: Option<String>,
+    pub diff: Option<String>,
+    pub output: Option<Value>,
+    pub error: Option<Value>,
+    pub message: Option<String>,
     /// Where the plan has it.
     place: usize,
     /// Something of it may be on its host: an attempt was begun, and it wasn't taken back.
@@ -42,14 +43,14 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     let all = store.runs()?;
     let row = match &args.run {
         Some(prefix) => store.find(prefix)?,
-        None => {
-            all.first().cloned().ok_or_else(|| Error::refused("there is no run", "`flow run` makes one"))?
-        }
+        None => all
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::coded(NO_RUN, "there is no run", "`flow run` makes one"))?,
     };
     let records = store.events(&row.id)?;
     let status = status(&*store, &row.id)?;
-    let mut tasks = fold(&records);
-    add_waiting(&*store, &row, &mut tasks);
+    let tasks = rows(&*store, &row, &records);
     if global.output == Format::Json {
         screen::json(&as_json(&row, status, &records, &tasks));
         return Ok(Exit::Success);
@@ -66,6 +67,10 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
     for (name, task) in in_order(&tasks) {
         show_task(name, task, width, args.verbose);
     }
+    if store.is_imported(&row.id)? {
+        screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
+        return Ok(Exit::Success);
+    }
     let go_on = GoOn::new(global, &all, &row.id);
     let turned_back = records.iter().any(|record| record.event.is_of_undo());
     let open = matches!(status, "killed" | "failed" | "interrupted" | "undecided");
@@ -80,6 +85,19 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
         show_undo(&tasks, &go_on);
     }
     Ok(Exit::Success)
+}
+
+/// The state of every task of a run, in this command's words.
+pub fn states(store: &dyn Store, row: &RunRow) -> Result<BTreeMap<String, &'static str>, Error> {
+    let tasks = rows(store, row, &store.events(&row.id)?);
+    Ok(tasks.into_iter().map(|(name, task)| (name, task.state)).collect())
+}
+
+/// Every task of a run as its events tell it, those that wait included.
+pub fn rows(store: &dyn Store, row: &RunRow, records: &[Record]) -> BTreeMap<String, Row> {
+    let mut tasks = fold(records);
+    add_waiting(store, row, &mut tasks);
+    tasks
 }
 
 /// What of it could be taken back, and what not.
@@ -191,7 +209,7 @@ fn history_line(event: &Event) -> Option<String> {
 }
 
 /// Tasks in the order in which they were first heard of.
-fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
+pub fn in_order(tasks: &BTreeMap<String, Row>) -> Vec<(&str, &Row)> {
     let mut rows: Vec<(&str, &Row)> = tasks.iter().map(|(name, row)| (name.as_str(), row)).collect();
     rows.sort_by_key(|(_, row)| {
         let heard = row.began.or(row.ended);

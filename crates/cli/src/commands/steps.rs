@@ -1,5 +1,6 @@
 //! `flow steps`: the step types and their arguments, from their own documentation.
 
+use console::style;
 use flow_core::step::{StepInfo, Undoability};
 use flow_core::workflow::nearest;
 use serde_json::{Value, json};
@@ -11,6 +12,9 @@ use crate::{context, screen};
 pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
     let registry = context::registry();
     let Some(name) = &args.step_type else {
+        for (source, why) in registry.problems() {
+            screen::tell(&format!("{} {source} is left out: {why}", style("note:").for_stderr().cyan()));
+        }
         if global.output == Format::Json {
             screen::json(&registry.iter().map(as_json).collect::<Vec<_>>());
             return Ok(Exit::Success);
@@ -18,12 +22,18 @@ pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
         let width = registry.iter().map(|info| info.name.len()).max().unwrap_or(0);
         for info in registry.iter() {
             let summary = info.summary().lines().next().unwrap_or_default();
-            screen::line(&format!("{:width$}  {summary}{}", info.name, marks(info)));
+            let from = info.origin.as_ref().map(|origin| format!(" ({})", origin.path.display()));
+            let from = from.unwrap_or_default();
+            screen::line(&format!("{:width$}  {summary}{}{from}", info.name, marks(info)));
         }
         return Ok(Exit::Success);
     };
     let Some(info) = registry.get(name) else {
-        let hint = match nearest(name, registry.iter().map(|info| info.name)) {
+        if let Some(why) = registry.why_not(name) {
+            let hint = "mend the plugin, or take it away from the plugin path";
+            return Err(Error::refused(format!("the step type `{name}` can't be had: {why}"), hint));
+        }
+        let hint = match nearest(name, registry.names()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`flow steps` lists them".to_owned(),
         };
@@ -40,7 +50,8 @@ pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
 fn as_json(info: &StepInfo) -> Value {
     json!({
         "name": info.name, "destructive": info.destructive, "undoable": info.undoable,
-        "undo_argument": info.undo_argument, "waits": info.waits, "read_only": info.read_only, "version": info.version, "schema": info.schema,
+        "undo_argument": info.undo_argument, "waits": info.waits, "read_only": info.read_only,
+        "version": info.version, "schema": info.schema, "plugin": info.origin,
     })
 }
 
@@ -78,13 +89,19 @@ fn show(info: &StepInfo) {
         }
     }
     let taken_back = match (info.undoability(|_| true), info.undo_argument) {
-        (Undoability::Nothing, _) if info.read_only => return,
-        (Undoability::Nothing, _) => "It changes nothing: there is nothing to take back.".to_owned(),
-        (Undoability::Impossible(why), _) => format!("What it does can't be taken back: {why}."),
-        (_, Some(argument)) => format!("What it does can be taken back where `{argument}` is given."),
-        (_, None) => "What it does can be taken back.".to_owned(),
+        (Undoability::Nothing, _) if info.read_only => None,
+        (Undoability::Nothing, _) => Some("It changes nothing: there is nothing to take back.".to_owned()),
+        (Undoability::Impossible(why), _) => Some(format!("What it does can't be taken back: {why}.")),
+        (_, Some(argument)) => Some(format!("What it does can be taken back where `{argument}` is given.")),
+        (_, None) => Some("What it does can be taken back.".to_owned()),
     };
-    screen::line(&format!("\n{taken_back}"));
+    if let Some(text) = taken_back {
+        screen::line(&format!("\n{text}"));
+    }
+    if let Some(origin) = &info.origin {
+        screen::line(&format!("\nFrom the plugin {}, version {}", origin.path.display(), info.version));
+        screen::line(&format!("  SHA-256 {}", origin.sha256));
+    }
 }
 
 fn default(schema: &Value) -> String {

@@ -43,6 +43,17 @@ pub fn destructive(plan: &Plan) {
     tell("");
 }
 
+/// Says that a plugin has changed since the run was started.
+pub fn plugins_moved_on(plan: &Plan) {
+    for (step_type, now) in plan.moved_plugins() {
+        tell(&format!(
+            "{} the plugin of `{step_type}`, {}, has changed since the run began; the run goes on with it as it is now",
+            console::style("note:").for_stderr().cyan(),
+            now.path.display()
+        ));
+    }
+}
+
 /// Says that a file has changed since, and what is done all the same.
 pub fn file_moved_on(plan: &Plan, since: &str, all_the_same: &str) {
     for file in plan.definition.bundle.files.values() {

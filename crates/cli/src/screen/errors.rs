@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::tell;
 use crate::args::Format;
+use crate::codes;
 use crate::commands::runs::outcome_word;
 use crate::exit::Error;
 
@@ -21,7 +22,11 @@ pub fn show(error: &Error, format: Format) {
             diagnostics.0.iter().map(as_json).collect()
         }
         Error::MovedOn { file, made, moved } => show_moved(file, *made, moved),
-        Error::Refused { message, hint } => vec![told(message, hint.as_deref(), None)],
+        Error::Refused { message, hint } => vec![told(codes::REFUSED.0, message, hint.as_deref(), None)],
+        Error::Coded { code, message, hint } => vec![told(code.0, message, Some(hint), None)],
+        Error::Detailed { message, detail, hint } => {
+            vec![told(codes::REFUSED.0, message, hint.as_deref(), detail.as_deref())]
+        }
         Error::Engine(error) => vec![show_engine(error)],
     };
     if format == Format::Json {
@@ -42,11 +47,13 @@ fn show_moved(file: &str, made: Timestamp, moved: &[Moved]) -> Vec<Value> {
         super::local_time(made)
     );
     let hint = "look at it anew: make a new plan with `flow plan WORKFLOW --out FILE`";
-    let whole = told(&message, Some(hint), Some(&detail.join("\n")));
-    let each = moved.iter().map(|one| json!({ "message": format!("{}: {}", one.task, one.words), "detail": one.detail, "hint": null }));
-    std::iter::once(json!({ "message": whole["message"], "detail": null, "hint": hint }))
-        .chain(each)
-        .collect()
+    let whole = told(codes::MOVED_ON.0, &message, Some(hint), Some(&detail.join("\n")));
+    let each = moved.iter().map(|one| json!({ "code": codes::MOVED_ON.0, "message": format!("{}: {}", one.task, one.words), "detail": one.detail, "hint": null }));
+    std::iter::once(
+        json!({ "code": codes::MOVED_ON.0, "message": whole["message"], "detail": null, "hint": hint }),
+    )
+    .chain(each)
+    .collect()
 }
 
 fn show_engine(error: &EngineError) -> Value {
@@ -105,23 +112,23 @@ fn show_engine(error: &EngineError) -> Value {
             (error.to_string(), Some("`flow resume` goes on with it; please report this".to_owned()), None)
         }
     };
-    told(&message, hint.as_deref(), detail.as_deref())
+    told(codes::of(error), &message, hint.as_deref(), detail.as_deref())
 }
 
 /// An error without a place.
 pub fn plain(message: &str, hint: Option<&str>) {
-    told(message, hint, None);
+    told(codes::FAILED.0, message, hint, None);
 }
 
-fn told(message: &str, hint: Option<&str>, detail: Option<&str>) -> Value {
-    tell(&format!("{} {message}", console::style("error:").for_stderr().red().bold()));
+fn told(code: &str, message: &str, hint: Option<&str>, detail: Option<&str>) -> Value {
+    tell(&format!("{} {message}", console::style(format!("error[{code}]:")).for_stderr().red().bold()));
     for line in detail.unwrap_or_default().trim().lines() {
         tell(&format!("    {line}"));
     }
     if let Some(hint) = hint {
         tell(&format!("{} {hint}", console::style("hint:").for_stderr().cyan()));
     }
-    json!({ "message": message, "detail": detail, "hint": hint })
+    json!({ "code": code, "message": message, "detail": detail, "hint": hint })
 }
 
 fn as_json(diagnostic: &Diagnostic) -> Value {

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{duration, tasks, tell};
 use crate::args::Format;
+use crate::codes;
 use crate::commands::runs::{GoOn, outcome_word};
 
 /// Between two lines on what one task waits for.
@@ -262,8 +263,8 @@ impl Screen {
         }
         for (task, error) in &report.failures {
             let unknown = matches!(state_of(report, task), TaskState::Unknown | TaskState::UndoUnknown);
-            let mark = if unknown { "unknown:" } else { "failed:" };
-            show_failure(mark, task, error);
+            let mark = if unknown { "unknown" } else { "failed" };
+            show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), task, error);
         }
         let rest = [&left, &not_started, &to_take_back];
         if !report.failures.is_empty() || rest.iter().any(|tasks| !tasks.is_empty()) {

@@ -5,6 +5,7 @@ pub mod before;
 pub mod errors;
 mod live;
 pub mod preview;
+pub mod rehearsal;
 pub mod undo;
 
 use std::io::Write;

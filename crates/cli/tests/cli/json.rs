@@ -108,7 +108,17 @@ fn everything_else_gives_one_document() {
     let step = place.flow("steps command --output json").exits(0).document();
     assert_eq!(
         fields(&step),
-        ["name", "destructive", "undoable", "undo_argument", "waits", "read_only", "version", "schema"]
+        [
+            "name",
+            "destructive",
+            "undoable",
+            "undo_argument",
+            "waits",
+            "read_only",
+            "version",
+            "schema",
+            "plugin"
+        ]
     );
     assert!(steps.as_array().unwrap().contains(&step));
     let workflows = place.flow("workflows --output json").exits(0).document();
@@ -131,5 +141,5 @@ fn an_error_is_an_object_with_the_exit_code_and_the_places() {
     assert_eq!(error["errors"][0]["code"], "flow::unknown-key");
     let missing = place.flow("show nosuch --output json").exits(3).document();
     documented(&missing);
-    assert_eq!(fields(&missing["errors"][0]), ["message", "detail", "hint"]);
+    assert_eq!(fields(&missing["errors"][0]), ["code", "message", "detail", "hint"]);
 }

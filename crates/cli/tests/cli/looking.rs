@@ -16,18 +16,24 @@ fn the_help_names_every_command_and_exit_code() {
     Usage: flow [OPTIONS] <COMMAND>
 
     Commands:
-      run        Run a workflow, or apply a plan file
-      resume     Go on with a run that was interrupted, failed or killed
-      undo       Take a run back: undo what it did, in reverse order
-      plan       Show what a run would do. Changes nothing; exit code 2 when there is something to do
-      validate   Check a workflow without touching any host
-      runs       List the runs, newest first
-      show       Show a run: every task's state, times, attempts and output
-      steps      List the step types, or show one with its arguments
-      workflows  List the shipped workflows
-      graph      Draw a workflow's tasks and what needs what
-      unlock     Take a run's locks off its hosts, once nothing of it is alive there
-      help       Print this message or the help of the given subcommand(s)
+      run          Run a workflow, or apply a plan file
+      resume       Go on with a run that was interrupted, failed or killed
+      undo         Take a run back: undo what it did, in reverse order
+      plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
+      validate     Check a workflow without touching any host
+      runs         List the runs, newest first, or remove old ones
+      show         Show a run: every task's state, times, attempts and output
+      steps        List the step types, or show one with its arguments
+      workflows    List the shipped workflows
+      export       Write a run with its definition and events to a file, to be looked at elsewhere
+      import       Take in a run that `flow export` wrote
+      graph        Draw a workflow's tasks and what needs what
+      unlock       Take a run's locks off its hosts, once nothing of it is alive there
+      explain      Say what the code of an error means, and what to do
+      eject        Write a shipped workflow out with its files, to be changed
+      completions  Write what a shell completes
+      man          Write the manual pages
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
           --store <URL>
@@ -61,6 +67,7 @@ fn the_help_names_every_command_and_exit_code() {
       130  stopped by Ctrl-C; the same goes on
 
     Data goes to standard output, everything else to standard error.
+    `flow explain CODE` says more about an error.
     "#);
 }
 
@@ -166,7 +173,7 @@ fn validate_says_what_it_has_checked() {
 }
 
 #[test]
-fn the_graph_is_drawn_in_both_languages() {
+fn the_graph_is_drawn_in_the_languages_of_other_programs() {
     let place = Place::new();
     place.file("fill.toml", &FAILS.replace("\"web\"", "\"web2\""));
     assert_snapshot!(place.flow("graph fill.toml").exits(0), @r#"

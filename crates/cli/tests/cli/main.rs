@@ -4,17 +4,25 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
 mod confirm;
+mod damage;
+mod explain;
+mod graph;
 mod hosts;
 mod interrupted;
 mod json;
 mod limits;
 mod looking;
+mod moved;
 mod planted;
+mod plugins;
+mod prune;
 mod refused;
+mod rehearsal;
 mod resume;
 mod run;
 mod saved;
 mod secrets;
+mod shipped;
 mod stores;
 mod support;
 mod undo;

@@ -232,7 +232,8 @@ fn planted_secrets_are_found_nowhere_outside_their_source() {
     });
     nothing_shows(&place);
 
-    for line in ["show -v", "show --output json", "runs", "runs --output json"] {
+    let export = format!("export {} --out planted.flow", place.newest());
+    for line in ["show -v", "show --output json", "runs", "runs --output json", export.as_str()] {
         place.flow_with(line, &environment).exits(0);
     }
     place.flow_with("resume --output json", &environment).exits(1);

@@ -156,3 +156,68 @@ fn a_run_is_not_begun_where_it_can_t_be_recorded() {
     "#);
     assert!(!place.has("made-web1"));
 }
+
+/// Fills it to the last block, until what is given back is dropped.
+fn fill(disk: &Disk) -> fs::File {
+    let mut rest = fs::File::create(disk.0.join("rest")).unwrap();
+    while std::io::Write::write_all(&mut rest, &[0; 4096]).is_ok() {}
+    rest
+}
+
+#[test]
+fn on_a_full_disk_no_run_is_created_and_once_there_is_room_nothing_of_it_is_left() {
+    let place = Place::new();
+    let disk = Disk::new(&place, "size=1m");
+    place.file("make.toml", MAKE);
+    let run = "run make.toml --store sqlite:disk/runs.db";
+    // Not even the store can be made.
+    let rest = fill(&disk);
+    place.flow(run).exits(5);
+    drop(rest);
+    fs::remove_file(disk.0.join("rest")).unwrap();
+    assert_eq!(
+        place.flow("runs --output json --store sqlite:disk/runs.db").exits(0).document(),
+        serde_json::json!([])
+    );
+    // The store is there, and has no room for a run.
+    let rest = fill(&disk);
+    assert_snapshot!(place.flow(run).exits(5), @r#"
+    $ flow run make.toml --store sqlite:disk/runs.db
+    2| error: the store disk/runs.db can't be opened: database or disk is full
+    2| hint: see that disk has room and can be written; what was recorded so far is kept
+    exit 5
+    "#);
+    assert!(!place.has("made-web1"));
+    drop(rest);
+    fs::remove_file(disk.0.join("rest")).unwrap();
+    assert_eq!(
+        place.flow("runs --output json --store sqlite:disk/runs.db").exits(0).document(),
+        serde_json::json!([])
+    );
+    place.flow(run).exits(0);
+}
+
+#[test]
+fn two_runs_at_once_share_a_store() {
+    let place = Place::new();
+    for host in ["web1", "web2"] {
+        place.file(
+            &format!("{host}.toml"),
+            &MUCH
+                .replace("web[0]", host)
+                .replace("DIR/", &format!("DIR/{host}-"))
+                .replace("name = \"much\"", &format!("name = \"{host}\"")),
+        );
+    }
+    let (first, second) = (place.start("run web1.toml"), place.start("run web2.toml"));
+    place.wait_for("web1-begun");
+    place.wait_for("web2-begun");
+    // Others see both, and neither can be taken from whoever works on it.
+    assert!(place.runs().iter().all(|run| run["status"] == "running"));
+    place.flow(&format!("resume {}", place.newest())).exits(3).says("is being worked on by another process");
+    place.file("web1-go", "");
+    place.file("web2-go", "");
+    first.ended().exits(0);
+    second.ended().exits(0);
+    assert!(place.runs().iter().all(|run| run["status"] == "succeeded"));
+}

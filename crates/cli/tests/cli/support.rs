@@ -250,11 +250,26 @@ impl Ran {
     }
 }
 
+impl Ran {
+    /// What a person saw, standard error first, as it was but for what differs from run to run.
+    pub(crate) fn seen(&self) -> String {
+        let lines = steady(&format!("{}{}", self.err, self.out), &self.folder);
+        lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+}
+
+/// The line without the code of an error: the pages in docs/errors show those (tests/cli/explain.rs).
+fn without_code(line: &str) -> String {
+    static FORM: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^(error|failed|unknown)\[flow::[a-z-]+\]:").unwrap());
+    FORM.replace(line, "$1:").into_owned()
+}
+
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", steady_line(&format!("$ flow {}", self.line)))?;
         for line in steady(&self.err, &self.folder).lines() {
-            writeln!(f, "{}", format!("2| {line}").trim_end())?;
+            writeln!(f, "{}", format!("2| {}", without_code(line)).trim_end())?;
         }
         for line in steady(&self.out, &self.folder).lines() {
             writeln!(f, "{}", format!("1| {line}").trim_end())?;

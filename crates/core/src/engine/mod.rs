@@ -1,6 +1,8 @@
 //! Moves a run forward. The scheduler, a thread of its own, owns the run's state and the store; the
 //! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
 
+mod clock;
+mod exchange;
 mod executor;
 mod fleet;
 mod held;
@@ -23,6 +25,7 @@ use crate::step::{Registry, Resources, StepError};
 use crate::store::StoreError;
 use crate::workflow::Diagnostics;
 
+pub use exchange::{ImportError, Imported, export, import};
 pub use fleet::{Fleet, Holder};
 pub use preview::{Finding, Preview, PreviewTask};
 pub use scheduler::Stop;

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::clock::Clock;
 use super::executor::{self, End, Env};
 use super::queue::Queue;
 use super::undo::Undo;
@@ -77,6 +77,7 @@ pub(super) struct Journal {
     pub(super) store: Box<dyn Store>,
     pub(super) state: RunState,
     pub(super) seq: u64,
+    pub(super) clock: Clock,
     pub(super) env_notices: mpsc::UnboundedSender<Notice>,
     pub(super) redactor: Arc<crate::step::Redactor>,
     pub(super) run: crate::run::RunId,
@@ -94,7 +95,7 @@ impl Journal {
                 seq: self.seq,
                 source,
             })?;
-            records.push(Record { seq: self.seq, at: Timestamp::now(), event });
+            records.push(Record { seq: self.seq, at: self.clock.now(), event });
         }
         self.store.append(&self.run, &records)?;
         for record in records {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::clock::Clock;
 use super::executor::Env;
 use super::held::HeldTo;
 use super::history;
@@ -19,7 +20,8 @@ use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope, chosen_output};
 use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
 use crate::step::{Change, StepError};
-use crate::store::{Claim, NewRun, Store};
+use crate::store::{Claim, NewRun, Store, StoreError};
+use crate::workflow::Code;
 
 /// States of tasks of which it isn't known what became of the last attempt.
 const OPEN: [TaskState; 4] =
@@ -83,7 +85,15 @@ impl Engine {
         let mut session = Session {
             engine: self.clone(),
             plan,
-            journal: Journal { store, state, seq: 0, env_notices: sender, redactor, run: id },
+            journal: Journal {
+                store,
+                state,
+                seq: 0,
+                clock: Clock::after(None),
+                env_notices: sender,
+                redactor,
+                run: id,
+            },
             claim,
             outputs,
             started,
@@ -108,11 +118,14 @@ impl Engine {
         run: &RunId,
         inventory: Option<&Inventory>,
     ) -> Result<Session, EngineError> {
+        if store.is_imported(run)? {
+            return Err(StoreError::Imported { run: run.clone() }.into());
+        }
         let claim = store.claim(run, &self.options.owner)?;
         let definition = read_definition(run, &store.definition(run)?)?;
         let key = store.fingerprint_key()?;
         let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
-        let Past { plan, state, outputs, changes, seq } =
+        let Past { plan, state, outputs, changes, seq, at } =
             history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
         // The time that the run was created with: names that steps make of it stay the same.
@@ -121,7 +134,15 @@ impl Engine {
         Ok(Session {
             engine: self.clone(),
             plan: Arc::new(plan),
-            journal: Journal { store, state, seq, env_notices: sender, redactor, run: run.clone() },
+            journal: Journal {
+                store,
+                state,
+                seq,
+                clock: Clock::after(at),
+                env_notices: sender,
+                redactor,
+                run: run.clone(),
+            },
             claim,
             outputs,
             started,
@@ -144,18 +165,21 @@ struct Past {
     changes: HashMap<NodeId, Change>,
     /// The number of the last event.
     seq: u64,
+    /// Its time.
+    at: Option<Timestamp>,
 }
 
 impl Past {
     fn of(plan: Plan) -> Self {
         let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
         let outputs = Outputs::new(plan.shape().len());
-        Self { plan, state, outputs, changes: HashMap::new(), seq: 0 }
+        Self { plan, state, outputs, changes: HashMap::new(), seq: 0, at: None }
     }
 
     fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
-        let Record { seq, event, .. } = record;
+        let Record { seq, at, event } = record;
         self.seq = seq;
+        self.at = Some(at);
         self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
             run: run.clone(),
             seq,
@@ -185,6 +209,14 @@ impl Session {
     /// Where the run stands.
     pub fn state(&self) -> &RunState {
         &self.journal.state
+    }
+
+    /// For rehearsals: no wait between two attempts in this process, and so long at most for each
+    /// attempt at that task, whatever the workflow says.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        if let Some(plan) = Arc::get_mut(&mut self.plan) {
+            plan.hurry(timeout);
+        }
     }
 
     /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
@@ -427,7 +459,8 @@ impl Session {
                     "{host} is another machine than when the run began (machine-id {} then, {} now)",
                     then.machine_id, now.machine_id
                 ))
-                .with_hint("what was recorded for it is void; start a new run"),
+                .with_hint("what was recorded for it is void; start a new run")
+                .with_code(Code::OTHER_MACHINE),
             )),
             _ => Ok(()),
         }

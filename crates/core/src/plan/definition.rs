@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 use super::Shown;
 use crate::inventory::{Host, Inventory};
-use crate::step::{Redactor, Secret};
+use crate::step::{Origin, Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
 
 /// The key in a pinned variable that stands for a secret.
@@ -35,6 +35,9 @@ pub struct Definition {
     pub filter: Filter,
     /// The version of each step type that is used.
     pub step_types: BTreeMap<String, u32>,
+    /// The executable of each step type that isn't compiled in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<String, Origin>,
     /// The version of flow that started the run.
     pub flow: String,
     /// What a saved plan showed; none for a run that was started from a workflow.

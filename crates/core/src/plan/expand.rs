@@ -14,7 +14,7 @@ use super::{
 };
 use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
-use crate::step::Registry;
+use crate::step::{Origin, Registry};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{ArgumentKind, Code, Diagnostic, Diagnostics, Documents, Hosts, StepDef, Workflow};
 
@@ -36,6 +36,7 @@ pub(super) fn plan(
         inventory: definition::mask_inventory(&inventory, &params.redactor_of_params(), print),
         params: params.pinned.clone(),
         step_types: BTreeMap::new(),
+        plugins: BTreeMap::new(),
         flow: env!("CARGO_PKG_VERSION").to_owned(),
         shown: None,
         bundle,
@@ -43,6 +44,7 @@ pub(super) fn plan(
     };
     let mut plan = expand(&documents, definition, inventory, params, redactor, registry, evaluator)?;
     plan.definition.step_types = step_types(&plan);
+    plan.definition.plugins = plugins(&plan);
     Ok(plan)
 }
 
@@ -62,22 +64,23 @@ pub(super) fn pinned(
     for (name, version) in &plan.definition.step_types {
         if registry.get(name).is_some_and(|info| info.version != *version) {
             let message = format!("the run was started with version {version} of the step type `{name}`");
-            return Err(Diagnostic::general(Code::UNKNOWN_STEP_TYPE, message)
-                .help(format!("resume it with flow {}", plan.definition.flow))
-                .into());
+            let wrong = match plan.definition.plugins.get(name) {
+                None => Diagnostic::general(Code::UNKNOWN_STEP_TYPE, message)
+                    .help(format!("resume it with flow {}", plan.definition.flow)),
+                Some(then) => Diagnostic::general(Code::PLUGIN, message).help(format!(
+                    "put the executable with the SHA-256 {} back on the plugin path; it was {}",
+                    then.sha256,
+                    then.path.display()
+                )),
+            };
+            return Err(wrong.into());
         }
     }
     Ok(plan)
 }
 
-/// The tasks of what a run pinned, in order.
-pub(super) fn outline(pinned: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-    let plan = without_secrets(pinned, registry)?;
-    Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
-}
-
-/// The plan of what a run pinned, without reading any secret.
-pub(super) fn without_secrets(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
+/// What a run pinned, without reading any secret: to be shown, never to be run.
+pub(super) fn outlined(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(pinned.inventory.clone());
@@ -89,6 +92,13 @@ pub(super) fn without_secrets(pinned: Definition, registry: &Arc<Registry>) -> R
 fn step_types(plan: &Plan) -> BTreeMap<String, u32> {
     let used = plan.steps.iter().map(|step| step.def.uses.value.as_str());
     used.filter_map(|name| Some((name.to_owned(), plan.registry.get(name)?.version))).collect()
+}
+
+/// The executables of the step types that aren't compiled in.
+fn plugins(plan: &Plan) -> BTreeMap<String, Origin> {
+    let used = plan.definition.step_types.keys();
+    used.filter_map(|name| Some((name.clone(), Origin::clone(plan.registry.get(name)?.origin.as_ref()?))))
+        .collect()
 }
 
 fn expand(

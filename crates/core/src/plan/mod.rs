@@ -4,9 +4,9 @@
 mod batches;
 mod choosing;
 mod definition;
+mod drawing;
 mod expand;
 mod filter;
-mod graph;
 mod limits;
 mod params;
 mod places;
@@ -23,13 +23,13 @@ use serde_json::Value;
 
 use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
-use crate::step::{Redactor, Registry, Undoability};
+use crate::step::{Origin, Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
-pub use graph::{to_dot, to_mermaid};
+pub use drawing::{Drawing, DrawnTask};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
@@ -240,12 +240,18 @@ impl Plan {
     /// The names of the tasks of a run that was started before, each after what it needs. Reads no
     /// secret, so that a run can be shown wherever its store is.
     pub fn outline(definition: Definition, registry: &Arc<Registry>) -> Result<Vec<TaskName>, Diagnostics> {
-        expand::outline(definition, registry)
+        let plan = expand::outlined(definition, registry)?;
+        Ok(plan.tasks().into_iter().map(|task| task.name.clone()).collect())
+    }
+
+    /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
+    pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
+        Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
     }
 
     /// The plan of a run that was started before, for looking at its tasks only: secrets are not read.
     pub fn without_secrets(definition: Definition, registry: &Arc<Registry>) -> Result<Self, Diagnostics> {
-        expand::without_secrets(definition, registry)
+        expand::outlined(definition, registry)
     }
 
     /// How many tasks it has.
@@ -290,6 +296,29 @@ impl Plan {
     /// The workflow's description, with its params filled in.
     pub fn description(&self) -> Option<String> {
         params::description(self)
+    }
+
+    /// The executables of step types that have another content than when they were pinned: what they
+    /// are now, by step type. Another version of a step type is refused; this is only told.
+    pub fn moved_plugins(&self) -> Vec<(&str, Arc<Origin>)> {
+        let pinned = self.definition.plugins.iter();
+        pinned
+            .filter_map(|(name, then)| {
+                let now = self.registry.get(name)?.origin.clone()?;
+                (now.sha256 != then.sha256).then_some((name.as_str(), now))
+            })
+            .collect()
+    }
+
+    /// For rehearsals: no wait between two attempts, and so long at most for each attempt at that
+    /// task's step, whatever the workflow says. It isn't pinned: a resume knows nothing of it.
+    pub fn hurry(&mut self, timeout: Option<(&str, std::time::Duration)>) {
+        for step in &mut self.steps {
+            let def = Arc::make_mut(&mut step.def);
+            def.retry.backoff = std::time::Duration::from_millis(1);
+            let named = timeout.filter(|(task, _)| TaskName::from_text(task).step() == step.path);
+            def.timeout = named.map(|(_, limit)| limit).or(def.timeout);
+        }
     }
 
     pub(crate) fn node(&self, node: u32) -> &Node {

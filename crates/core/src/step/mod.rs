@@ -9,7 +9,7 @@ mod registry;
 mod secret;
 
 pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
-pub use registry::{ArgumentError, Registry, StepInfo, StepType, Undoability};
+pub use registry::{ArgumentError, MakeStep, Origin, Registry, StepInfo, StepSource, StepType, Undoability};
 pub(crate) use secret::MASK;
 pub use secret::{Redactor, Secret};
 
@@ -18,6 +18,8 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::workflow::Code;
 
 /// One typed, idempotent unit of work on one host (or at the operator's place).
 #[async_trait]
@@ -203,12 +205,22 @@ pub struct StepError {
     /// A retry can't help (bad arguments, a refusal); retries are not spent on it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub permanent: bool,
+    /// Its kind, where it has one of its own: `flow::unreachable`. `flow explain` tells more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 impl StepError {
     /// It ended and failed.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: None, hint: None, outcome: Outcome::Failed, permanent: false }
+        Self {
+            message: message.into(),
+            detail: None,
+            hint: None,
+            outcome: Outcome::Failed,
+            permanent: false,
+            code: None,
+        }
     }
 
     /// It failed, and trying again can't help.
@@ -225,6 +237,13 @@ impl StepError {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says of what kind it is.
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.code = Some(code.0.to_owned());
         self
     }
 

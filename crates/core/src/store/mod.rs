@@ -67,6 +67,45 @@ pub enum StoreError {
         /// What and where.
         what: String,
     },
+    /// What is at the path is no store. It was left as it is.
+    #[error("{path} is no store but {what}; it was left as it is")]
+    NoStore {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// The newest events of a run are gone: its log was damaged or removed, or an older copy was put back.
+    #[error(
+        "the store {path} is damaged: run {run} has {found} events, but {noted} were recorded: the newest are gone"
+    )]
+    CutShort {
+        /// The store's file.
+        path: PathBuf,
+        /// The run.
+        run: RunId,
+        /// How many events there are.
+        found: u64,
+        /// How many were durable once.
+        noted: u64,
+        /// The file that says so.
+        mark: PathBuf,
+    },
+    /// A run of that id is there already.
+    #[error("run {run} is in the store already")]
+    Exists {
+        /// The run.
+        run: RunId,
+    },
+    /// This kind of store doesn't do it.
+    #[error("this kind of store {0}")]
+    Unable(&'static str),
+    /// A run that was imported can't be worked on.
+    #[error("run {run} was imported: it can be looked at here, and gone on with only where it was started")]
+    Imported {
+        /// The run.
+        run: RunId,
+    },
     /// No run of that id, or more than one.
     #[error("{0}")]
     NoRun(String),
@@ -94,6 +133,16 @@ impl StoreError {
             Self::Damaged { path, .. } => {
                 format!("keep a copy; `sqlite3 {} .recover` may bring events back", path.display())
             }
+            Self::NoStore { .. } => "name a file of its own: `--store sqlite:PATH`".to_owned(),
+            Self::CutShort { mark, .. } => format!(
+                "put the newer copy back, with the file that ends in -wal; what was done since is known to the hosts alone. To go on with what is there, look at the hosts first, then remove {}",
+                mark.display()
+            ),
+            Self::Exists { run } => format!("`flow show {run}` shows it"),
+            Self::Imported { run } => format!(
+                "`flow show {run}` shows it; where its store is lost, `flow unlock {run}` frees the hosts and a new run does what is left"
+            ),
+            Self::Unable(_) => "use a store in a file: `--store sqlite:PATH`".to_owned(),
             Self::NoRun(_) => "`flow runs` lists the runs".to_owned(),
             Self::Busy { run, .. } => {
                 format!("wait for it, or end that process; `flow show {run}` tells its state")
@@ -139,6 +188,25 @@ pub trait Store: Send {
 
     /// The one run whose id begins with `prefix`.
     fn find(&self, prefix: &str) -> Result<RunRow, StoreError>;
+
+    /// Adds a run of elsewhere with its events, all in one commit. One whose id is taken is refused.
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        let _ = (run, records);
+        Err(StoreError::Unable("takes in no runs of elsewhere"))
+    }
+
+    /// Whether a run came by [`Store::import`]: it is gone on with where it was started, and nowhere else.
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
+        let _ = run;
+        Ok(false)
+    }
+
+    /// Removes runs with their events, and gives their room back. The caller holds their claims. Gives the
+    /// store's size in bytes before and after.
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        let _ = runs;
+        Err(StoreError::Unable("removes no runs"))
+    }
 
     /// Takes a run for this process. `owner` is what others are told.
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError>;

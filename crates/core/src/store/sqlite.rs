@@ -1,14 +1,21 @@
 //! The store in one SQLite file: `journal_mode=WAL`, `synchronous=FULL` (every commit is synced; in
-//! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700.
+//! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700. Every row has a
+//! checksum, and how many events a run has is noted beside the database too: damage is found, not read.
+
+mod mark;
+mod open;
+mod sum;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
+
+use mark::Mark;
+use sum::Sum;
 
 use super::{Claim, NewRun, RunRow, Store, StoreError};
 use crate::run::{Event, Record, RunId};
@@ -22,12 +29,16 @@ const TABLES: &str = "
         id         TEXT NOT NULL UNIQUE,
         workflow   TEXT NOT NULL,
         started    TEXT NOT NULL,
-        definition TEXT NOT NULL
+        imported   INTEGER NOT NULL,
+        sum        INTEGER NOT NULL,    -- of this row but for what follows
+        definition TEXT NOT NULL,
+        definition_sum INTEGER NOT NULL
     ) STRICT;
     -- One number for run and event: appended at the end of the tree, and read in its order.
     CREATE TABLE events (
         place INTEGER PRIMARY KEY, -- the run's number * 2^32 + seq
         at    INTEGER NOT NULL,    -- nanoseconds since 1970
+        sum   INTEGER NOT NULL,    -- of this row
         body  TEXT NOT NULL
     ) STRICT;
     -- For people with sqlite3.
@@ -43,60 +54,10 @@ const RUN: i64 = 1 << 32;
 pub struct SqliteStore {
     connection: Connection,
     path: PathBuf,
+    mark: Option<Mark>,
 }
 
 impl SqliteStore {
-    /// Opens a store, and makes it where there is none.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let io = |problem: &'static str| {
-            move |source: std::io::Error| StoreError::Io {
-                path: path.to_owned(),
-                problem,
-                source: source.into(),
-            }
-        };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("can't be made"))?;
-        }
-        // Made by hand first, so that it is never readable by others, not even for a moment.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
-            .map_err(io("can't be opened"))?;
-        let connection = Connection::open(path).map_err(|e| sql_error(path, "can't be opened", e))?;
-        let mut store = Self { connection, path: path.to_owned() };
-        store.prepare().map_err(|e| match e {
-            Prepare::Sql(e) => sql_error(path, "can't be opened", e),
-            Prepare::Newer(found) => StoreError::Newer { path: path.to_owned(), found, known: FORMAT },
-        })?;
-        Ok(store)
-    }
-
-    fn prepare(&mut self) -> Result<(), Prepare> {
-        self.connection.busy_timeout(Duration::from_secs(10))?;
-        self.connection.pragma_update(None, "journal_mode", "WAL")?;
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-        match version(&self.connection)? {
-            FORMAT => Ok(()),
-            0 => {
-                // Exclusive: of two processes that open a new store at once, one makes the tables.
-                let tx =
-                    self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-                if version(&tx)? == 0 {
-                    tx.execute_batch(TABLES)?;
-                    tx.pragma_update(None, "user_version", FORMAT)?;
-                }
-                tx.commit()?;
-                Ok(())
-            }
-            newer => Err(Prepare::Newer(newer)),
-        }
-    }
-
     fn error(&self, problem: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
         move |e| sql_error(&self.path, problem, e)
     }
@@ -123,7 +84,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let first = self.number(run)? * RUN;
         let sql = format!(
-            "SELECT place, at, body FROM events WHERE place > ?1 AND place < ?2 ORDER BY place {order}"
+            "SELECT place, at, body, sum FROM events WHERE place > ?1 AND place < ?2 ORDER BY place {order}"
         );
         let mut statement = self.connection.prepare_cached(&sql).map_err(self.error("can't be read"))?;
         let mut rows = statement.query([first, first + RUN]).map_err(self.error("can't be read"))?;
@@ -133,6 +94,10 @@ impl SqliteStore {
             let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
             let at: i64 = row.get(1).map_err(|e| wrong(&e))?;
             let body = row.get_ref(2).map_err(|e| wrong(&e))?.as_str().map_err(|e| wrong(&e))?;
+            let noted: i64 = row.get(3).map_err(|e| wrong(&e))?;
+            if event_sum(place, at, body) != noted {
+                return Err(wrong(&"its checksum is wrong"));
+            }
             let record = Record {
                 seq: seq.unsigned_abs(),
                 at: Timestamp::from_nanosecond(at.into()).map_err(|e| wrong(&e))?,
@@ -144,34 +109,18 @@ impl SqliteStore {
         }
         Ok(())
     }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(suffix);
-        self.path.with_file_name(name)
-    }
 }
 
-enum Prepare {
-    Sql(rusqlite::Error),
-    Newer(i64),
-}
-
-impl From<rusqlite::Error> for Prepare {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
+/// The path of what lies beside the database: `runs.db` and a suffix.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
 }
 
 impl Store for SqliteStore {
     fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
-        self.connection
-            .execute(
-                "INSERT INTO runs (id, workflow, started, definition) VALUES (?1, ?2, ?3, ?4)",
-                params![run.id.as_str(), run.workflow, run.started.to_string(), run.definition],
-            )
-            .map_err(self.error("can't be written"))?;
-        Ok(())
+        insert_run(&self.connection, &self.path, run, false).map(drop)
     }
 
     fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
@@ -181,69 +130,108 @@ impl Store for SqliteStore {
         let first = self.number(run)? * RUN;
         let path = self.path.clone();
         let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
-        let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
         let tx = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        {
-            let mut last = tx
-                .prepare_cached("SELECT max(place) FROM events WHERE place > ?1 AND place < ?2")
-                .map_err(error)?;
-            let last: Option<i64> = last.query_row([first, first + RUN], |row| row.get(0)).map_err(error)?;
-            let mut last = last.map_or(0, |place| place - first);
-            let mut insert = tx
-                .prepare_cached("INSERT INTO events (place, at, body) VALUES (?1, ?2, ?3)")
-                .map_err(error)?;
-            let mut body = Vec::new();
-            for record in records {
-                let seq = record.seq.cast_signed();
-                if seq <= last {
-                    // The number is taken: another process has appended meanwhile, this one has lost the run.
-                    return Err(StoreError::Busy {
-                        run: run.clone(),
-                        owner: "it has appended events".to_owned(),
-                    });
-                }
-                if seq != last + 1 || seq >= RUN {
-                    return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
-                }
-                body.clear();
-                serde_json::to_writer(&mut body, &record.event)
-                    .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-                let body = str::from_utf8(&body)
-                    .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
-                // In range until the year 2262.
-                let at = i64::try_from(record.at.as_nanosecond()).unwrap_or(i64::MAX);
-                insert.execute(params![first + seq, at, body]).map_err(error)?;
-                last = seq;
-            }
+        append_in(&tx, &path, run, first, records)?;
+        tx.commit().map_err(error)?;
+        if let Some(last) = records.last() {
+            Mark::set(&mut self.mark, &path, run, last.seq);
         }
+        Ok(())
+    }
+
+    fn import(&mut self, run: &NewRun, records: &[Record]) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(error)?;
+        let number = insert_run(&tx, &path, run, true)?;
+        append_in(&tx, &path, &run.id, number * RUN, records)?;
         tx.commit().map_err(error)
     }
 
-    fn definition(&self, run: &RunId) -> Result<String, StoreError> {
+    fn is_imported(&self, run: &RunId) -> Result<bool, StoreError> {
         self.connection
-            .query_row("SELECT definition FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
+            .query_row("SELECT imported FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
             .optional()
             .map_err(self.error("can't be read"))?
             .ok_or_else(|| StoreError::NoRun(format!("there is no run {run}")))
     }
 
+    fn remove(&mut self, runs: &[RunId]) -> Result<(u64, u64), StoreError> {
+        let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        let whole = |path: &Path| size(path) + size(&beside(path, "-wal"));
+        let numbers = runs.iter().map(|run| self.number(run)).collect::<Result<Vec<_>, _>>()?;
+        let path = self.path.clone();
+        let error = |e: rusqlite::Error| sql_error(&path, "can't be written", e);
+        let before = whole(&path);
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(error)?;
+        for number in numbers {
+            let first = number * RUN;
+            tx.execute("DELETE FROM events WHERE place > ?1 AND place < ?2", [first, first + RUN])
+                .map_err(error)?;
+            tx.execute("DELETE FROM runs WHERE number = ?1", [number]).map_err(error)?;
+        }
+        tx.commit().map_err(error)?;
+        for run in runs {
+            let _ = fs::remove_file(Mark::path(&path, run));
+            let _ = fs::remove_file(beside(&path, ".locks").join(run.as_str()));
+        }
+        // They are gone. That others write just now, or that there is no room for the smaller copy, only keeps
+        // the file from shrinking until the next time.
+        let _ = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");
+        Ok((before, whole(&path)))
+    }
+
+    fn definition(&self, run: &RunId) -> Result<String, StoreError> {
+        let row = self
+            .connection
+            .query_row("SELECT definition, definition_sum FROM runs WHERE id = ?1", [run.as_str()], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+            })
+            .optional()
+            .map_err(self.error("can't be read"))?;
+        match row {
+            None => Err(StoreError::NoRun(format!("there is no run {run}"))),
+            Some((text, noted)) if Sum::new().text(&text).get() == noted => Ok(text),
+            Some(_) => Err(self.damaged(format!("run {run}: its definition's checksum is wrong"))),
+        }
+    }
+
     fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
-        let (mut expected, mut missing) = (1, None);
+        // Read first: while another process appends, it may be behind, and never ahead.
+        let noted = Mark::read(&self.path, run).unwrap_or(0);
+        let (mut expected, mut missing, mut whole) = (1, None, true);
         self.read_events(run, "ASC", &mut |record| {
             if record.seq != expected {
                 missing = Some(expected);
                 return false;
             }
             expected += 1;
-            visit(record)
+            whole = visit(record);
+            whole
         })?;
-        match missing {
-            Some(seq) => Err(self.damaged(format!("run {run} has no event {seq}"))),
-            None => Ok(()),
+        if let Some(seq) = missing {
+            return Err(self.damaged(format!("run {run} has no event {seq}")));
         }
+        let found = expected - 1;
+        if whole && found < noted {
+            return Err(StoreError::CutShort {
+                path: self.path.clone(),
+                run: run.clone(),
+                found,
+                noted,
+                mark: Mark::path(&self.path, run),
+            });
+        }
+        Ok(())
     }
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
@@ -281,7 +269,7 @@ impl Store for SqliteStore {
     }
 
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
-        let folder = self.beside(".locks");
+        let folder = beside(&self.path, ".locks");
         let path = folder.join(run.as_str());
         let io = |problem: &'static str| {
             let path = path.clone();
@@ -311,14 +299,14 @@ impl Store for SqliteStore {
     }
 
     fn fingerprint_key(&self) -> Result<[u8; 32], StoreError> {
-        let path = self.beside(".key");
+        let path = beside(&self.path, ".key");
         let io = |problem: &'static str| {
             let path = path.clone();
             move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
         };
         if !path.exists() {
             // Written beside and linked into place: of two processes one wins, and both read the same.
-            let fresh = self.beside(&format!(".key.{}", std::process::id()));
+            let fresh = beside(&self.path, &format!(".key.{}", std::process::id()));
             let mut file = OpenOptions::new()
                 .create(true)
                 .truncate(true)
@@ -350,22 +338,106 @@ impl SqliteStore {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT id, workflow, started FROM runs WHERE substr(id, 1, length(?1)) = ?1
-                 ORDER BY started DESC, id",
+                "SELECT id, workflow, started, imported, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
+                 ORDER BY number DESC",
             )
             .map_err(self.error("can't be read"))?;
         let rows = statement
             .query_map([prefix], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, bool>(3)?,
+                    row.get::<_, i64>(4)?,
+                ))
             })
             .map_err(self.error("can't be read"))?;
         rows.map(|row| {
-            let (id, workflow, started) = row.map_err(self.error("can't be read"))?;
+            let (id, workflow, started, imported, noted) = row.map_err(self.error("can't be read"))?;
+            if run_sum(&id, &workflow, &started, imported) != noted {
+                return Err(self.damaged(format!("run {id}: its checksum is wrong")));
+            }
             let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
             Ok(RunRow { id: RunId::from_text(&id), workflow, started })
         })
         .collect()
     }
+}
+
+/// Appends within a transaction. Sequence numbers must follow the last one of the run, whose events are kept
+/// from `first` on.
+fn append_in(
+    tx: &Connection,
+    path: &Path,
+    run: &RunId,
+    first: i64,
+    records: &[Record],
+) -> Result<(), StoreError> {
+    let error = |e: rusqlite::Error| sql_error(path, "can't be written", e);
+    let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
+    let mut last =
+        tx.prepare_cached("SELECT max(place) FROM events WHERE place > ?1 AND place < ?2").map_err(error)?;
+    let last: Option<i64> = last.query_row([first, first + RUN], |row| row.get(0)).map_err(error)?;
+    let mut last = last.map_or(0, |place| place - first);
+    let mut insert = tx
+        .prepare_cached("INSERT INTO events (place, at, sum, body) VALUES (?1, ?2, ?3, ?4)")
+        .map_err(error)?;
+    let mut body = Vec::new();
+    for record in records {
+        let seq = record.seq.cast_signed();
+        if seq <= last {
+            // The number is taken: another process has appended meanwhile, this one has lost the run.
+            return Err(StoreError::Busy { run: run.clone(), owner: "it has appended events".to_owned() });
+        }
+        if seq != last + 1 || seq >= RUN {
+            return Err(damaged(format!("run {run}: event {seq} can't follow event {last}")));
+        }
+        body.clear();
+        serde_json::to_writer(&mut body, &record.event)
+            .map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+        let body =
+            str::from_utf8(&body).map_err(|e| damaged(format!("event {seq} can't be written: {e}")))?;
+        // In range until the year 2262.
+        let at = i64::try_from(record.at.as_nanosecond()).unwrap_or(i64::MAX);
+        let place = first + seq;
+        insert.execute(params![place, at, event_sum(place, at, body), body]).map_err(error)?;
+        last = seq;
+    }
+    Ok(())
+}
+
+/// Gives the run's number.
+fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool) -> Result<i64, StoreError> {
+    let (id, started) = (run.id.as_str(), run.started.to_string());
+    let inserted = connection.execute(
+        "INSERT INTO runs (id, workflow, started, imported, sum, definition, definition_sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            id,
+            run.workflow,
+            started,
+            imported,
+            run_sum(id, &run.workflow, &started, imported),
+            run.definition,
+            Sum::new().text(&run.definition).get()
+        ],
+    );
+    match inserted {
+        Ok(_) => Ok(connection.last_insert_rowid()),
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Err(StoreError::Exists { run: run.id.clone() })
+        }
+        Err(e) => Err(sql_error(path, "can't be written", e)),
+    }
+}
+
+fn run_sum(id: &str, workflow: &str, started: &str, imported: bool) -> i64 {
+    Sum::new().text(id).text(workflow).text(started).number(imported.into()).get()
+}
+
+fn event_sum(place: i64, at: i64, body: &str) -> i64 {
+    Sum::new().number(place).number(at).text(body).get()
 }
 
 /// An advisory lock on a file beside the store; the kernel drops it with the process. The file stays:
@@ -377,6 +449,10 @@ impl Claim for FileClaim {}
 fn sql_error(path: &Path, problem: &'static str, error: rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
+        // What SQLite calls an I/O error where the index of its log can't grow.
+        Some(_) if error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Io { path: path.to_owned(), problem, source: "database or disk is full".into() }
+        }
         Some(DatabaseCorrupt | NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
         }

@@ -18,6 +18,8 @@ use super::{Bundle, Code, Diagnostic, Diagnostics, Span, Workflow};
 use crate::step::Registry;
 use graph::Graph;
 
+pub use schema::check_values;
+
 /// Checks every workflow of a bundle, which were read before.
 pub(super) fn check(
     bundle: &Bundle,

@@ -73,8 +73,12 @@ impl Code {
     pub const FILE: Self = Self("flow::file");
     /// A file of the inventory that can't be understood.
     pub const INVENTORY: Self = Self("flow::inventory");
+    /// An executable on the plugin path that can't tell its step types, or isn't the one that it was.
+    pub const PLUGIN: Self = Self("flow::plugin");
     /// A filter or tag that the workflow refuses or doesn't know.
     pub const FILTER: Self = Self("flow::filter");
+    /// Another machine than when the run began answers under a host's name.
+    pub const OTHER_MACHINE: Self = Self("flow::other-machine");
 }
 
 /// One thing that is wrong.

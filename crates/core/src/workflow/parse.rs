@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+#[cfg(test)]
+pub(super) use self::params::KEYS as PARAM_KEYS;
+#[cfg(test)]
+pub(super) use self::steps::KEYS as STEP_KEYS;
 use super::{Code, Diagnostic, Diagnostics, Source, Spanned, Workflow, toml};
 use fields::Reader;
 pub(super) use fields::{describe, list};
 pub(super) use params::{in_words, literal, matches_kind};
 
 /// The keys of the top table.
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name",
     "summary",
     "description",

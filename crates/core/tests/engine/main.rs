@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 mod chosen;
+mod doubles;
 mod foreach;
 mod limits;
 mod per_host;

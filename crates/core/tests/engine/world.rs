@@ -303,6 +303,10 @@ pub(crate) fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Reque
 }
 
 pub(crate) fn plan(engine: &Engine, text: &str, hosts: &[&str]) -> Plan {
+    // What flow takes, an editor takes too.
+    let schema = flow_core::workflow::json_schema(engine.registry());
+    let document = serde_json::to_value(toml::from_str::<toml::Value>(text).unwrap()).unwrap();
+    jsonschema::draft7::new(&schema).unwrap().validate(&document).unwrap_or_else(|e| panic!("{e}"));
     Plan::new(request(text, hosts, &[]), engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -175,7 +175,7 @@ fn error() -> impl Strategy<Value = StepError> {
     (any::<String>(), text(), text(), any::<bool>(), any::<bool>()).prop_map(
         |(message, detail, hint, lost, permanent)| {
             let outcome = if lost { Certainty::Lost } else { Certainty::Failed };
-            StepError { message, detail, hint, outcome, permanent }
+            StepError { message, detail, hint, outcome, permanent, code: None }
         },
     )
 }

@@ -4,6 +4,7 @@
 //! goes through [`Host::change`] or [`Host::run`], carries the [`Attempt`] it belongs to, and on the
 //! host verifies the run's lock, under `flock`, in the same command.
 
+pub mod codes;
 mod fleet;
 mod local;
 mod posix;

@@ -362,7 +362,8 @@ pub enum HostError {
 impl From<HostError> for StepError {
     fn from(error: HostError) -> Self {
         let message = error.to_string();
-        match error {
+        let code = error.code().map(|code| code.0.to_owned());
+        let error = match error {
             HostError::Unreachable { hint, .. } => Self { hint, ..Self::failed(message) },
             HostError::Lost { .. } => Self::lost(message),
             HostError::Locked { holder, .. } => Self::permanent(message).with_hint(format!(
@@ -373,6 +374,7 @@ impl From<HostError> for StepError {
             HostError::Fenced { .. } => Self::permanent(message)
                 .with_hint("`flow runs` lists the runs; another process has taken this one over"),
             HostError::Failed { detail, .. } => Self { detail, ..Self::failed(message) },
-        }
+        };
+        Self { code, ..error }
     }
 }

@@ -15,7 +15,7 @@ use flow_steps::host::Hosts;
 use flow_steps::host::sim::SimWorld;
 use serde::{Deserialize, Serialize};
 
-use crate::killing_store::{Kill, KillingStore};
+use crate::killing_store::{Kill, killing};
 
 /// The variable that carries a [`Job`].
 pub(crate) const VARIABLE: &str = "FLOW_CRASH_JOB";
@@ -119,7 +119,7 @@ impl Job {
 #[ignore = "started by the crash tests, with FLOW_CRASH_JOB set"]
 async fn work() {
     let job: Job = serde_json::from_str(&std::env::var(VARIABLE).unwrap()).unwrap();
-    let store = KillingStore { inner: job.store(), kill: job.kill.clone(), commits: 0 };
+    let store = killing(job.store(), job.kill.clone());
     let engine = job.engine(&format!("pid {}", std::process::id()));
     let report = job.begin(&engine, Box::new(store)).unwrap_or_else(|e| panic!("{e}")).wait().await;
     let report = report.unwrap_or_else(|e| panic!("{e}"));

@@ -3,25 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flow_core::run::{Event, Record, RunId};
-use flow_core::store::{Claim, NewRun, RunRow, SqliteStore, Store, StoreError};
+use flow_core::store::SqliteStore;
+pub(crate) use flow_core::testing::{Moment, POINTS, Point, PointStore};
 use serde::{Deserialize, Serialize};
-
-/// Where in a task's course its process is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Point {
-    /// The check said pending; the intent isn't durable.
-    BeforeIntent,
-    /// The intent is durable; nothing was done yet.
-    AfterIntent,
-    /// The effect is there; the result isn't durable.
-    AfterEffect,
-    /// The result is durable.
-    AfterResult,
-}
-
-pub(crate) const POINTS: [Point; 4] =
-    [Point::BeforeIntent, Point::AfterIntent, Point::AfterEffect, Point::AfterResult];
 
 /// When a process is ended, the first time that it gets there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,26 +24,12 @@ impl Kill {
         Self::Task { task: task.to_owned(), point }
     }
 
-    /// Whether it is due before this commit, or after it; none: not at this one.
-    fn due(&self, commit: usize, records: &[Record]) -> Option<bool> {
-        let (task, point) = match self {
-            Self::Commit { number, before } => return (*number == commit).then_some(*before),
-            Self::Task { task, point } | Self::Sleep { task, point, .. } => (task, point),
-        };
-        let intent = matches!(point, Point::BeforeIntent | Point::AfterIntent);
-        let before = matches!(point, Point::BeforeIntent | Point::AfterEffect);
-        let mut of_task = records
-            .iter()
-            .map(|record| &record.event)
-            .filter(|event| event.task().is_some_and(|name| name.as_str() == task));
-        let is_result = |event: &Event| {
-            matches!(event, Event::TaskDone { .. } | Event::TaskNotDone { .. } | Event::TaskFailed { .. })
-        };
-        let found = of_task.any(|event| match event {
-            Event::TaskIntended { .. } => intent,
-            other => !intent && is_result(other),
-        });
-        found.then_some(before)
+    /// Whether this is the moment.
+    fn is_due(&self, moment: &Moment<'_>) -> bool {
+        match self {
+            Self::Commit { number, before } => *number == moment.commit && *before == moment.before,
+            Self::Task { task, point } | Self::Sleep { task, point, .. } => moment.is_at(task, *point),
+        }
     }
 
     /// Ends this process at once: nothing is flushed, no destructor runs. Or sends it to sleep.
@@ -86,56 +56,10 @@ pub(crate) fn wait_for(path: &Path) {
 }
 
 /// The store of a process that is to be killed.
-pub(crate) struct KillingStore {
-    pub(crate) inner: SqliteStore,
-    pub(crate) kill: Option<Kill>,
-    pub(crate) commits: usize,
-}
-
-impl Store for KillingStore {
-    fn append(&mut self, run: &RunId, records: &[Record]) -> Result<(), StoreError> {
-        self.commits += 1;
-        let due = self.kill.as_ref().and_then(|kill| kill.due(self.commits, records));
-        let kill = self.kill.take_if(|_| due.is_some());
-        if let Some(kill) = kill.as_ref().filter(|_| due == Some(true)) {
+pub(crate) fn killing(inner: SqliteStore, mut kill: Option<Kill>) -> PointStore<SqliteStore> {
+    PointStore::new(inner, move |moment| {
+        if let Some(kill) = kill.take_if(|kill| kill.is_due(moment)) {
             kill.strike();
         }
-        self.inner.append(run, records)?;
-        if let Some(kill) = kill.filter(|_| due == Some(false)) {
-            kill.strike();
-        }
-        Ok(())
-    }
-
-    fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
-        self.inner.create(run)
-    }
-
-    fn definition(&self, run: &RunId) -> Result<String, StoreError> {
-        self.inner.definition(run)
-    }
-
-    fn scan(&self, run: &RunId, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
-        self.inner.scan(run, visit)
-    }
-
-    fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
-        self.inner.last_events(run, count)
-    }
-
-    fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
-        self.inner.runs()
-    }
-
-    fn find(&self, prefix: &str) -> Result<RunRow, StoreError> {
-        self.inner.find(prefix)
-    }
-
-    fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
-        self.inner.claim(run, owner)
-    }
-
-    fn fingerprint_key(&self) -> Result<[u8; 32], StoreError> {
-        self.inner.fingerprint_key()
-    }
+    })
 }

@@ -32,7 +32,14 @@ impl<'c> Checker<'c> {
 
     /// Tells a step type that isn't there; `others` may be meant too.
     fn unknown_type(&mut self, name: &str, span: &Span, others: &[&str]) {
-        let names = self.registry.iter().map(|info| info.name).chain(others.iter().copied());
+        if let Some(why) = self.registry.why_not(name) {
+            let broken = self
+                .at(Code::PLUGIN, span, format!("the step type `{name}` can't be had: {why}"))
+                .help("mend the plugin, or take it away from the plugin path");
+            self.push(broken);
+            return;
+        }
+        let names = self.registry.names().chain(others.iter().copied());
         let help = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`flow steps` lists the step types".to_owned(),
@@ -55,7 +62,7 @@ impl<'c> Checker<'c> {
         for problem in problems {
             let diagnostic = match problem {
                 Problem::Unknown { name, span, parent, known } => {
-                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
+                    let owner = parent.unwrap_or_else(|| info.name.clone());
                     let unknown =
                         self.at(Code::UNKNOWN_ARGUMENT, &span, format!("`{owner}` has no argument `{name}`"));
                     unknown.help(match nearest(&name, known.iter().map(String::as_str)) {
@@ -65,7 +72,7 @@ impl<'c> Checker<'c> {
                     })
                 }
                 Problem::Missing { name, span, parent, description } => {
-                    let owner = parent.unwrap_or_else(|| info.name.to_owned());
+                    let owner = parent.unwrap_or_else(|| info.name.clone());
                     let place = span.unwrap_or_else(|| step.uses.span.clone());
                     let missing = self.at(
                         Code::MISSING_ARGUMENT,

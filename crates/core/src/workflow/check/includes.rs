@@ -44,9 +44,7 @@ pub(super) fn destructive(
 fn leads_to(step: &StepDef, registry: &Registry, files: &BTreeMap<String, String>) -> Option<String> {
     match included_file(step) {
         Some((path, _)) => files.get(path).cloned(),
-        None => {
-            registry.get(&step.uses.value).filter(|info| info.destructive).map(|info| info.name.to_owned())
-        }
+        None => registry.get(&step.uses.value).filter(|info| info.destructive).map(|info| info.name.clone()),
     }
 }
 

@@ -24,11 +24,45 @@ pub(super) enum Problem {
 /// A step type's schema.
 pub(super) struct Schema<'s> {
     root: &'s Value,
+    /// Values as a workflow's author wrote them: templates are passed over, secrets refused.
+    written: bool,
+}
+
+/// Compares values, all templates rendered, with a step type's schema.
+///
+/// # Errors
+/// Everything that is wrong, as one fragment.
+pub fn check_values(schema: &Value, values: &Map<String, Value>) -> Result<(), String> {
+    let schema = Schema { root: schema, written: false };
+    let fields = values.iter().map(|(name, value)| (name.clone(), known(value))).collect();
+    let problems = schema.check_arguments(&fields);
+    let told: Vec<String> = problems
+        .into_iter()
+        .map(|problem| match problem {
+            Problem::Unknown { name, .. } => format!("there is no argument `{name}`"),
+            Problem::Missing { name, .. } => format!("the argument `{name}` is missing"),
+            Problem::Wrong { message, .. } => message,
+        })
+        .collect();
+    if told.is_empty() { Ok(()) } else { Err(told.join("; ")) }
+}
+
+/// A value that stands in no document.
+fn known(value: &Value) -> Argument {
+    let kind = match value {
+        Value::String(text) => ArgumentKind::Text(text.clone()),
+        Value::Array(items) => ArgumentKind::List(items.iter().map(known).collect()),
+        Value::Object(fields) => {
+            ArgumentKind::Table(fields.iter().map(|(name, field)| (name.clone(), known(field))).collect())
+        }
+        plain => ArgumentKind::Plain(plain.clone()),
+    };
+    Argument { span: 0..0, key: None, kind }
 }
 
 impl<'s> Schema<'s> {
     pub(super) fn new(root: &'s Value) -> Self {
-        Self { root }
+        Self { root, written: true }
     }
 
     /// Checks the table of arguments.
@@ -97,6 +131,7 @@ impl<'s> Schema<'s> {
         let described = schema;
         let schema = self.resolve(schema);
         if let ArgumentKind::Text(text) = &value.kind
+            && self.written
             && expr::is_template(text)
         {
             if expr::whole_expression(text).is_none() && !self.takes(schema, "string") {
@@ -145,7 +180,7 @@ impl<'s> Schema<'s> {
                 }
             }
             ArgumentKind::Plain(Value::Number(number)) => range(schema, name, value, number, problems),
-            ArgumentKind::Text(_) if schema.get("writeOnly") == Some(&Value::Bool(true)) => {
+            ArgumentKind::Text(_) if self.written && schema.get("writeOnly") == Some(&Value::Bool(true)) => {
                 problems.push(Problem::Wrong {
                     span: value.span.clone(),
                     message: "a secret must not stand in a workflow".to_owned(),

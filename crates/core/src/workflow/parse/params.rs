@@ -7,7 +7,7 @@ use super::fields::{IDENTIFIER_RULE, Reader, describe, is_identifier, place};
 use crate::workflow::toml::Fields;
 use crate::workflow::{Argument, ArgumentKind, Code, Param, ParamKind, Span, Spanned, expr};
 
-const KEYS: &[&str] = &["type", "help", "default", "choices"];
+pub(in crate::workflow) const KEYS: &[&str] = &["type", "help", "default", "choices"];
 
 const KINDS: &[ParamKind] = &[
     ParamKind::String,

@@ -12,7 +12,7 @@ use crate::workflow::{
     Argument, ArgumentKind, Code, Hosts, ItemFault, Retry, Serial, Span, Spanned, StepDef, expr, items,
 };
 
-const KEYS: &[&str] = &[
+pub(in crate::workflow) const KEYS: &[&str] = &[
     "uses",
     "with",
     "needs",

@@ -4,7 +4,7 @@
 use super::error::failed;
 use super::shell;
 use super::state::{AttemptRecord, CannedReply, HostState, WorldState};
-use crate::host::{AttemptState, HostError, LockClaim, Reply};
+use crate::host::{AttemptState, HostError, LockClaim, Ownership, Reply};
 use flow_core::step::Attempt;
 
 /// Takes or renews the lock.
@@ -107,6 +107,13 @@ pub(super) fn look(world: &mut WorldState, host: &str, by: &Attempt) -> Result<A
     })
 }
 
+/// Whether there is an answer to a script.
+pub(super) fn understood(world: &WorldState, host: &str, script: &str) -> bool {
+    canned(world, host, script).is_some()
+        || shell::run(&mut world.clone(), host, script).is_some()
+        || !shell::installs(script).is_empty()
+}
+
 /// Runs a script, in this order: canned answers, forms that are understood, package installs;
 /// anything else answers 0 and counts as an effect.
 pub(super) fn execute(
@@ -117,6 +124,8 @@ pub(super) fn execute(
 ) -> Result<Reply, HostError> {
     let mut changed = true;
     let reply = if let Some(canned) = canned(world, host, script) {
+        changed = !canned.only_looks;
+        leave(known(world, host)?, &canned).map_err(|message| failed(host, message))?;
         canned.reply()
     } else if let Some(ran) = shell::run(world, host, script) {
         changed = ran.changed;
@@ -130,6 +139,27 @@ pub(super) fn execute(
     Ok(reply)
 }
 
+/// What a canned answer says that its script makes and removes.
+fn leave(host: &mut HostState, canned: &CannedReply) -> Result<(), String> {
+    let default = Ownership::default();
+    if canned.code != 0 {
+        return Ok(());
+    }
+    for path in &canned.creates {
+        if host.files.exists(path) {
+            continue;
+        }
+        if let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| !above.is_empty()) {
+            host.files.make_directory(above, &default)?;
+        }
+        host.files.write(path, "", &default)?;
+    }
+    for path in &canned.removes {
+        host.files.remove_tree(path);
+    }
+    Ok(())
+}
+
 /// Installs the packages that a script names which isn't understood as a whole.
 fn install(world: &mut WorldState, host: &str, script: &str) -> Reply {
     let packages = shell::installs(script);
@@ -141,10 +171,8 @@ fn install(world: &mut WorldState, host: &str, script: &str) -> Reply {
 
 /// The canned answer to a script.
 pub(super) fn canned(world: &WorldState, host: &str, script: &str) -> Option<CannedReply> {
-    let fits = |canned: &&CannedReply| {
-        canned.host.as_deref().is_none_or(|name| name == host) && canned.script.matches(script)
-    };
-    world.replies.iter().find(fits).cloned()
+    let state = world.hosts.get(host)?;
+    world.replies.iter().find(|canned| canned.fits(host, state, script)).cloned()
 }
 
 fn poll(world: &mut WorldState, host: &str, by: &Attempt, started: bool) -> Result<(), HostError> {

@@ -16,6 +16,8 @@ pub enum Call {
     /// `read`, `list`, `unit`, `processes`, `packages`, `facts`, `lock`, `attempt`, `fence`,
     /// `http GET /patroni`, `etcd keys /service/demo/`, `etcd delete-prefix ...`, `sql select 1`.
     Containing(String),
+    /// The n-th call from now on that changes something; 1 is the next one.
+    Effect(u32),
 }
 
 /// What happens at that call.
@@ -85,6 +87,8 @@ pub(super) fn take(faults: &mut Vec<Fault>, host: &str, text: &str) -> Verdict {
                 *n == 0
             }
             Call::Containing(part) => text.contains(part.as_str()),
+            // Known only once the call was carried out: see `world`.
+            Call::Effect(_) => false,
         };
         if due && fired.is_none() {
             fired = Some(index);

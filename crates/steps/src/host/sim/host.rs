@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use flow_core::step::Attempt;
 
 use super::error::failed;
-use super::etcd::SimEtcd;
+use super::etcd::{self, SimEtcd};
 use super::sql::{self, SimSql};
-use super::state::{HostState, Release, SimProcess, WorldState};
+use super::state::{HostState, Release, SimProcess, Unknown, UnknownKind, WorldState};
 use super::world::SimWorld;
-use super::{attempts, rest, shell, units};
+use super::{attempts, patroni, rest, shell, units};
 use crate::clients::{Etcd, EtcdEndpoint, HttpReply, HttpRequest, Sql, SqlTarget};
 use crate::host::{
     AttemptState, BoxStream, Command, Facts, Host, HostChange, HostError, LockClaim, Ownership, Packages,
@@ -41,6 +41,21 @@ impl SimHost {
             world.host(&self.name).and_then(action).map_err(|message| failed(&self.name, message))
         };
         self.world.look(&self.name, text, look).await
+    }
+
+    /// Where the world is strict, a script that it has no answer to is noted and refused.
+    fn known_script(&self, kind: UnknownKind, script: &str) -> Result<(), HostError> {
+        let unknown = self.world.state().is_ok_and(|world| {
+            world.settings.strict
+                && world.hosts.contains_key(&self.name)
+                && !attempts::understood(&world, &self.name, script)
+        });
+        if unknown {
+            self.world.note_unknown(Unknown { kind, text: script.to_owned(), host: self.name.clone() });
+            let first = script.trim().lines().next().unwrap_or_default();
+            return Err(failed(&self.name, format!("the simulation has no answer to `{first}`")));
+        }
+        Ok(())
     }
 
     async fn act<T: Send>(
@@ -88,6 +103,7 @@ impl Host for SimHost {
     }
 
     async fn probe(&self, script: &str) -> Result<Reply, HostError> {
+        self.known_script(UnknownKind::Probe, script)?;
         let look = |world: &WorldState| {
             if let Some(canned) = attempts::canned(world, &self.name, script) {
                 return Ok(canned.reply());
@@ -160,6 +176,7 @@ impl Host for SimHost {
     }
 
     async fn run(&self, by: &Attempt, command: &Command) -> Result<Reply, HostError> {
+        self.known_script(UnknownKind::Run, &command.script)?;
         let text = format!("run {} by {}", command.script, by.name());
         if !command.detached {
             let act = |world: &mut WorldState| {
@@ -206,7 +223,13 @@ impl Host for SimHost {
     }
 
     async fn dial(&self, address: &str, port: u16) -> Result<BoxStream, HostError> {
-        Err(failed(&self.name, format!("{address}:{port}: a simulated host has no byte streams")))
+        let look = |world: &WorldState| match world.reach(&self.name, address) {
+            Some(host) if listens(world, host, port) => Ok(()),
+            _ => Err(failed(&self.name, format!("{address}:{port}: connection refused"))),
+        };
+        self.world.look(&self.name, &format!("dial {address}:{port}"), look).await?;
+        // Somebody answers, and says nothing.
+        Ok(Box::new(tokio::io::duplex(64).0))
     }
 
     async fn fence(&self, by: &Attempt) -> Result<(), HostError> {
@@ -244,6 +267,17 @@ impl Host for SimHost {
     }
 
     async fn close(&self) {}
+}
+
+/// Whether a service that the world knows listens there.
+fn listens(world: &WorldState, host: &str, port: u16) -> bool {
+    let Ok(state) = world.host(host) else { return false };
+    let runs = |unit: &str| state.units.get(unit).is_some_and(|unit| unit.running());
+    let api = || patroni::config(world, host).is_ok_and(|config| config.api_port == port);
+    port == 22
+        || (runs(etcd::UNIT) && matches!(port, 2379 | 2380))
+        || (runs(patroni::UNIT) && api())
+        || state.postgres.as_ref().is_some_and(|postgres| postgres.port == port)
 }
 
 /// A change in a line, as the effect log and the faults know it.

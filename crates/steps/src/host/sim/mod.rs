@@ -2,7 +2,7 @@
 //!
 //! The world outlives the process: it is one JSON file, changed under a file lock and replaced by a
 //! rename, so that a process killed at any instruction leaves it before an effect or after it, never
-//! between. It counts effects, and can be told to fail, hang or lose the answer at any call. That is
+//! between; or it is kept in memory, where a rehearsal goes on from copies of it. It counts effects, and can be told to fail, hang or lose the answer at any call. That is
 //! what crash tests need. It proves nothing about real systems: where it models one, the model is only
 //! as true as what was seen on real ones.
 //!
@@ -15,6 +15,7 @@ mod etcd;
 mod fault;
 mod files;
 mod host;
+mod kept;
 mod outline;
 mod patroni;
 mod patroni_config;
@@ -32,6 +33,7 @@ pub use files::{FileTree, Node, NodeKind};
 pub use host::SimHost;
 pub use state::{
     AttemptRecord, CannedReply, CannedRows, CannedSql, Counters, Effect, EtcdState, HostState, Postgres,
-    PostgresRole, Release, ScriptMatch, Settings, SimProcess, StoredKey, UnitState, WorldState,
+    PostgresRole, Release, ScriptMatch, Settings, SimProcess, StoredKey, UnitState, Unknown, UnknownKind,
+    WorldState,
 };
 pub use world::SimWorld;

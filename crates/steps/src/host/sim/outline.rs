@@ -28,6 +28,26 @@ impl WorldState {
         text
     }
 
+    /// The same without who leads: where Patroni starts on all hosts at once, that is left to chance.
+    pub fn outline_without_roles(&self) -> String {
+        let mut text = self.outline();
+        for (role, any) in [
+            ("in production", "ANY"),
+            ("in archive recovery", "ANY"),
+            ("postgres Primary", "postgres ANY"),
+            ("postgres Replica", "postgres ANY"),
+            ("\"role\":\"master\"", "ANY"),
+            ("\"role\":\"primary\"", "ANY"),
+            ("\"role\":\"replica\"", "ANY"),
+        ] {
+            text = text.replace(role, any);
+        }
+        for name in self.hosts.keys() {
+            text = text.replace(&format!("leader (leased) = {name}"), "leader (leased) = ANY");
+        }
+        text
+    }
+
     /// How often each change was made: `HOST KIND TEXT` to its count.
     pub fn effect_counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();

@@ -1,5 +1,8 @@
 //! Patroni's own configuration file, as far as the model reads it.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -80,7 +83,27 @@ pub(super) struct Config {
 }
 
 /// Reads a configuration. The error says why Patroni would exit.
+///
+/// It is read at every turn of the world, and rarely another one: what was read is kept.
 pub(super) fn read(text: &str) -> Result<Config, String> {
+    const KEPT: usize = 64;
+    thread_local! {
+        static READ: RefCell<HashMap<String, Result<Config, String>>> = RefCell::default();
+    }
+    READ.with_borrow_mut(|read| {
+        if let Some(known) = read.get(text) {
+            return known.clone();
+        }
+        if read.len() >= KEPT {
+            read.clear();
+        }
+        let config = parse(text);
+        read.insert(text.to_owned(), config.clone());
+        config
+    })
+}
+
+fn parse(text: &str) -> Result<Config, String> {
     let file: File =
         serde_saphyr::from_str(text).map_err(|error| format!("invalid configuration: {error}"))?;
     let namespace = file.namespace.as_deref().unwrap_or("/service/").trim_matches('/').to_owned();

@@ -97,6 +97,8 @@ const COMMANDS: &[&str] = &[
     "mv",
     "apt-get",
     "sync",
+    "timeout",
+    "du",
 ];
 
 fn understood(word: &str) -> bool {
@@ -124,6 +126,19 @@ fn command(world: &mut WorldState, host: &str, words: &[&str]) -> Option<Outcome
             Some(text) => said(0, text.to_owned()),
             None => no_file(path),
         },
+        // Nothing here takes long.
+        ("timeout", [limit, rest @ ..]) if limit.parse::<u32>().is_ok() && !rest.is_empty() => {
+            command(world, host, rest)
+        }
+        ("du", [.., path]) => {
+            let below = format!("{path}/");
+            let inside = state.files.nodes().filter(|(name, _)| *name == *path || name.starts_with(&below));
+            let sizes: Vec<u64> = inside.filter_map(|(name, _)| Some(state.files.stat(name)?.size)).collect();
+            if sizes.is_empty() {
+                return no_file(path);
+            }
+            said(0, format!("{}\t{path}\n", sizes.iter().sum::<u64>()))
+        }
         ("echo", [text @ .., redirect @ (">" | ">>"), path]) => {
             let old = state.files.text(path).filter(|_| *redirect == ">>").unwrap_or_default();
             let new = format!("{old}{}\n", text.join(" "));

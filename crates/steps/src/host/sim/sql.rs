@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::failed;
 use super::patroni;
-use super::state::{HostState, PostgresRole, WorldState};
+use super::state::{HostState, PostgresRole, Unknown, UnknownKind, WorldState};
 use super::world::SimWorld;
 use crate::clients::{Rows, Sql, SqlTarget};
 use crate::host::HostError;
@@ -46,6 +46,10 @@ impl Sql for SimSql {
                 return canned.result.clone().map_err(|message| failed(&self.from, message));
             }
             world.host(name).ok().and_then(|host| known(world, host, &plain)).ok_or_else(|| {
+                if world.settings.strict {
+                    let (text, host) = (sql.to_owned(), name.to_owned());
+                    self.world.note_unknown(Unknown { kind: UnknownKind::Query, text, host });
+                }
                 failed(&self.from, format!("the simulated PostgreSQL has no answer to: {sql}"))
             })
         };

@@ -25,6 +25,10 @@ pub enum Release {
 pub struct Settings {
     /// The release of all hosts.
     pub release: Release,
+    /// A script or a query that is neither understood nor canned is an error, and noted as unknown.
+    /// Else a script to be run answers 0 and counts as an effect.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Everything.
@@ -48,7 +52,46 @@ pub struct WorldState {
     pub sql: Vec<CannedSql>,
 }
 
+/// What the world was asked and has no answer to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unknown {
+    /// What it is.
+    pub kind: UnknownKind,
+    /// The script or query.
+    pub text: String,
+    /// On which host it was asked.
+    pub host: String,
+}
+
+/// What is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnknownKind {
+    /// A script that only looks.
+    Probe,
+    /// A script that may change something.
+    Run,
+    /// An SQL query.
+    Query,
+}
+
 impl WorldState {
+    /// Bare hosts of that release, booted. Where no address is given, they are 198.18.0.11 and on.
+    pub fn bare(release: Release, hosts: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
+        let mut state = Self::default();
+        state.settings.release = release;
+        for (name, address) in hosts {
+            let mut host = HostState::bare(state.hosts.len());
+            if let Some(address) = address {
+                host.address = address;
+            }
+            state.hosts.insert(name, host);
+        }
+        for name in state.host_names() {
+            super::units::boot(&mut state, &name);
+        }
+        state
+    }
+
     /// The names of all hosts.
     pub fn host_names(&self) -> Vec<String> {
         self.hosts.keys().cloned().collect()
@@ -276,6 +319,8 @@ pub struct StoredKey {
 pub enum ScriptMatch {
     /// The whole script.
     Exact(String),
+    /// The whole script, but for blanks around it.
+    Trimmed(String),
     /// Its beginning.
     Prefix(String),
     /// A part of it.
@@ -287,6 +332,7 @@ impl ScriptMatch {
     pub fn matches(&self, script: &str) -> bool {
         match self {
             Self::Exact(text) => script == text,
+            Self::Trimmed(text) => script.trim() == text,
             Self::Prefix(text) => script.starts_with(text.as_str()),
             Self::Containing(text) => script.contains(text.as_str()),
         }
@@ -308,12 +354,47 @@ pub struct CannedReply {
     pub stderr: String,
     /// How often it is seen running where it is detached; `None`: as the host says.
     pub polls: Option<u32>,
+    /// Only where this path exists.
+    #[serde(default)]
+    pub where_exists: Option<String>,
+    /// Only where this path doesn't exist.
+    #[serde(default)]
+    pub where_absent: Option<String>,
+    /// The files that it makes when it is run, with the directories above them.
+    #[serde(default)]
+    pub creates: Vec<String>,
+    /// What it removes when it is run.
+    #[serde(default)]
+    pub removes: Vec<String>,
+    /// It changes nothing when it is run.
+    #[serde(default)]
+    pub only_looks: bool,
 }
 
 impl CannedReply {
     /// Exit 0 with this output, on any host.
     pub fn new(script: ScriptMatch, stdout: impl Into<String>) -> Self {
-        Self { host: None, script, code: 0, stdout: stdout.into(), stderr: String::new(), polls: None }
+        Self {
+            host: None,
+            script,
+            code: 0,
+            stdout: stdout.into(),
+            stderr: String::new(),
+            polls: None,
+            where_exists: None,
+            where_absent: None,
+            creates: Vec::new(),
+            removes: Vec::new(),
+            only_looks: false,
+        }
+    }
+
+    /// Whether it is the answer to that script on a host.
+    pub(super) fn fits(&self, name: &str, host: &HostState, script: &str) -> bool {
+        self.host.as_deref().is_none_or(|wanted| wanted == name)
+            && self.script.matches(script)
+            && self.where_exists.as_ref().is_none_or(|path| host.files.exists(path))
+            && self.where_absent.as_ref().is_none_or(|path| !host.files.exists(path))
     }
 
     /// The same, with this exit status.

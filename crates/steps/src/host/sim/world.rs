@@ -1,29 +1,29 @@
-//! The world's file: locked, read, changed, replaced. Also the calls by way of it, with their faults,
-//! and the operator's hand on the machines: reboot, kill, cut.
+//! The world: one turn of it for each call, with the call's faults; and the operator's hand on the
+//! machines: reboot, kill, cut. Where it is kept, in a file or in memory, is `kept`'s business.
 //!
 //! Knows nothing of what the calls do to a host.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{WorldError, failed, lost};
-use super::fault::{self, Fault, FaultKind};
+use super::fault::{self, Call, Fault, FaultKind};
 use super::host::SimHost;
-use super::state::{CannedReply, CannedSql, Effect, HostState, Release, WorldState};
+use super::kept::Kept;
+use super::state::{CannedReply, CannedSql, Effect, HostState, Release, Unknown, WorldState};
 use super::{etcd, patroni, patroni_loop, units};
 use crate::host::{Host, HostError};
 
-/// A world of simulated hosts, kept in one file. Cheap to clone; several processes may have it open.
+/// A world of simulated hosts. Cheap to clone; one that is kept in a file may be open in several processes.
 #[derive(Debug, Clone)]
 pub struct SimWorld(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    path: PathBuf,
-    /// The state as last seen, with the file's generation: read again only if that has grown.
-    seen: Mutex<Option<(u64, WorldState)>>,
+    kept: Kept,
+    /// What was asked of this world that it has no answer to.
+    unknown: Mutex<BTreeSet<Unknown>>,
 }
 
 /// What a call does after its effect.
@@ -42,35 +42,48 @@ impl SimWorld {
         release: Release,
         names: impl IntoIterator<Item = N>,
     ) -> Result<Self, WorldError> {
-        let mut state = WorldState::default();
-        state.settings.release = release;
-        for name in names {
-            let host = HostState::bare(state.hosts.len());
-            state.hosts.insert(name.as_ref().to_owned(), host);
-        }
-        for name in state.host_names() {
-            units::boot(&mut state, &name);
-        }
-        let world = Self::at(path.into());
-        let mut lock = world.lock()?;
-        world.write(&mut lock, &state)?;
+        let names = names.into_iter().map(|name| (name.as_ref().to_owned(), None));
+        let world = Self::of(Kept::in_file(path.into()));
+        world.0.kept.replace(WorldState::bare(release, names))?;
         Ok(world)
+    }
+
+    /// A world in memory, as that state has it. It outlives whatever works on it, but not the process.
+    pub fn in_memory(state: WorldState) -> Self {
+        Self::of(Kept::in_memory(state, None))
+    }
+
+    /// The same, with a watch: it is called after every change that a caller made.
+    ///
+    /// The world waits for it; it must not ask this world for anything but what it is given.
+    pub fn watched(state: WorldState, watch: impl Fn(&WorldState) + Send + Sync + 'static) -> Self {
+        Self::of(Kept::in_memory(state, Some(Box::new(watch))))
     }
 
     /// Opens a world that another process may be using too. Fails where there is none.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, WorldError> {
-        let world = Self::at(path.into());
+        let world = Self::of(Kept::in_file(path.into()));
         world.state()?;
         Ok(world)
     }
 
-    fn at(path: PathBuf) -> Self {
-        Self(Arc::new(Shared { path, seen: Mutex::new(None) }))
+    fn of(kept: Kept) -> Self {
+        Self(Arc::new(Shared { kept, unknown: Mutex::default() }))
     }
 
-    /// Its file.
+    /// Its file; an empty path for one in memory.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        self.0.kept.path()
+    }
+
+    /// The scripts and queries that it was asked and has no answer to, where its settings are strict.
+    pub fn unknown(&self) -> Vec<Unknown> {
+        self.0.unknown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Notes what it has no answer to.
+    pub(super) fn note_unknown(&self, unknown: Unknown) {
+        self.0.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(unknown);
     }
 
     /// A host by its name, whether the world has it or not: one that is missing can't be reached.
@@ -201,75 +214,8 @@ impl SimWorld {
         finish(host, next).await
     }
 
-    /// One turn under the file's lock: read where another process wrote, act, write where changed.
     fn transact<T>(&self, action: impl FnOnce(&mut WorldState) -> (T, bool)) -> Result<T, WorldError> {
-        let mut lock = self.lock()?;
-        let generation = self.generation(&mut lock)?;
-        // Taken out, so that a panic or an error on the way leaves nothing stale behind.
-        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut state = match seen {
-            Some((number, state)) if number == generation => state,
-            _ => self.read()?,
-        };
-        let (value, changed) = action(&mut state);
-        let generation = if changed { self.write(&mut lock, &state)? } else { generation };
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, state));
-        Ok(value)
-    }
-
-    fn read(&self) -> Result<WorldState, WorldError> {
-        let bytes = std::fs::read(&self.0.path).map_err(|source| self.io(source))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| WorldError::Format { path: self.0.path.clone(), source })
-    }
-
-    /// Replaces the file. The generation grows first: who is killed between the two makes others
-    /// read once more than needed, never once less.
-    fn write(&self, lock: &mut File, state: &WorldState) -> Result<u64, WorldError> {
-        let bytes = serde_json::to_vec(state)
-            .map_err(|source| WorldError::Format { path: self.0.path.clone(), source })?;
-        let beside = self.beside("tmp");
-        std::fs::write(&beside, bytes).map_err(|source| self.io(source))?;
-        let generation = self.generation(lock)? + 1;
-        lock.rewind()
-            .and_then(|()| lock.write_all(&generation.to_le_bytes()))
-            .and_then(|()| std::fs::rename(&beside, &self.0.path))
-            .map_err(|source| self.io(source))?;
-        Ok(generation)
-    }
-
-    /// Held until the file is dropped, or its process dies.
-    fn lock(&self) -> Result<File, WorldError> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.beside("lock"))
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|source| self.io(source))
-    }
-
-    /// How often the file was replaced; kept in the lock file.
-    fn generation(&self, lock: &mut File) -> Result<u64, WorldError> {
-        let mut bytes = [0; 8];
-        lock.rewind().map_err(|source| self.io(source))?;
-        match lock.read_exact(&mut bytes) {
-            Ok(()) => Ok(u64::from_le_bytes(bytes)),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            Err(source) => Err(self.io(source)),
-        }
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.0.path.clone().into_os_string();
-        name.push(".");
-        name.push(suffix);
-        name.into()
-    }
-
-    fn io(&self, source: io::Error) -> WorldError {
-        WorldError::Io { path: self.0.path.clone(), source }
+        self.0.kept.transact(action)
     }
 }
 
@@ -297,8 +243,8 @@ fn begin<T>(
     let done = |next| (next, verdict.changed);
     match verdict.fires {
         None => {
-            let (answer, changed) = action(state);
-            (Next::Answer(answer), changed || verdict.changed)
+            let (next, changed) = by_effect(state, host, action);
+            (next, changed || verdict.changed)
         }
         Some(FaultKind::Fail(message)) => done(Next::Answer(Err(failed(host, message)))),
         Some(FaultKind::LoseRequest) => done(Next::Answer(Err(lost(host, "connection reset")))),
@@ -315,6 +261,50 @@ fn begin<T>(
             (Next::Abort, true)
         }
     }
+}
+
+/// Carries the action out; where it turns out to have an effect that a fault waits for, that fires.
+fn by_effect<T>(
+    state: &mut WorldState,
+    host: &str,
+    action: impl FnOnce(&mut WorldState) -> (Result<T, HostError>, bool),
+) -> (Next<T>, bool) {
+    let waits = |fault: &Fault| {
+        matches!(fault.call, Call::Effect(_)) && fault.host.as_deref().is_none_or(|name| name == host)
+    };
+    let Some(index) = state.faults.iter().position(waits) else {
+        let (answer, changed) = action(state);
+        return (Next::Answer(answer), changed);
+    };
+    let before = state.clone();
+    let (answer, changed) = action(state);
+    if state.effects.len() == before.effects.len() {
+        return (Next::Answer(answer), changed);
+    }
+    if let Call::Effect(n) = &mut state.faults[index].call {
+        *n = n.saturating_sub(1);
+        if *n > 0 {
+            return (Next::Answer(answer), true);
+        }
+    }
+    let kind = state.faults.remove(index).kind;
+    if !matches!(kind, FaultKind::LoseAnswer | FaultKind::Crash) {
+        let faults = std::mem::take(&mut state.faults);
+        *state = WorldState { faults, ..before };
+    }
+    let next = match kind {
+        FaultKind::Fail(message) => Next::Answer(Err(failed(host, message))),
+        FaultKind::LoseRequest | FaultKind::LoseAnswer => Next::Answer(Err(lost(host, "connection reset"))),
+        FaultKind::Unreachable => Next::Answer(Err(HostError::Unreachable {
+            host: host.to_owned(),
+            address: state.hosts.get(host).map_or_else(String::new, |host| host.address.clone()),
+            message: "connection timed out".to_owned(),
+            hint: None,
+        })),
+        FaultKind::Hang => Next::Hang,
+        FaultKind::Crash | FaultKind::CrashBefore => Next::Abort,
+    };
+    (next, true)
 }
 
 async fn finish<T>(host: &str, next: Result<Next<T>, WorldError>) -> Result<T, HostError> {

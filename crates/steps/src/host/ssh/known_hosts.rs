@@ -248,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn refusals_have_codes_of_their_own() {
+        use crate::host::codes::{HOST_KEY_CHANGED, HOST_KEY_UNKNOWN};
+        let revoked = format!("@revoked {}", line("*", 1));
+        for (text, code) in [
+            (String::new(), HOST_KEY_UNKNOWN),
+            (line("db1", 2), HOST_KEY_CHANGED),
+            (revoked, HOST_KEY_CHANGED),
+        ] {
+            let Refusal { message, hint } = known(&text, "db1", 22).1.check(&key(1)).unwrap_err();
+            let failure = crate::host::transport::Failure::unreachable(message).with_hint(hint);
+            assert_eq!(failure.into_error("db1", "db1:22").code(), Some(code), "{text}");
+        }
+    }
+
+    #[test]
     fn hashed_names_are_found() {
         // ssh-keygen -H of a line for "db1".
         let salt = [7u8; 20];

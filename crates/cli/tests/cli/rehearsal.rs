@@ -1,0 +1,172 @@
+//! `flow test`: shipped workflows hold, and what doesn't hold is told.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::support::Place;
+
+/// A workflow of one command on `web1`.
+fn one(place: &Place, with: &str) {
+    let text = format!(
+        "name = \"one\"\nsummary = \"One command.\"\n[steps.it]\nuses = \"command\"\nhosts = \"web1\"\nwith = {{ {with} }}\n"
+    );
+    place.file("one.toml", &text);
+}
+
+/// The point and what came of it, of each failure.
+fn failures(document: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    document["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (text(&it["point"]), text(&it["what"])))
+        .collect()
+}
+
+#[test]
+fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
+    let place = Place::new();
+    std::fs::remove_file(place.path("inventory.ini")).unwrap();
+    let shipped = place.flow("workflows --output json").exits(0).document();
+    let names: Vec<String> =
+        shipped.as_array().unwrap().iter().map(|it| it["file"].as_str().unwrap().to_owned()).collect();
+    assert!(
+        names.iter().any(|name| name == "deploy.toml") && !names.iter().any(|name| name.contains(".test"))
+    );
+    for name in names {
+        // Takes longer than any other command, so it isn't called hung.
+        let ran = place.command(&format!("test {name} --output json")).output().unwrap();
+        let told = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success(), "{name}:\n{told}\n{}", String::from_utf8_lossy(&ran.stderr));
+        let report: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(report["verdict"], "held", "{name}");
+        assert!(report["cases"].as_u64().unwrap() > 0, "{name}: nothing was disturbed");
+        for step in report["steps"].as_array().unwrap() {
+            let changed = step["changed"].as_u64().unwrap();
+            assert_eq!(step["again"] != "not_tried", changed > 0, "{name}: {step}");
+        }
+    }
+}
+
+#[test]
+fn on_the_other_release_and_on_a_deployed_cluster_it_holds_too() {
+    let place = Place::new();
+    std::fs::remove_file(place.path("inventory.ini")).unwrap();
+    place.flow("test deploy.toml --release trixie --only patroni-running").exits(0);
+    // Deployed already: there is nothing to do, so nothing can be disturbed.
+    let report = place.flow("test deploy.toml --deployed --output json").exits(0).document();
+    assert_eq!((report["changed"].as_u64(), report["cases"].as_u64()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_step_that_does_something_each_time_is_told_with_what_it_changed_the_second_time() {
+    let place = Place::new();
+    one(&place, "script = \"echo more >> /root/log\", unless = \"false\"");
+    let ran = place.flow("test one.toml").exits(1);
+    insta::assert_snapshot!(ran);
+    let again = place.flow("test one.toml --only it@web1/again --output json").exits(1).document();
+    assert_eq!(again["cases"], 1);
+    assert_eq!(again["failures"][0]["task"], "it@web1");
+    assert!(!place.has("log"));
+}
+
+#[test]
+fn a_command_that_says_it_is_repeatable_must_come_to_the_same_end_when_it_is_repeated() {
+    let place = Place::new();
+    one(&place, "script = \"mkdir -p /root/there\", repeatable = true");
+    let report = place.flow("test one.toml --output json").exits(0).document();
+    assert_eq!(report["steps"][0]["again"], "each_time");
+    one(&place, "script = \"echo more >> /root/log\", repeatable = true");
+    let report = place.flow("test one.toml --output json").exits(1).document();
+    let points: Vec<String> = failures(&report).into_iter().map(|(point, _)| point).collect();
+    assert_eq!(points, ["after-effect", "again", "answer-lost-1"]);
+}
+
+#[test]
+fn what_a_person_must_settle_is_told_and_can_be_accepted() {
+    let place = Place::new();
+    one(&place, "script = \"touch /root/made\"");
+    place.file("one.test.toml", "[accept]\nnot_idempotent = [\"it\"]\n");
+    let ran = place.flow("test one.toml").exits(4);
+    insta::assert_snapshot!(ran);
+    place.file("one.test.toml", "[accept]\nnot_idempotent = [\"it\"]\nunknown = [\"it\"]\n");
+    let report = place.flow("test one.toml --output json").exits(0).document();
+    assert_eq!((&report["verdict"], &report["unknown"][0]["accepted"]), (&"held".into(), &true.into()));
+}
+
+#[test]
+fn a_command_that_the_simulation_does_not_know_is_told_with_the_lines_to_add() {
+    let place = Place::new();
+    one(&place, "script = \"make-backup --all\", check = \"backup-is-there\"");
+    let ran = place.flow("test one.toml").exits(3);
+    insta::assert_snapshot!(ran);
+    // The lines, and what the author knows of the commands.
+    place.file(
+        "one.test.toml",
+        "[[commands]]\nrun = \"make-backup --all\"\ncreates = \"/var/backups/all\"\n\
+         [[commands]]\nrun = \"backup-is-there\"\nwhere_absent = \"/var/backups/all\"\nexit = 1\n\
+         [[commands]]\nrun = \"backup-is-there\"\n",
+    );
+    let report = place.flow("test one.toml --output json").exits(0).document();
+    assert_eq!(report["steps"][0]["again"], "nothing");
+}
+
+#[test]
+fn a_wrong_test_file_and_a_case_that_is_not_there_are_refused() {
+    let place = Place::new();
+    one(&place, "script = \"touch /root/made\", creates = \"/root/made\"");
+    place.file("one.test.toml", "relase = \"trixie\"\n");
+    place.flow("test one.toml").exits(3).says("one.test.toml, line 1: unknown field `relase`");
+    place.file("one.test.toml", "");
+    place.flow("test one.toml --only it@web2").exits(3).says("there is no case `it@web2`").says("it@web1");
+    place.flow("test one.toml").exits(0);
+}
+
+#[test]
+fn a_workflow_that_fails_even_undisturbed_is_told_so() {
+    let place = Place::new();
+    one(&place, "script = \"cat /no/such\", repeatable = true");
+    place.flow("test one.toml").exits(3).says("even undisturbed").says("/no/such: No such file or directory");
+}
+
+#[test]
+fn no_host_is_contacted_and_no_socket_is_opened() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    place.file(
+        "real.ini",
+        &format!("[web]\nweb1 ansible_host=127.0.0.1 ansible_port={port} ansible_user=root\n"),
+    );
+    let many: String = (0..12)
+        .map(|n| format!("[steps.s{n}]\nuses = \"command\"\nhosts = \"web\"\nwith = {{ script = \"touch /root/{n}\", creates = \"/root/{n}\" }}\n"))
+        .collect();
+    place.file("many.toml", &format!("name = \"many\"\nsummary = \"Many.\"\n{many}"));
+    let mut child = place.command("test many.toml -i real.ini").spawn().unwrap();
+    let mut looks = 0;
+    while child.try_wait().unwrap().is_none() {
+        let sockets = internet_sockets(child.id());
+        assert!(sockets.is_empty(), "{sockets:?}");
+        looks += 1;
+    }
+    assert!(child.wait().unwrap().success() && looks > 0);
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody has called");
+}
+
+/// The inodes of a process's TCP and UDP sockets.
+fn internet_sockets(pid: u32) -> Vec<String> {
+    let tables = ["tcp", "tcp6", "udp", "udp6"]
+        .map(|name| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default());
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let inode = |entry: std::fs::DirEntry| {
+        let target = std::fs::read_link(entry.path()).ok()?;
+        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    let of_internet = |inode: &String| {
+        tables.iter().any(|table| table.lines().any(|line| line.split_whitespace().nth(9) == Some(inode)))
+    };
+    links.filter_map(inode).filter(of_internet).collect()
+}
