@@ -10,7 +10,7 @@ use flow_core::inventory::{Host, Inventory};
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::run::{Record, RunId};
 use flow_core::step::{Change, Check, Context, Output, Registry, Step, StepError, StepType};
-use flow_core::store::{Claim, NewRun, RunRow, Store, StoreError};
+use flow_core::store::{Claim, NewRun, RunRow, Signal, Store, StoreError};
 use flow_core::workflow::Bundle;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -88,6 +88,18 @@ struct Mine;
 impl Claim for Mine {}
 
 impl Store for MemoryStore {
+    fn post(&mut self, _: &RunId, _: &Signal) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn signals(&self, _: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn take_off(&mut self, _: &RunId, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn create(&mut self, run: &NewRun) -> Result<(), StoreError> {
         self.run = Some(run.clone());
         Ok(())

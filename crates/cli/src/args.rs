@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flow_core::engine::Verdict;
+
+use crate::commands::approve::ApproveArgs;
+use crate::commands::locks::LocksArgs;
+use crate::commands::resolve::ResolveArgs;
 
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::eject::EjectArgs;
@@ -83,6 +86,12 @@ pub enum Command {
     Import(crate::commands::import::ImportArgs),
     /// Draw a workflow's tasks and what needs what.
     Graph(crate::commands::graph::GraphArgs),
+    /// Approve what a run waits for, or reject it.
+    Approve(ApproveArgs),
+    /// Show what is known of a task of which nobody can tell what became of it, and say it.
+    Resolve(ResolveArgs),
+    /// List the hosts' locks: whose each is, and whether anything of its run is alive.
+    Locks(LocksArgs),
     /// Take a run's locks off its hosts, once nothing of it is alive there.
     Unlock(UnlockArgs),
     /// Say what the code of an error means, and what to do.
@@ -158,10 +167,6 @@ pub struct ResumeArgs {
 
     #[command(flatten)]
     pub at_once: AtOnceArg,
-
-    /// Say what became of a task of which nobody can tell: `done`, or `not-done` to run it again.
-    #[arg(long, value_name = "TASK=done|not-done", value_parser = parse_settle)]
-    pub settle: Vec<(String, Verdict)>,
 }
 
 #[derive(Args, Clone)]
@@ -207,14 +212,6 @@ fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if count > 0 => Ok(count),
         _ => Err("expected a count from 1".to_owned()),
-    }
-}
-
-pub(crate) fn parse_settle(text: &str) -> Result<(String, Verdict), String> {
-    match text.rsplit_once('=') {
-        Some((task, "done")) => Ok((task.to_owned(), Verdict::Done)),
-        Some((task, "not-done")) => Ok((task.to_owned(), Verdict::NotDone)),
-        _ => Err("expected TASK=done or TASK=not-done".to_owned()),
     }
 }
 

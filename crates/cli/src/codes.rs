@@ -48,7 +48,7 @@ pub fn of(error: &EngineError) -> &str {
         EngineError::History { .. } | EngineError::Definition { .. } => HISTORY,
         EngineError::Unconfirmed { .. } => UNCONFIRMED,
         EngineError::Ended { .. } => RUN_ENDED,
-        EngineError::NotAsked { .. } => NOT_ASKED,
+        EngineError::NotAsked { .. } | EngineError::NotSettled { .. } => NOT_ASKED,
         EngineError::Host { error, .. } => return error.code.as_deref().unwrap_or(REFUSED.0),
         EngineError::Broken(_) => BROKEN,
         // What a store refuses for a reason of its own, such as a run that is there already.

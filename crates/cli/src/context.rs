@@ -43,10 +43,15 @@ pub fn engine_for(concurrency: usize) -> (Engine, Arc<Hosts>) {
 
 /// `user@machine (pid N)`, for whoever finds a lock.
 pub fn owner() -> String {
+    format!("{} (pid {})", person(), std::process::id())
+}
+
+/// `user@machine`
+pub fn person() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{user}@{} (pid {})", machine.trim(), std::process::id())
+    format!("{user}@{}", machine.trim())
 }
 
 /// The store that the user chose.

@@ -94,6 +94,7 @@ impl Error {
                 | EngineError::NotUndoable { .. }
                 | EngineError::NoTask { .. }
                 | EngineError::NotAsked { .. }
+                | EngineError::NotSettled { .. }
                 | EngineError::Host { .. } => Exit::Refused,
             },
         }

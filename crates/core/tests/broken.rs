@@ -189,7 +189,14 @@ impl Files for Workflows {
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.add::<Command>().add::<Unit>().add::<WaitFor>().add::<Template>().add::<Query>().add::<Purge>();
+    registry
+        .add::<Command>()
+        .add::<Unit>()
+        .add::<WaitFor>()
+        .add::<Template>()
+        .add::<Query>()
+        .add::<Purge>()
+        .add::<Approval>();
     registry
 }
 
@@ -329,3 +336,14 @@ struct Purge {
 }
 
 step_type!(Purge, "etcd.purge", const DESTRUCTIVE: bool = true;);
+
+/// Waits for a person.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its place in the schema counts")]
+struct Approval {
+    /// What is asked.
+    message: String,
+}
+
+step_type!(Approval, "approval", const GATE: bool = true;);

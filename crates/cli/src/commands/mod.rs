@@ -1,15 +1,18 @@
 //! One file a subcommand.
 
+pub mod approve;
 pub mod completions;
 pub mod eject;
 pub mod explain;
 pub mod export;
 pub mod graph;
 pub mod import;
+pub mod locks;
 pub mod man;
 pub mod plan;
 pub mod planned;
 pub mod prune;
+pub mod resolve;
 pub mod resume;
 pub mod run;
 pub mod runs;

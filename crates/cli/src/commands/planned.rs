@@ -9,7 +9,7 @@ use flow_core::store::Store;
 use flow_core::workflow::Code;
 
 use super::run::{confirm, follow};
-use super::runs::GoOn;
+use super::runs::Next;
 use crate::args::{Global, RunArgs};
 use crate::context;
 use crate::exit::{Error, Exit};
@@ -54,8 +54,8 @@ pub async fn run(global: &Global, args: RunArgs, text: &str) -> Result<Exit, Err
     let screen = Screen::new(global.output, &plan);
     let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
-    let go_on = GoOn::new(global, &others, &handle.id);
-    follow(handle, screen, &go_on).await
+    let next = Next::of(global, &others, &handle.id);
+    follow(handle, screen, &next).await
 }
 
 /// What would change what was shown isn't taken beside a plan file.

@@ -5,7 +5,7 @@ use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::Store;
 
 use super::run::follow;
-use super::runs::{GoOn, turned_back};
+use super::runs::{Next, turned_back};
 use crate::args::{Global, ResumeArgs};
 use crate::codes::NO_RUN;
 use crate::context;
@@ -21,11 +21,8 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     };
     let definition = read_definition(&run, &store.definition(&run)?)?;
     let inventory = context::inventory_again(&args.inventory, &definition)?;
-    let go_on = GoOn::new(global, &store.runs()?, &run);
+    let next = Next::of(global, &store.runs()?, &run);
     let mut session = engine.open(store, &run, inventory.as_ref())?;
-    for (task, verdict) in &args.settle {
-        session.decide(task, *verdict)?;
-    }
     if args.as_found {
         session.as_found();
     }
@@ -34,7 +31,7 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     let mut screen = Screen::new(global.output, session.plan());
     screen.so_far(session.state());
     let handle = session.resume()?;
-    follow(handle, screen, &go_on).await
+    follow(handle, screen, &next).await
 }
 
 /// The newest run that has not ended well and isn't being taken back.

@@ -6,12 +6,12 @@ use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
 use flow_core::run::Outcome;
 
-use super::runs::GoOn;
+use super::runs::Next;
 use crate::args::{Global, RunArgs};
 use crate::codes::UNCONFIRMED;
 use crate::context;
 use crate::exit::{Error, Exit};
-use crate::screen::{self, Screen};
+use crate::screen::{self, Questions, Screen};
 
 pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     if let Some(text) = super::planned::plan_file(&args.workflow.workflow) {
@@ -27,8 +27,8 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     let screen = Screen::new(global.output, &plan);
     let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
-    let go_on = GoOn::new(global, &others, &handle.id);
-    follow(handle, screen, &go_on).await
+    let next = Next::of(global, &others, &handle.id);
+    follow(handle, screen, &next).await
 }
 
 /// Shows what is destructive and has its name typed, unless it was given.
@@ -66,8 +66,9 @@ pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Opt
     }
 }
 
-/// Shows a run until it ends; `go_on` has the commands that go on with it. Ctrl-C once: start nothing new. Twice: leave what runs.
-pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &GoOn) -> Result<Exit, Error> {
+/// Shows a run until it ends, and asks at the terminal what it waits for; `next` are the commands that go on
+/// with it. Ctrl-C once: start nothing new. Twice: leave what runs.
+pub async fn follow(mut handle: RunHandle, mut screen: Screen, next: &Next) -> Result<Exit, Error> {
     let stop = handle.stopper();
     let id = handle.id.clone();
     let signals = tokio::spawn(async move {
@@ -89,22 +90,32 @@ pub async fn follow(mut handle: RunHandle, mut screen: Screen, go_on: &GoOn) -> 
         }
     });
     screen.started(&id);
-    while let Some(notice) = handle.notices.recv().await {
-        screen.notice(&notice);
-        if let Notice::Event(record) = &notice {
-            screen.event(record);
+    let mut questions = Questions::new(screen.is_text(), handle.answerer());
+    loop {
+        tokio::select! {
+            notice = handle.notices.recv() => match notice {
+                None => break,
+                Some(Notice::Asks(asked)) => questions.ask(asked, &mut screen, next),
+                Some(Notice::Event(record)) => {
+                    questions.over(&record.event, &mut screen);
+                    screen.event(&record);
+                }
+                Some(notice) => screen.notice(&notice),
+            },
+            line = questions.typed() => questions.answer(line, &mut screen, next),
         }
     }
+    screen.unprompt();
     let result = handle.wait().await;
     signals.abort();
     screen.clear();
     let report = result.inspect_err(|error| {
         // Where the run itself was refused, the error says it all.
         if !matches!(error, EngineError::Host { .. }) {
-            screen.broke_off(&id, go_on);
+            screen.broke_off(&id, next);
         }
     })?;
-    screen.ended(&report, go_on);
+    screen.ended(&report, next);
     // A run that failed and was taken back by itself has failed all the same.
     let failed = report.outcome == Outcome::Undone && !screen.is_undo();
     Ok(if failed { Exit::Failed } else { report.outcome.into() })

@@ -1,6 +1,6 @@
 //! `flow runs`: the runs of the store.
 
-use flow_core::run::{Event, Outcome, RunId};
+use flow_core::run::{Asked, Event, Outcome, RunId};
 use flow_core::store::{RunRow, Store};
 use serde_json::json;
 
@@ -14,13 +14,18 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
     let shown = &all[..all.len().min(args.count)];
     let mut rows = Vec::new();
     for row in shown {
-        rows.push((row, status(&*store, &row.id)?));
+        let status = status(&*store, &row.id)?;
+        rows.push((row, status, waits_for_approval(&*store, &row.id, status)?));
     }
     if global.output == Format::Json {
         let rows: Vec<_> = rows
             .iter()
-            .map(|(row, status)| {
-                json!({ "id": row.id, "workflow": row.workflow, "started": row.started, "status": status })
+            .map(|(row, status, waiting)| {
+                let waiting: Vec<_> = waiting.iter().map(|asked| &asked.task).collect();
+                json!({
+                    "id": row.id, "workflow": row.workflow, "started": row.started, "status": status,
+                    "waits_for_approval": waiting,
+                })
             })
             .collect();
         screen::json(&rows);
@@ -29,10 +34,14 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
     if rows.is_empty() {
         screen::line("no runs yet");
     }
-    for (row, status) in rows {
+    for (row, status, waiting) in rows {
+        let waits = match waiting.as_slice() {
+            [] => String::new(),
+            waiting => format!("  waits for approval: {}", names(waiting)),
+        };
         let id = short(&all, &row.id);
         screen::line(&format!(
-            "{id:6}  {}  {:12}  {}",
+            "{id:6}  {}  {:12}  {}{waits}",
             screen::local_time(row.started),
             status,
             row.workflow
@@ -70,23 +79,38 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The commands that go on with a run, to be copied: with the store, where it was named on the
-/// command line.
-pub struct GoOn {
-    pub resume: String,
-    pub undo: String,
+/// Commands on a run, to be copied: with the store, where it was named on the command line.
+pub struct Next {
+    id: String,
+    store: String,
 }
 
-impl GoOn {
-    pub fn new(global: &Global, all: &[RunRow], id: &RunId) -> Self {
-        let id = short(all, id);
+impl Next {
+    /// For the run of that id, among all of the store.
+    pub fn of(global: &Global, all: &[RunRow], id: &RunId) -> Self {
         let store = match &global.store {
             Some(store) if std::env::var("FLOW_STORE").ok().as_ref() != Some(store) => {
                 format!(" --store {store}")
             }
             _ => String::new(),
         };
-        Self { resume: format!("flow resume {id}{store}"), undo: format!("flow undo {id}{store}") }
+        Self { id: short(all, id).to_owned(), store }
+    }
+
+    /// `flow VERB RUN REST`
+    pub fn command(&self, verb: &str, rest: &str) -> String {
+        let blank = if rest.is_empty() { "" } else { " " };
+        format!("flow {verb} {}{blank}{rest}{}", self.id, self.store)
+    }
+
+    /// The command that goes on with it.
+    pub fn resume(&self) -> String {
+        self.command("resume", "")
+    }
+
+    /// The command that takes it back, or goes on with that.
+    pub fn undo(&self) -> String {
+        self.command("undo", "")
     }
 }
 
@@ -94,6 +118,36 @@ impl GoOn {
 pub fn turned_back(store: &dyn Store, run: &RunId) -> Result<bool, Error> {
     let of_undo = |record: &flow_core::run::Record| record.event.is_of_undo();
     Ok(store.events(run)?.iter().any(of_undo))
+}
+
+/// What of a run waits for approval and wasn't answered yet; nothing while it is being taken back. Its
+/// events are read only where its workflow uses a step type that asks.
+pub fn waits_for_approval(store: &dyn Store, run: &RunId, status: &str) -> Result<Vec<Asked>, Error> {
+    let over = matches!(status, "succeeded" | "undone" | "refused");
+    let registry = context::registry();
+    let mut gates = registry.iter().filter(|info| info.gate).map(|info| info.name.clone());
+    if over || !store.definition(run).is_ok_and(|text| gates.any(|gate| text.contains(&gate))) {
+        return Ok(Vec::new());
+    }
+    let answered: Vec<_> =
+        store.signals(run)?.into_iter().map(|(_, signal)| (signal.task, signal.attempt)).collect();
+    let (mut waiting, mut undoing) = (Vec::new(), false);
+    store.scan(run, &mut |record| {
+        Asked::follow(&mut waiting, &record);
+        match record.event {
+            Event::UndoStarted { .. } => undoing = true,
+            Event::RunResumed { .. } => undoing = false,
+            _ => {}
+        }
+        true
+    })?;
+    waiting.retain(|asked| !undoing && !answered.contains(&(asked.task.clone(), asked.attempt)));
+    Ok(waiting)
+}
+
+/// The names of tasks, one after another.
+pub fn names(asked: &[Asked]) -> String {
+    asked.iter().map(|asked| asked.task.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The shortest beginning of an id, at least four characters, that no other run has.

@@ -11,7 +11,7 @@ use flow_core::store::{RunRow, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::runs::{GoOn, outcome_word, short, status};
+use super::runs::{Next, outcome_word, short, status, waits_for_approval};
 use crate::args::{Format, Global, ShowArgs};
 use crate::codes::NO_RUN;
 use crate::exit::{Error, Exit};
@@ -71,18 +71,23 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
         screen::line("\nimported: it can be looked at here, and gone on with only where it was started");
         return Ok(Exit::Success);
     }
-    let go_on = GoOn::new(global, &all, &row.id);
+    let next = Next::of(global, &all, &row.id);
     let turned_back = records.iter().any(|record| record.event.is_of_undo());
+    let unknown = tasks.iter().filter(|(_, task)| matches!(task.state, "unknown" | "undo unknown"));
+    let unknown: Vec<String> = unknown.map(|(name, _)| next.command("resolve", name)).collect();
+    let waiting = waits_for_approval(&*store, &row.id, status)?;
+    let approve = waiting.iter().map(|asked| next.command("approve", asked.task.as_str()));
     let open = matches!(status, "killed" | "failed" | "interrupted" | "undecided");
-    if open && turned_back {
-        screen::line(&format!("\ngo on with: {}", go_on.undo));
-        return Ok(Exit::Success);
+    let go_on = if turned_back { next.undo() } else { next.resume() };
+    for (what, command) in approve
+        .map(|command| ("approve with", command))
+        .chain(unknown.into_iter().map(|command| ("see what is known with", command)))
+        .chain(open.then_some(("go on with", go_on)))
+    {
+        screen::line(&format!("\n{what}: {command}"));
     }
-    if open {
-        screen::line(&format!("\ngo on with: {}", go_on.resume));
-    }
-    if status != "running" {
-        show_undo(&tasks, &go_on);
+    if status != "running" && !(open && turned_back) {
+        show_undo(&tasks, &next);
     }
     Ok(Exit::Success)
 }
@@ -101,7 +106,7 @@ pub fn rows(store: &dyn Store, row: &RunRow, records: &[Record]) -> BTreeMap<Str
 }
 
 /// What of it could be taken back, and what not.
-fn show_undo(tasks: &BTreeMap<String, Row>, go_on: &GoOn) {
+fn show_undo(tasks: &BTreeMap<String, Row>, next: &Next) {
     let rows = in_order(tasks);
     let left = rows.iter().filter(|(_, row)| row.left);
     if let Some((name, _)) = left.clone().find(|(_, row)| row.pivot) {
@@ -110,7 +115,7 @@ fn show_undo(tasks: &BTreeMap<String, Row>, go_on: &GoOn) {
     }
     let can = left.clone().filter(|(_, row)| row.undo == Some(Undoability::Possible)).count();
     if can > 0 {
-        screen::line(&format!("take back what {} did: {}", screen::tasks(can), go_on.undo));
+        screen::line(&format!("take back what {} did: {}", screen::tasks(can), next.undo()));
     }
     // What failed is in nobody's way.
     let mut told = Vec::new();
@@ -197,6 +202,11 @@ fn history_line(event: &Event) -> Option<String> {
         Event::TaskNotDone { task, by: Settler::Operator(who), .. } => {
             format!("{task} settled as not done by {who}")
         }
+        Event::TaskApproved { task, by, .. } => format!("{task} approved by {by}"),
+        Event::TaskRejected { task, by, reason: None, .. } => format!("{task} rejected by {by}"),
+        Event::TaskRejected { task, by, reason: Some(reason), .. } => {
+            format!("{task} rejected by {by}: {reason}")
+        }
         Event::TaskUndone { task, by: Some(Settler::Operator(who)), .. } => {
             format!("{task} settled as taken back by {who}")
         }
@@ -267,6 +277,23 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskNotDone { .. } => {
                 row.state = "not done";
                 row.message = Some("an attempt was begun and had no effect".to_owned());
+            }
+            Event::TaskAsked { attempt, message, .. } => {
+                row.state = "asked";
+                row.attempts = *attempt;
+                row.began.get_or_insert(*at);
+                row.ended = None;
+                row.message = Some(message.clone());
+            }
+            Event::TaskApproved { by, when, .. } => {
+                row.state = "approved";
+                row.output = Some(json!({ "by": by, "at": when }));
+                row.message = Some(format!("by {by}"));
+            }
+            Event::TaskRejected { by, reason, .. } => {
+                row.state = "rejected";
+                row.message =
+                    Some(reason.as_ref().map_or(format!("by {by}"), |why| format!("by {by}: {why}")));
             }
             Event::UndoIntended { .. } => {
                 row.state = "undoing";

@@ -3,13 +3,13 @@
 use std::io::{IsTerminal, Write};
 
 use clap::Args;
-use flow_core::engine::{UndoAction, UndoOptions, Verdict, read_definition};
+use flow_core::engine::{UndoAction, UndoOptions, read_definition};
 use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::{RunRow, Store};
 
 use super::run::follow;
-use super::runs::{GoOn, short};
-use crate::args::{Global, InventoryArg, parse_settle};
+use super::runs::{Next, short};
+use crate::args::{Global, InventoryArg};
 use crate::exit::{Error, Exit};
 use crate::screen::Screen;
 use crate::{context, screen};
@@ -38,11 +38,6 @@ pub struct UndoArgs {
     /// Leave all that can't be taken back as it is and go on around it.
     #[arg(long)]
     pub keep_impossible: bool,
-
-    /// Say what became of a task of which nobody can tell: `done`, or `not-done`. Of one that was being
-    /// taken back, `done` says that it was.
-    #[arg(long, value_name = "TASK=done|not-done", value_parser = parse_settle)]
-    pub settle: Vec<(String, Verdict)>,
 }
 
 pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
@@ -55,26 +50,23 @@ pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
     };
     let definition = read_definition(&row.id, &store.definition(&row.id)?)?;
     let inventory = context::inventory_again(&args.inventory, &definition)?;
-    let go_on = GoOn::new(global, &all, &row.id);
-    let mut session = engine.open(store, &row.id, inventory.as_ref())?;
-    for (task, verdict) in &args.settle {
-        session.decide(task, *verdict)?;
-    }
+    let next = Next::of(global, &all, &row.id);
+    let session = engine.open(store, &row.id, inventory.as_ref())?;
     let options = UndoOptions { keep: args.keep.clone(), keep_impossible: args.keep_impossible };
     let tasks = session.to_undo(&options)?;
     screen::undo::before(&row, short(&all, &row.id), &tasks, global.output);
     session.may_undo(&options)?;
     if !args.yes && tasks.iter().any(|task| task.action == UndoAction::TakeBack) {
-        confirm(&go_on)?;
+        confirm(&next)?;
     }
     let mut screen = Screen::new(global.output, session.plan());
     screen.takes_back(&tasks);
     let handle = session.undo(&options)?;
-    follow(handle, screen, &go_on).await
+    follow(handle, screen, &next).await
 }
 
-fn confirm(go_on: &GoOn) -> Result<(), Error> {
-    let go_ahead = format!("to go ahead: {} --yes", go_on.undo);
+fn confirm(next: &Next) -> Result<(), Error> {
+    let go_ahead = format!("to go ahead: {}", next.command("undo", "--yes"));
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Err(Error::refused("not confirmed; nothing was changed", go_ahead));
     }

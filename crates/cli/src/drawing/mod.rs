@@ -31,11 +31,11 @@ impl Look {
     /// How a task in this state looks. A word that isn't known looks as if nothing was known of it.
     pub fn of(word: &str) -> Self {
         match word {
-            "failed" | "not undone" => Self::Failed,
+            "failed" | "rejected" | "not undone" => Self::Failed,
             "unknown" => Self::Unknown,
-            "begun" | "retrying" | "undoing" | "not done" => Self::Working,
+            "begun" | "retrying" | "asked" | "undoing" | "not done" => Self::Working,
             "changed" => Self::Changed,
-            "ok" => Self::Ok,
+            "ok" | "approved" => Self::Ok,
             "skipped" => Self::Skipped,
             "undone" => Self::Undone,
             _ => Self::Waiting,

@@ -93,10 +93,13 @@ fn show_engine(error: &EngineError) -> Value {
         EngineError::NotAsked { unknown, .. } => {
             let names: Vec<&str> = unknown.iter().map(|task| task.as_str()).collect();
             let hint = match names.as_slice() {
-                [] => "leave --settle out: no outcome of this run is unknown".to_owned(),
+                [] => "no outcome of this run is unknown; `flow show` tells where its tasks stand".to_owned(),
                 names => format!("what became of these is unknown: {}", names.join(", ")),
             };
             (error.to_string(), Some(hint), None)
+        }
+        EngineError::NotSettled { error: step, .. } => {
+            (error.to_string(), step.hint.clone(), step.detail.clone())
         }
         EngineError::Unconfirmed { name } => {
             (error.to_string(), Some(format!("to go ahead: --confirm {name}")), None)

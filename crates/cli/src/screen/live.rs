@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use flow_core::engine::{Notice, Report, UndoTask};
 use flow_core::plan::Plan;
-use flow_core::run::{Event, Outcome, Record, RunId, RunState, TaskName, TaskState};
+use flow_core::run::{Asked, Event, Outcome, Record, RunId, RunState, TaskName, TaskState};
 use flow_core::step::StepError;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -15,7 +16,7 @@ use serde_json::json;
 use super::{duration, tasks, tell};
 use crate::args::Format;
 use crate::codes;
-use crate::commands::runs::{GoOn, outcome_word};
+use crate::commands::runs::{Next, outcome_word};
 
 /// Between two lines on what one task waits for.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub struct Screen {
     kept: Vec<(TaskName, String)>,
     /// What was changed by each task that may be taken back.
     changes: HashMap<TaskName, String>,
+    /// A question that stands below what is told, while it waits for its answer.
+    prompt: Option<String>,
 }
 
 impl Screen {
@@ -74,6 +77,7 @@ impl Screen {
             undone: 0,
             kept: Vec::new(),
             changes: HashMap::new(),
+            prompt: None,
         }
     }
 
@@ -86,6 +90,42 @@ impl Screen {
     /// Whether what was asked for is to take the run back.
     pub fn is_undo(&self) -> bool {
         self.undo
+    }
+
+    /// Whether it is for people.
+    pub fn is_text(&self) -> bool {
+        !self.json
+    }
+
+    /// Says that a task waits for approval, and how to give it where nobody can be asked here.
+    pub fn asks(&mut self, asked: &Asked, next: &Next) {
+        let task = asked.task.as_str();
+        let width = self.width;
+        self.show_at_work(&asked.task, "waits for approval");
+        self.say(&format!("approval {task:width$}  {}", asked.message));
+        let approve = next.command("approve", task);
+        self.say(&format!("{:8} {:width$}  answer with: {approve} (--reject to refuse)", "", ""));
+    }
+
+    /// Pauses the live display and puts a question below what was told.
+    pub fn prompt(&mut self, text: &str) {
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+        self.prompt = Some(text.to_owned());
+        self.show_prompt();
+    }
+
+    /// Ends the question.
+    pub fn unprompt(&mut self) {
+        if self.prompt.take().is_some() && self.live {
+            self.bars.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+    }
+
+    fn show_prompt(&self) {
+        let mut stderr = std::io::stderr();
+        let _ = write!(stderr, "{}", self.prompt.as_deref().unwrap_or_default());
+        let _ = stderr.flush();
     }
 
     /// Says which run begins.
@@ -144,14 +184,18 @@ impl Screen {
                 self.done(&task, &console::style("ok").green(), &format!("in this order: {hosts}"));
             }
             Event::TaskIntended { change, .. } => self.intended(&task, &change.summary),
-            Event::TaskDone { by: Some(_), .. } => {
-                self.changed += 1;
-                self.done(&task, &console::style("changed").yellow(), "as you say");
-            }
             Event::TaskDone { .. } => {
                 self.changed += 1;
                 let what = self.at_work.get(&task).map(|(_, what)| what.clone()).unwrap_or_default();
                 self.done(&task, &console::style("changed").yellow(), &what);
+            }
+            Event::TaskApproved { by, .. } => {
+                self.ok += 1;
+                self.done(&task, &console::style("approved").green(), &format!("by {by}"));
+            }
+            Event::TaskRejected { by, reason, .. } => {
+                let why = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+                self.done(&task, &console::style("rejected").red(), &format!("by {by}{why}"));
             }
             Event::TaskFailed { error, retry_in_ms: Some(wait), .. } => {
                 let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
@@ -220,7 +264,7 @@ impl Screen {
                 self.show_at_work(task, text);
             }
             Notice::Note(text) => self.say(&format!("note: {text}")),
-            Notice::Event(_) => {}
+            Notice::Event(_) | Notice::Asks(_) => {}
         }
     }
 
@@ -230,23 +274,24 @@ impl Screen {
     }
 
     /// Says how a run that broke off can be gone on with.
-    pub fn broke_off(&self, id: &RunId, go_on: &GoOn) {
-        let go_on = if self.undo { &go_on.undo } else { &go_on.resume };
+    pub fn broke_off(&self, id: &RunId, next: &Next) {
+        let go_on = if self.undo { next.undo() } else { next.resume() };
         tell(&format!("run {id} broke off; once the cause below is mended, go on with: {go_on}\n"));
     }
 
     /// Says how the run ended, what failed, what was not started, and how to go on.
-    pub fn ended(&self, report: &Report, go_on: &GoOn) {
+    pub fn ended(&self, report: &Report, next: &Next) {
         let undoing = report.state.undoing();
-        let go_on = if undoing { &go_on.undo } else { &go_on.resume };
+        let go_on = if undoing { next.undo() } else { next.resume() };
         let in_state = |states: &[TaskState]| -> Vec<&TaskName> {
             self.names.iter().filter(|name| states.contains(&state_of(report, name))).collect()
         };
-        let not_started =
-            if undoing { Vec::new() } else { in_state(&[TaskState::Waiting, TaskState::Ready]) };
+        let unless_undoing = |states| if undoing { Vec::new() } else { in_state(states) };
+        let not_started = unless_undoing(&[TaskState::Waiting, TaskState::Ready]);
         let left = in_state(&[TaskState::Intended, TaskState::Undoing]);
         let unknown = in_state(&[TaskState::Unknown, TaskState::UndoUnknown]);
         let to_take_back = if undoing { in_state(&[TaskState::Done]) } else { Vec::new() };
+        let asked = unless_undoing(&[TaskState::Asked]);
         if self.json {
             let failures: Vec<_> =
                 report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
@@ -256,7 +301,7 @@ impl Screen {
                 "skipped": self.skipped, "failures": failures, "left_at_work": left, "not_started": not_started,
                 "undone": self.undone, "kept": self.kept.iter().map(|(task, _)| task).collect::<Vec<_>>(),
                 "to_take_back": to_take_back, "not_unwound": report.not_unwound,
-                "outputs": report.outputs, "locks_kept": report.locks_kept,
+                "waits_for_approval": asked, "outputs": report.outputs, "locks_kept": report.locks_kept,
             });
             super::line(&result.to_string());
             return;
@@ -266,7 +311,7 @@ impl Screen {
             let mark = if unknown { "unknown" } else { "failed" };
             show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), task, error);
         }
-        let rest = [&left, &not_started, &to_take_back];
+        let rest = [&left, &not_started, &to_take_back, &asked];
         if !report.failures.is_empty() || rest.iter().any(|tasks| !tasks.is_empty()) {
             tell("");
         }
@@ -276,6 +321,10 @@ impl Screen {
         }
         if !to_take_back.is_empty() {
             tell(&format!("not taken back yet: {}", list(&to_take_back)));
+        }
+        if !asked.is_empty() {
+            tell(&format!("waits for approval: {}", list(&asked)));
+            tell(&format!("  {}", next.command("approve", asked[0].as_str())));
         }
         if !not_started.is_empty() {
             tell(&format!("not started: {}", list(&not_started)));
@@ -291,13 +340,11 @@ impl Screen {
         match report.outcome {
             Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
             Outcome::Undecided => {
-                tell(if report.state.turned_back() {
-                    "see on the host whether it was taken back, say so, and go on (`done`, or `not-done` to take it back again):"
-                } else {
-                    "see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):"
-                });
-                let settled = unknown.iter().map(|task| format!(" --settle {task}=done"));
-                tell(&format!("  {go_on}{}", settled.collect::<String>()));
+                tell("see what is known, then say --done, or --not-done to run it again:");
+                for task in &unknown {
+                    tell(&format!("  {}", next.command("resolve", task.as_str())));
+                }
+                tell(&format!("go on with: {go_on}"));
             }
             Outcome::Succeeded | Outcome::Refused | Outcome::Undone => {}
         }
@@ -422,7 +469,11 @@ impl Screen {
     }
 
     fn say(&self, text: &str) {
-        if self.live {
+        if self.prompt.is_some() {
+            // Over the question, which is put again below.
+            tell(&format!("\r\x1b[K{}", text.trim_end()));
+            self.show_prompt();
+        } else if self.live {
             let _ = self.bars.println(text.trim_end());
         } else if !self.json {
             tell(&console::strip_ansi_codes(text));

@@ -5,6 +5,7 @@ pub mod before;
 pub mod errors;
 mod live;
 pub mod preview;
+mod questions;
 pub mod rehearsal;
 pub mod undo;
 
@@ -15,6 +16,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 pub use live::Screen;
+pub use questions::Questions;
 
 /// One line of data.
 pub fn line(text: &str) {

@@ -20,6 +20,7 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
             Finding::Satisfied => ("ok", String::new()),
             Finding::SatisfiedNow => ("ok now", "looked at again in its turn".to_owned()),
             Finding::Pending(change) => ("change", change.summary.clone()),
+            Finding::Asks(message) => ("gate", format!("waits for approval: {message}")),
             Finding::Skipped(why) => ("skip", why.clone()),
             Finding::KnownAfter(step) => ("later", format!("known after {step}")),
             Finding::Hosts(hosts) => ("ok", format!("in this order: {}", list(hosts))),
@@ -32,7 +33,7 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
         let mark = console::style(format!("{mark:8}"));
         let mark = match &task.finding {
             Finding::Satisfied | Finding::SatisfiedNow | Finding::Hosts(_) => mark.green(),
-            Finding::Pending(_) => mark.yellow(),
+            Finding::Pending(_) | Finding::Asks(_) => mark.yellow(),
             Finding::Skipped(_) | Finding::KnownAfter(_) | Finding::HostsKnownAfter { .. } => mark.dim(),
             Finding::Refused(_) | Finding::Failed(_) => mark.red(),
         };
@@ -103,6 +104,7 @@ fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Val
         Finding::Satisfied => json!({ "task": task.name, "finding": "ok" }),
         Finding::SatisfiedNow => json!({ "task": task.name, "finding": "ok_now" }),
         Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
+        Finding::Asks(message) => json!({ "task": task.name, "finding": "gate", "message": message }),
         Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
         Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
         Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),

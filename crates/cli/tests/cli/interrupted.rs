@@ -60,20 +60,35 @@ fn after_sigkill_a_bare_command_is_never_guessed_and_the_operator_says_what_beca
     2|
     2| not started: after@web1
     2| still locked for this run: web1
-    2| see on the host what became of it, say so, and go on (`done`, or `not-done` to run it again):
-    2|   flow resume RUN --settle wait@web1=done
+    2| see what is known, then say --done, or --not-done to run it again:
+    2|   flow resolve RUN wait@web1
+    2| go on with: flow resume RUN
     1| wait undecided in SECONDS: 0 changed, 0 ok, 1 unknown
     exit 4
     "#);
     assert!(!place.has("after"));
-    place.flow("resume --settle nothing=done").exits(3).says("what became of these is unknown: wait@web1");
-    let settled = place.flow("resume --settle wait@web1=done").exits(0);
+    let run = place.newest();
+    place.flow(&format!("resolve {run} nothing --done")).exits(3).says("these is unknown: wait@web1");
+    assert_snapshot!(place.flow(&format!("resolve {run} wait@web1")).exits(4), @r#"
+    $ flow resolve RUN wait@web1
+    1| wait@web1 of run RUN, attempt 1
+    1|   it was to change: run: echo x >>DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; touch DIR/ended
+    1|   on its host now:  nothing of it is at work
+    1|   the step finds:   nobody can tell whether `echo x >>DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; touch DIR/ended` ran to its end: it has no `creates`, `unless`, `check` or `repeatable`
+    1|
+    1| look on the host whether the change is there, then say so:
+    1|   flow resolve RUN wait@web1 --done      it is there
+    1|   flow resolve RUN wait@web1 --not-done  it isn't; it is run again on resume
+    exit 4
+    "#);
+    place.flow(&format!("resolve {run} wait@web1 --done")).exits(0).says("go on with: flow resume");
+    assert!(!place.has("after"), "saying so starts nothing");
+    let settled = place.flow("resume").exits(0);
     assert_snapshot!(settled, @r#"
-    $ flow resume --settle wait@web1=done
-    2| run RUN: wait, 2 tasks, going on: 0 done before
-    2| changed  wait@web1   as you say
+    $ flow resume
+    2| run RUN: wait, 2 tasks, going on: 1 done before
     2| changed  after@web1  run: touch DIR/after
-    1| wait succeeded in SECONDS: 2 changed, 0 ok
+    1| wait succeeded in SECONDS: 1 changed, 0 ok
     exit 0
     "#);
     assert_eq!(begun(&place), 1, "it was run again");
@@ -88,8 +103,14 @@ fn what_the_operator_says_was_not_done_is_run_again() {
     place.wait_for("begun");
     running.signal("KILL");
     running.ended();
+    let run = place.newest();
+    // Before the attempt has ended, nobody's word is taken.
+    place.flow(&format!("resolve {run} wait@web1 --not-done")).exits(3).says("still at work");
     place.file("go", "");
-    place.flow("resume --settle wait@web1=not-done").exits(0);
+    place.wait_for("ended");
+    let settled = || place.flow(&format!("resolve {run} wait@web1 --not-done"));
+    while settled().code() != 0 {} // The last process of the attempt is about to end.
+    place.flow("resume").exits(0);
     assert_eq!(begun(&place), 2);
     assert!(place.has("after"));
 }

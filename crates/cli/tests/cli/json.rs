@@ -57,6 +57,7 @@ fn a_run_gives_one_object_a_line_and_ends_with_its_result() {
             "kept",
             "to_take_back",
             "not_unwound",
+            "waits_for_approval",
             "outputs",
             "locks_kept"
         ]
@@ -84,7 +85,7 @@ fn everything_else_gives_one_document() {
     assert_eq!(fields(&valid), ["workflow", "steps", "tasks"]);
     place.flow("run make.toml").exits(0);
     let runs = place.flow("runs --output json").exits(0).document();
-    assert_eq!(fields(&runs[0]), ["id", "workflow", "started", "status"]);
+    assert_eq!(fields(&runs[0]), ["id", "workflow", "started", "status", "waits_for_approval"]);
     let show = place.flow("show --output json").exits(0).document();
     assert_eq!(fields(&show), ["id", "workflow", "started", "status", "tasks", "events"]);
     assert_eq!(

@@ -21,13 +21,18 @@ fn the_help_names_every_command_and_exit_code() {
       undo         Take a run back: undo what it did, in reverse order
       plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
       validate     Check a workflow without touching any host
+      test         Run a workflow on simulated hosts, and disturb it at every point: does it hold?
       runs         List the runs, newest first, or remove old ones
       show         Show a run: every task's state, times, attempts and output
       steps        List the step types, or show one with its arguments
+      schema       Print the JSON Schema of workflows, by which editors complete and check
       workflows    List the shipped workflows
       export       Write a run with its definition and events to a file, to be looked at elsewhere
       import       Take in a run that `flow export` wrote
       graph        Draw a workflow's tasks and what needs what
+      approve      Approve what a run waits for, or reject it
+      resolve      Show what is known of a task of which nobody can tell what became of it, and say it
+      locks        List the hosts' locks: whose each is, and whether anything of its run is alive
       unlock       Take a run's locks off its hosts, once nothing of it is alive there
       explain      Say what the code of an error means, and what to do
       eject        Write a shipped workflow out with its files, to be changed

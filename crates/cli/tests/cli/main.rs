@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
+mod approvals;
 mod confirm;
 mod damage;
 mod explain;
@@ -11,6 +12,7 @@ mod hosts;
 mod interrupted;
 mod json;
 mod limits;
+mod locks;
 mod looking;
 mod moved;
 mod planted;

@@ -184,6 +184,15 @@ fn nothing_shows(place: &Place) {
     assert_eq!(left, [] as [PathBuf; 0], "files were left in the temporary folder");
 }
 
+/// Tells the watcher to stop, also where the test fails.
+struct Ended<'s>(&'s AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The command lines of all processes, again and again, until it is told to stop.
 fn watch_command_lines(stop: &AtomicBool) -> (usize, Option<String>) {
     let (mut seen, mut shown) = (0, None);
@@ -218,6 +227,7 @@ fn planted_secrets_are_found_nowhere_outside_their_source() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| watch_command_lines(&stop));
+        let ended = Ended(&stop);
         let running = place.start_with("run planted.plan", &environment);
         place.wait_for("begun");
         // Its store as it is while it runs, the log of what isn't in the database yet included.
@@ -225,7 +235,7 @@ fn planted_secrets_are_found_nowhere_outside_their_source() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         place.file("go", "");
         running.ended().exits(1).says("failed: failed@web1: exit status 1: refused: ••••••");
-        stop.store(true, Ordering::SeqCst);
+        drop(ended);
         let (seen, shown) = watch.join().unwrap();
         assert!(seen > 100, "no command line was seen");
         assert_eq!(shown, None, "a command line shows a secret");

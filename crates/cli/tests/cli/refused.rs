@@ -247,7 +247,16 @@ fn a_workflow_that_is_only_right_as_a_whole_takes_no_filter() {
 #[test]
 fn a_wrong_command_line_has_a_code_of_its_own() {
     let place = Place::new();
-    for line in ["", "run", "rnu make.toml", "run make.toml --set scope", "resume --settle a", "runs -n x"] {
+    for line in [
+        "",
+        "run",
+        "rnu make.toml",
+        "run make.toml --set scope",
+        "resume --settle a=done",
+        "approve",
+        "resolve a",
+        "runs -n x",
+    ] {
         place.flow(line).exits(64);
     }
 }

@@ -93,6 +93,16 @@ impl Place {
         self.start_command(line, self.command(line))
     }
 
+    /// Starts `flow` on a terminal of its own; what it prints there is its standard output.
+    pub(crate) fn start_on_a_terminal(&self, line: &str) -> Running<'_> {
+        let flow = self.command(line);
+        let mut command = Command::new("script");
+        let words = format!("{} {line}", env!("CARGO_BIN_EXE_flow"));
+        command.args(["-qefc", &words, "/dev/null"]).current_dir(self.folder.path()).stdin(Stdio::piped());
+        command.env_clear().envs(flow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.start_command(line, command)
+    }
+
     /// The same with variables in its environment.
     pub(crate) fn start_with(&self, line: &str, environment: &[(&str, &str)]) -> Running<'_> {
         let mut command = self.command(line);
@@ -162,6 +172,26 @@ pub(crate) struct Running<'p> {
 }
 
 impl Running<'_> {
+    /// Types a line on its standard input.
+    pub(crate) fn types(&mut self, line: &str) {
+        use std::io::Write;
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// What it has written on standard output up to now.
+    pub(crate) fn wrote(&self) -> String {
+        fs::read_to_string(&self.out).unwrap()
+    }
+
+    /// Waits until it has written something.
+    pub(crate) fn wait_to_write(&self, text: &str) {
+        let began = Instant::now();
+        while !self.wrote().contains(text) {
+            assert!(began.elapsed() < PATIENCE, "`{text}` was never written, but:\n{}", self.wrote());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Sends it a signal, by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
@@ -309,10 +339,11 @@ fn steady_line(line: &str) -> String {
             (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN"),
             // An id is 5 characters of chance and 7 of time, and these begin with 0 until the year 3058.
             (r"\b[0-9a-hjkmnp-tv-z]{5}0[0-9a-hjkmnp-tv-z]{6}\b", "RUN"),
-            (r"(resume|show|undo|unlock) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
+            (r"(resume|show|undo|unlock|approve|resolve) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
             (r"^[0-9a-hjkmnp-tv-z]{4,11} +WHEN", "RUN  WHEN"),
             (r"RUN \([0-9a-hjkmnp-tv-z]{4,11}\)", "RUN (RUN)"),
             (r"\w+@\S+ \(pid \d+\)", "OWNER"),
+            (r"\bby tester@[\w.-]+", "by PERSON"),
             // How long a task took is said only where it took long, which a busy machine decides.
             (r"  \(\d+(\.\d)? s\)$", ""),
             (r"\(\d+(\.\d)? s\)$", "(SECONDS)"),

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::control::Message;
 use super::held::HeldTo;
-use super::scheduler::Message;
-use super::{Fleet, Notice, SharedPlan, Verdict};
+use super::{Fleet, Notice, SharedPlan};
 use crate::plan::{Mode, Outputs, Scope, Task};
 use crate::run::{NodeId, RunId, TaskName};
 use crate::step::{
@@ -38,8 +38,6 @@ pub(super) struct Env {
     pub(super) unreachable: HashMap<String, StepError>,
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     pub(super) planning: bool,
-    /// What the operator says of tasks whose outcome can't be told.
-    pub(super) verdicts: HashMap<NodeId, Verdict>,
     /// The run does what a saved plan showed, and nothing else.
     pub(super) held_to: Option<HeldTo>,
 }
@@ -56,8 +54,8 @@ pub(super) enum End {
     Unknown(StepError),
     /// Settled: the attempt had no effect.
     NotDone,
-    /// It can't be told, and the operator has said what became of it.
-    Decided(Verdict),
+    /// A person is to decide.
+    Asks(String),
     /// The scheduler gave no leave to apply, or to take back.
     NotStarted,
     Undone,
@@ -67,8 +65,6 @@ pub(super) enum End {
     UndoUnknown(StepError),
     /// Settled: the attempt left something to take back.
     UndoNotDone,
-    /// It can't be told whether it was taken back, and the operator has said it.
-    UndoDecided(Verdict),
     Kept(String),
 }
 
@@ -143,6 +139,12 @@ impl Env {
     /// The task of a node. Joins are never given to an executor.
     pub(super) fn task(&self, node: NodeId) -> Option<&Task> {
         self.plan.node(node).task()
+    }
+
+    /// Whether a person decides on the task.
+    pub(super) fn is_gate(&self, node: NodeId) -> bool {
+        let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
+        step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.gate)
     }
 
     fn scope(&self, task: &Task) -> Scope {
@@ -294,6 +296,10 @@ impl Env {
             Ok(Check::Refused(why)) => return End::Failed(StepError::permanent(why)),
             Err(error) => return End::Failed(StepError { outcome: Outcome::Failed, ..error }),
         };
+        // Also where it was filtered out: what needs it isn't done without the approval.
+        if self.is_gate(node) {
+            return End::Asks(change.summary);
+        }
         if self.task(node).is_some_and(|task| task.mode == Mode::MustHold) {
             return End::Failed(
                 StepError::permanent(format!(
@@ -384,10 +390,6 @@ impl Env {
                 Ok(Resolved::NotDone) if after_crash => return End::NotDone,
                 Ok(Resolved::NotDone) => return End::Failed(StepError { outcome: Outcome::Failed, ..lost }),
                 Ok(Resolved::Unknown(why)) => {
-                    // Asked last: an attempt that is alive, or that left an answer, is beyond opinion.
-                    if let (true, Some(verdict)) = (after_crash, self.verdicts.get(&node)) {
-                        return End::Decided(*verdict);
-                    }
                     return End::Unknown(StepError { detail: Some(lost.message), ..StepError::failed(why) });
                 }
                 Ok(Resolved::Running) => {

@@ -1,7 +1,9 @@
 //! Moves a run forward. The scheduler, a thread of its own, owns the run's state and the store; the
 //! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
 
+mod asking;
 mod clock;
+mod control;
 mod exchange;
 mod executor;
 mod fleet;
@@ -9,6 +11,7 @@ mod held;
 mod history;
 mod preview;
 mod queue;
+mod resolve;
 mod scheduler;
 mod session;
 mod taking_back;
@@ -20,15 +23,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::plan::{Definition, Plan};
-use crate::run::{Illegal, Outcome, Record, RunId, RunState, TaskName};
+use crate::run::{Asked, Illegal, Outcome, Record, RunId, RunState, TaskName};
 use crate::step::{Registry, Resources, StepError};
-use crate::store::StoreError;
+use crate::store::{Signal, StoreError};
 use crate::workflow::Diagnostics;
 
+pub use control::Stop;
 pub use exchange::{ImportError, Imported, export, import};
 pub use fleet::{Fleet, Holder};
 pub use preview::{Finding, Preview, PreviewTask};
-pub use scheduler::Stop;
+pub use resolve::Evidence;
 pub use session::Session;
 pub use undo::{UndoAction, UndoOptions, UndoTask};
 
@@ -113,6 +117,9 @@ pub enum Notice {
         /// A short line.
         text: String,
     },
+    /// A task waits for a person's approval; told when it is asked, and again by each process that takes the
+    /// run up meanwhile.
+    Asks(Asked),
     /// Something worth knowing that is no fact of the run: a lock that is kept, an editing of the
     /// workflow since.
     Note(String),
@@ -133,7 +140,7 @@ pub struct RunHandle {
     pub id: RunId,
     /// What happens. Ends when the work has ended.
     pub notices: mpsc::UnboundedReceiver<Notice>,
-    pub(crate) control: scheduler::Control,
+    pub(crate) control: control::Control,
     pub(crate) work: tokio::task::JoinHandle<Result<Report, EngineError>>,
 }
 
@@ -147,6 +154,13 @@ impl RunHandle {
     pub fn stopper(&self) -> impl Fn(Stop) + Send + Sync + Clone + 'static {
         let control = self.control.clone();
         move |how| control.stop(how)
+    }
+
+    /// A handle to answer what waits for approval, such as at a prompt. An answer to what isn't asked counts
+    /// for nothing.
+    pub fn answerer(&self) -> impl Fn(Signal) + Send + Sync + Clone + 'static {
+        let control = self.control.clone();
+        move |signal| control.answer(signal)
     }
 
     /// Waits for the end of the work.
@@ -254,6 +268,14 @@ pub enum EngineError {
         run: RunId,
         /// The name that was given.
         task: String,
+    },
+    /// A person's word on a task isn't taken.
+    #[error("{task} is not settled by hand: {error}")]
+    NotSettled {
+        /// The task.
+        task: TaskName,
+        /// Why, with the next action.
+        error: StepError,
     },
     /// A verdict on a task of which it isn't asked.
     #[error("{task} is not among the tasks whose outcome is unknown")]

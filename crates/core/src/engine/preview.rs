@@ -25,6 +25,8 @@ pub enum Finding {
     SatisfiedNow,
     /// This would be done.
     Pending(Change),
+    /// The run would wait for an approval; this is asked.
+    Asks(String),
     /// Its condition is false.
     Skipped(String),
     /// It can't be known before these steps have run.
@@ -137,6 +139,7 @@ impl PreviewTask {
                 diff: diff.clone(),
                 invariant: self.invariant.clone(),
             },
+            Finding::Asks(message) => ShownTask::Asks { message: message.clone() },
             Finding::Skipped(why) => ShownTask::Skip { why: why.clone() },
             Finding::KnownAfter(after) => ShownTask::Later { after: after.clone() },
             Finding::Hosts(hosts) => ShownTask::Hosts { hosts: hosts.clone() },
@@ -193,7 +196,6 @@ impl Engine {
             unreachable,
             notices,
             planning: true,
-            verdicts: HashMap::new(),
             held_to: None,
             plan: Arc::clone(&plan),
         };
@@ -291,6 +293,7 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
             env.outputs.set(node, output);
             if moving.is_empty() { Finding::Satisfied } else { Finding::SatisfiedNow }
         }
+        Ok(Check::Pending(change)) if env.is_gate(node) => Finding::Asks(change.summary),
         Ok(Check::Pending(change)) => {
             invariant = prepared.step.invariant(&change);
             Finding::Pending(change)
@@ -407,6 +410,7 @@ fn masked(plan: &Plan, finding: Finding) -> Finding {
             plan.redactor.value(&mut change.data);
             Finding::Pending(change)
         }
+        Finding::Asks(message) => Finding::Asks(mask(message)),
         Finding::Refused(why) => Finding::Refused(mask(why)),
         Finding::Failed(error) => Finding::Failed(mask_error(error)),
         Finding::Skipped(why) => Finding::Skipped(mask(why)),

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -13,64 +12,17 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::asking::Asking;
 use super::clock::Clock;
+use super::control::{Control, Message, Stop};
 use super::executor::{self, End, Env};
 use super::queue::Queue;
 use super::undo::Undo;
-use super::{EngineError, Notice, Verdict};
+use super::{EngineError, Notice};
 use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
-
-/// How a run is asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    /// Start nothing new, let what runs finish.
-    Gently,
-    /// Leave what runs as it is; a resume finds out what became of it.
-    AtOnce,
-}
-
-/// What the scheduler is told.
-pub(super) enum Message {
-    /// A check said pending. `leave` is answered once the intent is durable, or dropped.
-    Pending { node: NodeId, attempt: u32, change: Change, leave: oneshot::Sender<()> },
-    /// A task is about to be taken back. `leave` as above.
-    Undoing { node: NodeId, attempt: u32, leave: oneshot::Sender<()> },
-    /// An executor's work ended.
-    Finished { node: NodeId, attempt: u32, end: End },
-    /// The wait before another attempt is over.
-    Due { node: NodeId },
-    /// The operator asked to stop.
-    Stop,
-}
-
-/// Asks a scheduler to stop.
-#[derive(Clone)]
-pub(crate) struct Control {
-    level: Arc<AtomicU8>,
-    inbox: mpsc::UnboundedSender<Message>,
-}
-
-impl Control {
-    pub(super) fn new(inbox: mpsc::UnboundedSender<Message>) -> Self {
-        Self { level: Arc::default(), inbox }
-    }
-
-    pub(super) fn stop(&self, how: Stop) {
-        self.level.fetch_max(how as u8 + 1, Ordering::SeqCst);
-        let _ = self.inbox.send(Message::Stop);
-    }
-
-    pub(super) fn asked(&self) -> Option<Stop> {
-        match self.level.load(Ordering::SeqCst) {
-            0 => None,
-            1 => Some(Stop::Gently),
-            _ => Some(Stop::AtOnce),
-        }
-    }
-}
 
 /// Appends events and keeps the state that follows from them.
 pub(super) struct Journal {
@@ -156,7 +108,9 @@ pub(super) struct Scheduler {
     /// Once so many tasks have failed, nothing new is started.
     pub(super) max_failures: Option<u32>,
     pub(super) failures: u32,
-    /// How many attempts of earlier processes are still to be settled.
+    /// What waits for a person's approval. It holds no one up meanwhile.
+    pub(super) asking: Asking,
+    /// Attempts of earlier processes that are still to be settled.
     pub(super) settling: HashSet<NodeId>,
     /// Who works on the run.
     pub(super) owner: String,
@@ -181,7 +135,11 @@ pub(super) enum Work {
 pub(super) struct Batch {
     pub(super) events: Vec<Event>,
     pub(super) leaves: Vec<(NodeId, oneshot::Sender<()>)>,
-    outputs: Vec<(NodeId, Output)>,
+    pub(super) outputs: Vec<(NodeId, Output)>,
+    /// What began to wait for an approval.
+    pub(super) asked: Vec<NodeId>,
+    /// Signals that are done with.
+    pub(super) answered: Vec<i64>,
     note: Option<String>,
 }
 
@@ -191,6 +149,7 @@ impl Scheduler {
         for (node, change) in std::mem::take(&mut self.unsettled) {
             self.settle(node, change);
         }
+        self.ask_again();
         let mut store_error = self.drive()?;
         if store_error.is_none() && self.turn_round()? {
             store_error = self.drive()?;
@@ -208,7 +167,8 @@ impl Scheduler {
             if store_error.is_none() {
                 self.start_ready();
             }
-            let none_to_come = self.sleeping.is_empty() || store_error.is_some() || !self.may_start();
+            let to_come = !self.sleeping.is_empty() || !self.asking.is_empty();
+            let none_to_come = !to_come || store_error.is_some() || !self.may_start();
             if self.working.is_empty() && none_to_come {
                 break;
             }
@@ -357,6 +317,9 @@ impl Scheduler {
                 self.settled(&end);
                 self.take_end(node, attempt, end, batch);
             }
+            Message::Answer(signal) => self.answer(signal, batch),
+            Message::Look => self.look_for_answers(batch),
+            Message::Expired { node, attempt } => self.expire(node, attempt, batch),
             Message::Due { node } => {
                 if self.sleeping.remove(&node) {
                     self.queue.push(node);
@@ -369,6 +332,7 @@ impl Scheduler {
         let task = self.name(node);
         match end {
             End::NotStarted => {}
+            End::Asks(message) => self.ask(node, attempt, &message, batch),
             End::Skipped(why) => batch.events.push(Event::TaskSkipped { task, why }),
             End::Chosen(hosts) => {
                 batch.outputs.push((node, chosen_output(&hosts)));
@@ -381,14 +345,6 @@ impl Scheduler {
             End::Done(output) => {
                 batch.outputs.push((node, output.clone()));
                 batch.events.push(Event::TaskDone { task, attempt, output, by: None });
-            }
-            End::Decided(Verdict::Done) => {
-                let output = Output::empty();
-                batch.outputs.push((node, output.clone()));
-                batch.events.push(Event::TaskDone { task, attempt, output, by: Some(self.operator()) });
-            }
-            End::Decided(Verdict::NotDone) => {
-                batch.events.push(Event::TaskNotDone { task, attempt, by: self.operator() });
             }
             End::NotDone => batch.events.push(Event::TaskNotDone { task, attempt, by: Settler::Step }),
             End::Unknown(error) => {
@@ -412,7 +368,7 @@ impl Scheduler {
         }
     }
 
-    fn note_failure(&mut self, node: NodeId, error: &StepError, batch: &mut Batch) {
+    pub(super) fn note_failure(&mut self, node: NodeId, error: &StepError, batch: &mut Batch) {
         self.errors.insert(node, error.clone());
         self.failures += 1;
         if self.max_failures == Some(self.failures) {
@@ -421,10 +377,6 @@ impl Scheduler {
                 n => format!("{n} tasks failed, so nothing new is started (`max_failures` is {n})"),
             });
         }
-    }
-
-    pub(super) fn operator(&self) -> Settler {
-        Settler::Operator(self.owner.clone())
     }
 
     /// The wait before the next attempt; none where there is none.
@@ -462,6 +414,10 @@ impl Scheduler {
             if let Some(note) = batch.note {
                 let _ = self.env.notices.send(Notice::Note(note));
             }
+        }
+        self.tell_asked(&batch.asked);
+        for number in batch.answered {
+            self.journal.store.take_off(&self.journal.run, number)?;
         }
         for (node, leave) in batch.leaves {
             let _ = leave.send(());

@@ -1,44 +1,47 @@
 //! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
 //! hosts, hands over to the scheduler, gives the locks back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::asking::{self, Asking};
 use super::clock::Clock;
+use super::control::{Control, Message, Stop};
 use super::executor::Env;
 use super::held::HeldTo;
 use super::history;
 use super::queue::Queue;
-use super::scheduler::{Control, Journal, Scheduler, Stop};
+use super::scheduler::{Journal, Scheduler};
 use super::undo::Undo;
-use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, Verdict, read_definition};
+use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope, chosen_output};
-use crate::run::{Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskName, TaskState};
+use crate::run::{Asked, Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store, StoreError};
 use crate::workflow::Code;
 
 /// States of tasks of which it isn't known what became of the last attempt.
-const OPEN: [TaskState; 4] =
+pub(super) const OPEN: [TaskState; 4] =
     [TaskState::Unknown, TaskState::Intended, TaskState::Undoing, TaskState::UndoUnknown];
 
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
     pub(super) engine: Engine,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     pub(super) journal: Journal,
     claim: Box<dyn Claim>,
-    outputs: Outputs,
-    started: Timestamp,
+    pub(super) outputs: Arc<Outputs>,
+    pub(super) started: Timestamp,
     /// The last change of each task.
-    changes: HashMap<NodeId, Change>,
+    pub(super) changes: HashMap<NodeId, Change>,
+    /// What waits for approval.
+    asked: BTreeMap<NodeId, Asked>,
     pub(super) ready: Vec<NodeId>,
-    verdicts: HashMap<NodeId, Verdict>,
     as_found: bool,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
@@ -80,7 +83,7 @@ impl Engine {
         let (sender, notices) = mpsc::unbounded_channel();
         let mut ready = Vec::new();
         let state = RunState::new(Arc::clone(plan.shape()), &mut ready);
-        let outputs = Outputs::new(plan.shape().len());
+        let outputs = Arc::new(Outputs::new(plan.shape().len()));
         let redactor = Arc::clone(&plan.redactor);
         let mut session = Session {
             engine: self.clone(),
@@ -98,8 +101,8 @@ impl Engine {
             outputs,
             started,
             changes: HashMap::new(),
+            asked: BTreeMap::new(),
             ready,
-            verdicts: HashMap::new(),
             as_found: false,
             notices,
             fresh: true,
@@ -125,7 +128,7 @@ impl Engine {
         let definition = read_definition(run, &store.definition(run)?)?;
         let key = store.fingerprint_key()?;
         let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
-        let Past { plan, state, outputs, changes, seq, at } =
+        let Past { plan, state, outputs, changes, asked, seq, at } =
             history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
         let (sender, notices) = mpsc::unbounded_channel();
         // The time that the run was created with: names that steps make of it stay the same.
@@ -147,8 +150,8 @@ impl Engine {
             outputs,
             started,
             changes,
+            asked,
             ready: Vec::new(),
-            verdicts: HashMap::new(),
             as_found: false,
             notices,
             fresh: false,
@@ -161,8 +164,9 @@ impl Engine {
 struct Past {
     plan: Plan,
     state: RunState,
-    outputs: Outputs,
+    outputs: Arc<Outputs>,
     changes: HashMap<NodeId, Change>,
+    asked: BTreeMap<NodeId, Asked>,
     /// The number of the last event.
     seq: u64,
     /// Its time.
@@ -172,8 +176,8 @@ struct Past {
 impl Past {
     fn of(plan: Plan) -> Self {
         let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
-        let outputs = Outputs::new(plan.shape().len());
-        Self { plan, state, outputs, changes: HashMap::new(), seq: 0, at: None }
+        let outputs = Arc::new(Outputs::new(plan.shape().len()));
+        Self { plan, state, outputs, changes: HashMap::new(), asked: BTreeMap::new(), seq: 0, at: None }
     }
 
     fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
@@ -186,7 +190,16 @@ impl Past {
             source,
         })?;
         let node = event.task().and_then(|task| self.plan.shape().node(task));
+        if let Some(node) = node.filter(|_| !self.asked.is_empty()) {
+            self.asked.remove(&node);
+        }
         match (event, node) {
+            (Event::TaskAsked { task, attempt, message }, Some(node)) => {
+                self.asked.insert(node, Asked { task, attempt, message, since: at });
+            }
+            (Event::TaskApproved { by, when, .. }, Some(node)) => {
+                self.outputs.set(node, asking::approval(&by, when));
+            }
             (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
                 self.outputs.set(node, output);
             }
@@ -217,20 +230,6 @@ impl Session {
         if let Some(plan) = Arc::get_mut(&mut self.plan) {
             plan.hurry(timeout);
         }
-    }
-
-    /// Says what became of a task whose outcome is unknown. It counts where nothing of the attempt is
-    /// alive and the step still can't tell; what can be found out goes before what anyone says.
-    pub fn decide(&mut self, task: &str, verdict: Verdict) -> Result<(), EngineError> {
-        let state = &self.journal.state;
-        let asked = |node: &NodeId| OPEN.contains(&state.task(*node));
-        let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(asked) else {
-            let unknown = OPEN.into_iter().flat_map(|s| state.in_state(s));
-            let unknown = unknown.filter_map(|node| state.shape().name(node).cloned()).collect();
-            return Err(EngineError::NotAsked { task: task.to_owned(), unknown });
-        };
-        self.verdicts.insert(node, verdict);
-        Ok(())
     }
 
     /// From here on changes are made as they are found, also where a saved plan showed others.
@@ -273,8 +272,8 @@ impl Session {
     async fn run_to_end(
         mut self,
         control: Control,
-        sender: mpsc::UnboundedSender<super::scheduler::Message>,
-        inbox: mpsc::UnboundedReceiver<super::scheduler::Message>,
+        sender: mpsc::UnboundedSender<Message>,
+        inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Result<Report, EngineError> {
         let hosts = self.plan.hosts();
         let holder = Holder {
@@ -313,8 +312,8 @@ impl Session {
             outputs,
             started,
             changes,
+            asked,
             ready,
-            verdicts,
             as_found,
             undo,
             ..
@@ -328,7 +327,6 @@ impl Session {
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
         let notices = journal.env_notices.clone();
-        let outputs = Arc::new(outputs);
         let whole = Scope {
             plan: Arc::clone(&plan),
             frame: 0,
@@ -349,7 +347,6 @@ impl Session {
             unreachable,
             notices: notices.clone(),
             planning: false,
-            verdicts,
             held_to,
         });
         let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
@@ -370,6 +367,8 @@ impl Session {
             stop_told: None::<Stop>,
             max_failures: plan.limits().max_failures,
             failures: 0,
+            // On the way back nobody is asked.
+            asking: if undo.is_some() { Asking::default() } else { Asking::of(asked) },
             settling: HashSet::new(),
             owner: engine.options.owner.clone(),
             undo,
@@ -423,7 +422,7 @@ impl Session {
         for (host, identity) in hosts.iter().zip(met) {
             match identity {
                 Ok(identity) => {
-                    self.refuse_other_machine(&host.name, &identity)?;
+                    self.refuse_other_machine(&host.name, &identity).map_err(Taking::Host)?;
                     if !self.journal.state.hosts().contains_key(&host.name) {
                         events.push(Event::HostMet { host: host.name.clone(), identity });
                     }
@@ -450,18 +449,16 @@ impl Session {
         Ok(unreachable)
     }
 
-    fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), Taking> {
+    pub(super) fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), StepError> {
         // Before the run has met it, a saved plan may have.
         let shown = self.plan.definition.shown.as_ref().and_then(|shown| shown.hosts.get(host));
         match self.journal.state.hosts().get(host).or(shown) {
-            Some(then) if then != now => Err(Taking::Host(
-                StepError::permanent(format!(
-                    "{host} is another machine than when the run began (machine-id {} then, {} now)",
-                    then.machine_id, now.machine_id
-                ))
-                .with_hint("what was recorded for it is void; start a new run")
-                .with_code(Code::OTHER_MACHINE),
-            )),
+            Some(then) if then != now => Err(StepError::permanent(format!(
+                "{host} is another machine than when the run began (machine-id {} then, {} now)",
+                then.machine_id, now.machine_id
+            ))
+            .with_hint("what was recorded for it is void; start a new run")
+            .with_code(Code::OTHER_MACHINE)),
             _ => Ok(()),
         }
     }

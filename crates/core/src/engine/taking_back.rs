@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::UndoAction;
+use super::control::Message;
 use super::executor::{End, Env, Prepared, SETTLE_PATIENCE, panicked};
-use super::scheduler::Message;
+
 use crate::run::NodeId;
 use crate::step::{Change, Check, Outcome, Output, Resolved, StepError, UndoError};
 
@@ -108,9 +109,6 @@ impl Env {
                     return End::UndoLost(StepError { outcome: Outcome::Failed, ..lost });
                 }
                 Ok(Resolved::Unknown(why)) => {
-                    if let (true, Some(verdict)) = (after_crash, self.verdicts.get(&job.node)) {
-                        return End::UndoDecided(*verdict);
-                    }
                     let detail = Some(lost.message);
                     return End::UndoUnknown(StepError { detail, ..StepError::failed(why) });
                 }
@@ -130,7 +128,7 @@ impl Env {
         }
     }
 
-    fn output(&self, node: NodeId) -> Option<Output> {
+    pub(super) fn output(&self, node: NodeId) -> Option<Output> {
         self.outputs.get(node as usize).cloned()
     }
 }

@@ -183,7 +183,7 @@ impl Session {
         if impossible.is_empty() { Ok(()) } else { Err(EngineError::NotUndoable { run, tasks: impossible }) }
     }
 
-    fn prepare_undo(&self, options: &UndoOptions) -> Result<Undo, EngineError> {
+    pub(super) fn prepare_undo(&self, options: &UndoOptions) -> Result<Undo, EngineError> {
         let records = self.journal.store.events(&self.journal.run)?;
         Ok(Undo::new(&records, self.state().shape(), options))
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asking::Asking;
 use super::scheduler::{Batch, Scheduler, Work, poll};
 use super::taking_back::{self, Job};
 use super::undo::{Undo, UndoOptions, begun_pivot, left_in_order};
-use super::{EngineError, Notice, UndoAction, Verdict};
+use super::{EngineError, Notice, UndoAction};
 use crate::run::{Event, NodeId, Outcome, Settler, TaskState};
 use crate::step::StepError;
 use crate::workflow::OnFailure;
@@ -44,7 +45,8 @@ impl Scheduler {
         let begin = Event::UndoStarted { owner: self.owner.clone(), epoch: state.epoch() };
         let mut free = Vec::new();
         self.journal.commit(vec![begin], &mut free)?;
-        // What still waits to be started or tried again is passed over.
+        // What still waits to be started, tried again or approved is passed over.
+        self.asking = Asking::default();
         self.sleeping.clear();
         self.delays.clear();
         self.undo = Some(undo);
@@ -89,8 +91,6 @@ impl Scheduler {
         let event = match end {
             End::Kept(why) => Event::TaskKept { task, why },
             End::Undone => Event::TaskUndone { task, attempt, by: None },
-            End::UndoDecided(Verdict::Done) => Event::TaskUndone { task, attempt, by: Some(self.operator()) },
-            End::UndoDecided(Verdict::NotDone) => Event::UndoNotDone { task, attempt, by: self.operator() },
             End::UndoNotDone => Event::UndoNotDone { task, attempt, by: Settler::Step },
             End::UndoUnknown(error) => {
                 self.stop_undo(node, &error);

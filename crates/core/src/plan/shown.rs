@@ -48,6 +48,11 @@ pub enum ShownTask {
         /// What must be the same again: [`Step::invariant`](crate::step::Step::invariant).
         invariant: Value,
     },
+    /// The run would wait for an approval.
+    Asks {
+        /// What would be asked.
+        message: String,
+    },
     /// Its condition was false.
     Skip {
         /// The condition.
@@ -82,6 +87,7 @@ impl ShownTask {
         match self {
             Self::Ok | Self::OkNow => "as it should be".to_owned(),
             Self::Change { summary, .. } => summary.clone(),
+            Self::Asks { message } => format!("waits for approval: {message}"),
             Self::Skip { why } => format!("skipped, {why}"),
             Self::Hosts { hosts } if hosts.is_empty() => "no host".to_owned(),
             Self::Hosts { hosts } => format!("in this order: {}", hosts.join(", ")),
@@ -99,6 +105,7 @@ impl ShownTask {
         let same = match (self, now) {
             (Self::Later { .. }, _) => true,
             (Self::Ok | Self::OkNow, Self::Ok | Self::OkNow) | (Self::Skip { .. }, Self::Skip { .. }) => true,
+            (Self::Asks { message: then }, Self::Asks { message: now }) => then == now,
             (Self::Hosts { hosts: then }, Self::Hosts { hosts: now }) => then == now,
             (Self::Change { invariant: then, .. }, Self::Change { invariant: now, .. }) => then == now,
             _ => false,

@@ -18,7 +18,7 @@ use crate::step::{Change, Output, StepError};
 pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
     attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
     run_started run_resumed host_met hosts hosts_chosen task_skipped task_satisfied task_intended task_done task_failed task_unknown \
-    task_not_done undo_intended task_undone undo_failed run_interrupted run_ended \
+    task_not_done when reason task_asked task_approved task_rejected undo_intended task_undone undo_failed run_interrupted run_ended \
     succeeded failed interrupted undecided refused undone lost";
 
 /// An event with its place in the run and the wall-clock time, which is for people only.
@@ -197,6 +197,40 @@ pub enum Event {
         /// Who says so.
         by: Settler,
     },
+    /// It waits for a person's approval.
+    TaskAsked {
+        /// The task.
+        task: TaskName,
+        /// 1 for the first time.
+        attempt: u32,
+        /// What is asked.
+        message: String,
+    },
+    /// A person approved it.
+    TaskApproved {
+        /// The task.
+        task: TaskName,
+        /// The time that it was asked.
+        attempt: u32,
+        /// `user@machine`
+        by: String,
+        /// When the person said so; it may have been recorded later.
+        when: Timestamp,
+    },
+    /// A person refused it.
+    TaskRejected {
+        /// The task.
+        task: TaskName,
+        /// The time that it was asked.
+        attempt: u32,
+        /// `user@machine`
+        by: String,
+        /// When the person said so; it may have been recorded later.
+        when: Timestamp,
+        /// Why, in the person's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// From here on the run is taken back, by this process or a later one.
     UndoStarted {
         /// `user@machine (pid N)`
@@ -295,6 +329,9 @@ impl Event {
             | Self::TaskFailed { task, .. }
             | Self::TaskUnknown { task, .. }
             | Self::TaskNotDone { task, .. }
+            | Self::TaskAsked { task, .. }
+            | Self::TaskApproved { task, .. }
+            | Self::TaskRejected { task, .. }
             | Self::UndoIntended { task, .. }
             | Self::TaskUndone { task, .. }
             | Self::UndoFailed { task, .. }

@@ -1,5 +1,6 @@
 //! A run as a state machine over events. Pure: no I/O, no clock, no tokio.
 
+mod asked;
 mod backward;
 mod choice;
 mod event;
@@ -7,6 +8,7 @@ mod names;
 mod shape;
 mod state;
 
+pub use asked::Asked;
 pub use choice::{Choice, ChoicePart, Order};
 pub(crate) use event::WORDS;
 pub use event::{Event, Identity, Outcome, Record, Settler};

@@ -22,6 +22,8 @@ pub enum TaskState {
     Intended,
     /// It was applied.
     Done,
+    /// It waits for a person's approval.
+    Asked,
     /// It failed.
     Failed,
     /// Nobody knows whether it was applied.
@@ -340,11 +342,13 @@ impl RunState {
     /// What an event of the way forward does to a task. On the way back, only what was begun before is
     /// settled.
     fn step(&self, event: &Event, node: NodeId) -> Step {
-        use TaskState::{Done, Failed, Intended, Ready, Satisfied, Skipped, Unknown};
+        use TaskState::{Asked, Done, Failed, Intended, Ready, Satisfied, Skipped, Unknown};
         let Cell { state, attempt: last, .. } = self.cells[node as usize];
         let ready = state == Ready && !self.undoing();
         let chooses = self.shape.choice(node).is_some();
         let under_way = |attempt: &u32| matches!(state, Intended | Unknown) && *attempt == last;
+        // On the way back nobody is asked any more.
+        let asked = |attempt: &u32| state == Asked && !self.undoing() && *attempt == last;
         let (what, allowed, next, attempt) = match event {
             Event::TaskSkipped { .. } => ("skipping it", ready, Skipped, last),
             Event::TaskSatisfied { .. } => ("finding it satisfied", ready && !chooses, Satisfied, last),
@@ -352,10 +356,16 @@ impl RunState {
                 ("an intent", ready && !chooses && *attempt == last + 1, Intended, *attempt)
             }
             Event::TaskDone { attempt, .. } => ("its result", under_way(attempt), Done, last),
+            Event::TaskAsked { attempt, .. } => {
+                ("asking for approval", ready && *attempt == last + 1, Asked, *attempt)
+            }
+            // Nothing was changed, so there is nothing to take back.
+            Event::TaskApproved { attempt, .. } => ("its approval", asked(attempt), Satisfied, last),
+            Event::TaskRejected { attempt, .. } => ("its refusal", asked(attempt), Failed, last),
             Event::TaskFailed { attempt, retry_in_ms, .. } => {
                 let of_check = ready && *attempt == last + 1;
                 let next = if retry_in_ms.is_some() { Ready } else { Failed };
-                ("its failure", under_way(attempt) || of_check, next, *attempt)
+                ("its failure", under_way(attempt) || asked(attempt) || of_check, next, *attempt)
             }
             Event::TaskUnknown { attempt, .. } => ("losing sight of it", under_way(attempt), Unknown, last),
             _ => {

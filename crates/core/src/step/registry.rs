@@ -31,6 +31,9 @@ pub trait StepType: Step + DeserializeOwned + JsonSchema + 'static {
     const WAITS: bool = false;
     /// Whether it only looks: its `check` never says pending.
     const READ_ONLY: bool = false;
+    /// Whether a person decides: where its `check` says pending, the run waits for an approval, and `apply`
+    /// is never called. The change's summary is what is asked.
+    const GATE: bool = false;
     /// Arguments that name a file of the workflow's folder, pinned with the workflow.
     const FILES: &'static [&'static str] = &[];
     /// Those of [`Self::FILES`] whose text the step renders: it is checked before a run like the
@@ -88,6 +91,8 @@ pub struct StepInfo {
     pub waits: bool,
     /// Only looks.
     pub read_only: bool,
+    /// A person decides.
+    pub gate: bool,
     /// Arguments that name files pinned with the workflow.
     pub files: &'static [&'static str],
     /// Those of `files` that are rendered.
@@ -203,6 +208,7 @@ impl Registry {
             not_undoable: S::NOT_UNDOABLE,
             waits: S::WAITS,
             read_only: S::READ_ONLY,
+            gate: S::GATE,
             files: S::FILES,
             templates: S::TEMPLATES,
             version: S::VERSION,
@@ -302,6 +308,7 @@ mod tests {
                 not_undoable: "",
                 waits: false,
                 read_only: false,
+                gate: false,
                 files: &[],
                 templates: &[],
                 version,

@@ -1,6 +1,7 @@
 //! Where runs and their events are kept. The trait is small so that other stores can follow; an
 //! [`Store::append`] that returned `Ok` is durable.
 
+mod signal;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::{Record, RunId};
 
+pub use signal::{Answer, Signal};
 pub use sqlite::SqliteStore;
 
 /// A run as it is created.
@@ -182,6 +184,16 @@ pub trait Store: Send {
 
     /// The latest events of a run, newest first, at most `count`.
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Leaves a signal for the process that works on a run, durably. Any process may.
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError>;
+
+    /// The signals of a run that were not taken off yet, oldest first, each with its number. Cheap, to be
+    /// asked often.
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError>;
+
+    /// Takes a signal off, once what follows from it is recorded.
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError>;
 
     /// All runs, newest first.
     fn runs(&self) -> Result<Vec<RunRow>, StoreError>;

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use mark::Mark;
 use sum::Sum;
 
-use super::{Claim, NewRun, RunRow, Store, StoreError};
+use super::{Claim, NewRun, RunRow, Signal, Store, StoreError};
 use crate::run::{Event, Record, RunId};
 
 /// Grows with every change of the tables or of an event's form.
@@ -45,6 +45,12 @@ const TABLES: &str = "
     CREATE VIEW history AS
         SELECT runs.id AS run, place & 0xFFFFFFFF AS seq, datetime(at / 1000000000, 'unixepoch') AS at, body
         FROM events JOIN runs ON runs.number = place >> 32;
+    CREATE TABLE signals (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        run    TEXT NOT NULL REFERENCES runs (id),
+        body   TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX signals_of_run ON signals (run);
 ";
 
 /// A run's events stand at its number times this, plus their own number.
@@ -173,10 +179,11 @@ impl Store for SqliteStore {
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(error)?;
-        for number in numbers {
+        for (run, number) in runs.iter().zip(numbers) {
             let first = number * RUN;
             tx.execute("DELETE FROM events WHERE place > ?1 AND place < ?2", [first, first + RUN])
                 .map_err(error)?;
+            tx.execute("DELETE FROM signals WHERE run = ?1", [run.as_str()]).map_err(error)?;
             tx.execute("DELETE FROM runs WHERE number = ?1", [number]).map_err(error)?;
         }
         tx.commit().map_err(error)?;
@@ -243,6 +250,39 @@ impl Store for SqliteStore {
             })?;
         }
         Ok(records)
+    }
+
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError> {
+        let body = serde_json::to_string(signal)
+            .map_err(|e| self.damaged(format!("a signal can't be written: {e}")))?;
+        self.connection
+            .execute("INSERT INTO signals (run, body) VALUES (?1, ?2)", params![run.as_str(), body])
+            .map_err(self.error("can't be written"))?;
+        Ok(())
+    }
+
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT number, body FROM signals WHERE run = ?1 ORDER BY number")
+            .map_err(self.error("can't be read"))?;
+        let rows = statement
+            .query_map([run.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+            .map_err(self.error("can't be read"))?;
+        rows.map(|row| {
+            let (number, body) = row.map_err(self.error("can't be read"))?;
+            let signal = serde_json::from_str(&body)
+                .map_err(|e| self.damaged(format!("signal {number} of run {run}: {e}")))?;
+            Ok((number, signal))
+        })
+        .collect()
+    }
+
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError> {
+        self.connection
+            .execute("DELETE FROM signals WHERE run = ?1 AND number = ?2", params![run.as_str(), number])
+            .map_err(self.error("can't be written"))?;
+        Ok(())
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::run::{Record, RunId};
-use crate::store::{Claim, NewRun, RunRow, Store, StoreError};
+use crate::store::{Claim, NewRun, RunRow, Signal, Store, StoreError};
 
 /// Runs and events in memory. A clone is the same store; a [`fork`](MemoryStore::fork) is another one.
 #[derive(Clone, Default)]
@@ -21,6 +21,7 @@ struct Inner {
 struct Kept {
     run: Arc<NewRun>,
     records: Vec<Arc<Record>>,
+    signals: Vec<(i64, Signal)>,
 }
 
 impl MemoryStore {
@@ -58,7 +59,7 @@ impl Store for MemoryStore {
         if inner.runs.iter().any(|kept| kept.run.id == run.id) {
             return Err(damaged(format!("run {} is there already", run.id)));
         }
-        inner.runs.push(Kept { run: Arc::new(run.clone()), records: Vec::new() });
+        inner.runs.push(Kept { run: Arc::new(run.clone()), records: Vec::new(), signals: Vec::new() });
         Ok(())
     }
 
@@ -77,6 +78,21 @@ impl Store for MemoryStore {
             kept.records.extend(records.iter().cloned().map(Arc::new));
             Ok(())
         })?
+    }
+
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError> {
+        self.with_run(run, |kept| {
+            let number = kept.signals.last().map_or(1, |(number, _)| number + 1);
+            kept.signals.push((number, signal.clone()));
+        })
+    }
+
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        self.with_run(run, |kept| kept.signals.clone())
+    }
+
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError> {
+        self.with_run(run, |kept| kept.signals.retain(|(known, _)| *known != number))
     }
 
     fn definition(&self, run: &RunId) -> Result<String, StoreError> {

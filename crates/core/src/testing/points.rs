@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::run::{Event, Record, RunId};
-use crate::store::{Claim, NewRun, RunRow, Store, StoreError};
+use crate::store::{Claim, NewRun, RunRow, Signal, Store, StoreError};
 
 /// Where in a task's course its process is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -153,6 +153,18 @@ impl<S: Store> Store for PointStore<S> {
 
     fn last_events(&self, run: &RunId, count: usize) -> Result<Vec<Record>, StoreError> {
         self.inner.last_events(run, count)
+    }
+
+    fn post(&mut self, run: &RunId, signal: &Signal) -> Result<(), StoreError> {
+        self.inner.post(run, signal)
+    }
+
+    fn signals(&self, run: &RunId) -> Result<Vec<(i64, Signal)>, StoreError> {
+        self.inner.signals(run)
+    }
+
+    fn take_off(&mut self, run: &RunId, number: i64) -> Result<(), StoreError> {
+        self.inner.take_off(run, number)
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {

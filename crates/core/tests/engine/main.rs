@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
+mod approvals;
 mod chosen;
 mod doubles;
 mod foreach;
 mod limits;
 mod per_host;
 mod plans;
+mod resolve;
 mod runs;
 mod undo;
 mod world;

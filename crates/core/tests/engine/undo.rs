@@ -312,7 +312,7 @@ async fn a_failed_task_that_cannot_be_taken_back_is_in_nobodys_way() {
     // A person says that it wasn't.
     let options = UndoOptions { keep_impossible: true, ..UndoOptions::default() };
     let mut session = place.engine.open(store(place.folder()), &report.run, None).unwrap();
-    session.decide("bare", Verdict::NotDone).unwrap();
+    session.settle("bare", Verdict::NotDone).await.unwrap();
     let (report, _) = finish(session.undo(&options).unwrap()).await;
     assert_eq!((report.outcome, state(&report, "bare")), (Outcome::Undone, TaskState::Kept));
     assert!(place.there().is_empty());
@@ -329,7 +329,7 @@ async fn what_nobody_can_tell_of_stops_an_undo_before_it_takes_anything_back() {
     assert!(place.world.taken_back().is_empty());
     // Nothing was taken back yet, so it can still be gone on with.
     let mut session = place.engine.open(store(place.folder()), &report.run, None).unwrap();
-    session.decide("bare", Verdict::Done).unwrap();
+    session.settle("bare", Verdict::Done).await.unwrap();
     let (report, _) = finish(session.resume().unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
 }

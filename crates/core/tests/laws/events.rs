@@ -10,9 +10,13 @@ use crate::shape::{MOST, name, tasks};
 
 /// Any event, about tasks that are there and one that isn't, with attempts and epochs around the right ones.
 pub(crate) fn any_event() -> impl Strategy<Value = Event> {
-    let of_task = (0..=MOST, 0..4u32, 0..17u8).prop_map(|(node, attempt, kind)| {
+    let of_task = (0..=MOST, 0..4u32, 0..20u8).prop_map(|(node, attempt, kind)| {
         let (task, error, output) = (name(node), StepError::failed("x"), Output::empty());
+        let (by, when) = ("x".to_owned(), Timestamp::UNIX_EPOCH);
         match kind {
+            17 => Event::TaskAsked { task, attempt, message: "x".into() },
+            18 => Event::TaskApproved { task, attempt, by, when },
+            19 => Event::TaskRejected { task, attempt, by, when, reason: None },
             0 => Event::TaskSkipped { task, why: "x".into() },
             1 => Event::TaskSatisfied { task, output },
             2 => Event::TaskIntended { task, attempt, change: Change::default() },
@@ -102,7 +106,7 @@ pub(crate) fn good(state: &RunState) -> Option<Event> {
 }
 
 fn can_go_on(state: &RunState, node: NodeId) -> bool {
-    matches!(state.task(node), TaskState::Ready | TaskState::Intended | TaskState::Unknown)
+    matches!(state.task(node), TaskState::Ready | TaskState::Intended | TaskState::Unknown | TaskState::Asked)
 }
 
 fn resumed(state: &RunState) -> Event {
@@ -112,8 +116,17 @@ fn resumed(state: &RunState) -> Event {
 fn legal_of_task(state: &RunState, node: NodeId, kind: usize) -> Event {
     let (task, attempt) = (name(node), state.attempt(node));
     let (error, output) = (StepError::failed("x"), Output::empty());
-    if state.task(node) == TaskState::Ready {
+    if state.task(node) == TaskState::Asked {
+        let (by, when) = ("x".to_owned(), Timestamp::UNIX_EPOCH);
         return match kind % 6 {
+            0 => Event::TaskRejected { task, attempt, by, when, reason: Some("x".into()) },
+            1 => Event::TaskFailed { task, attempt, error, retry_in_ms: None },
+            _ => Event::TaskApproved { task, attempt, by, when },
+        };
+    }
+    if state.task(node) == TaskState::Ready {
+        return match kind % 7 {
+            6 => Event::TaskAsked { task, attempt: attempt + 1, message: "x".into() },
             0 => Event::TaskSkipped { task, why: "x".into() },
             1 => Event::TaskSatisfied { task, output },
             2 => Event::TaskFailed { task, attempt: attempt + 1, error, retry_in_ms: None },

@@ -94,7 +94,7 @@ impl Reference {
 
     /// Whether it may happen now.
     pub(crate) fn allows(&self, event: &Event) -> bool {
-        use TaskState::{Intended, Ready, UndoUnknown, Undoing, Unknown};
+        use TaskState::{Asked, Intended, Ready, UndoUnknown, Undoing, Unknown};
         let open = self.status == RunStatus::Open;
         let ended = matches!(self.status, RunStatus::Ended(_));
         let for_good = matches!(self.status, RunStatus::Ended(Outcome::Succeeded | Outcome::Undone));
@@ -121,11 +121,16 @@ impl Reference {
         let (state, last) = (self.state(node), self.attempt(node));
         let begun = |attempt: &u32| matches!(state, Intended | Unknown) && *attempt == last;
         let ready = state == Ready && !self.undoing;
+        let asked = |attempt: &u32| state == Asked && !self.undoing && *attempt == last;
         let undo_begun = |attempt: &u32| matches!(state, Undoing | UndoUnknown) && *attempt == last;
         match event {
             Event::TaskSkipped { .. } | Event::TaskSatisfied { .. } => ready,
             Event::TaskIntended { attempt, .. } => ready && *attempt == last + 1,
-            Event::TaskFailed { attempt, .. } => begun(attempt) || (ready && *attempt == last + 1),
+            Event::TaskAsked { attempt, .. } => ready && *attempt == last + 1,
+            Event::TaskApproved { attempt, .. } | Event::TaskRejected { attempt, .. } => asked(attempt),
+            Event::TaskFailed { attempt, .. } => {
+                begun(attempt) || asked(attempt) || (ready && *attempt == last + 1)
+            }
             Event::TaskDone { attempt, .. }
             | Event::TaskUnknown { attempt, .. }
             | Event::TaskNotDone { attempt, .. } => begun(attempt),
@@ -199,6 +204,9 @@ fn told(event: &Event) -> (TaskState, Option<u32>) {
         Event::TaskSkipped { .. } => (TaskState::Skipped, None),
         Event::TaskSatisfied { .. } => (TaskState::Satisfied, None),
         Event::TaskIntended { attempt, .. } => (TaskState::Intended, Some(*attempt)),
+        Event::TaskAsked { attempt, .. } => (TaskState::Asked, Some(*attempt)),
+        Event::TaskApproved { .. } => (TaskState::Satisfied, None),
+        Event::TaskRejected { .. } => (TaskState::Failed, None),
         Event::TaskDone { .. } => (TaskState::Done, None),
         Event::TaskFailed { attempt, retry_in_ms: None, .. } => (TaskState::Failed, Some(*attempt)),
         Event::TaskFailed { attempt, .. } => (TaskState::Ready, Some(*attempt)),

@@ -80,8 +80,11 @@ pub trait Host: Send + Sync + Debug {
     /// Who holds the lock.
     async fn lock_holder(&self) -> Result<Option<LockClaim>, HostError>;
 
-    /// Gives the lock back where `claim`'s run holds it. With `force`, takes it from any run:
-    /// refused while an attempt of that run is alive on the host.
+    /// The attempts of a run that are alive on this host, by [`Attempt::name`].
+    async fn alive(&self, run: &str) -> Result<Vec<String>, HostError>;
+
+    /// Gives the lock back where `claim`'s run holds it. With `force`, whichever process of that run
+    /// does: refused while an attempt of it is alive on the host.
     async fn unlock(&self, claim: &LockClaim, force: bool) -> Result<(), HostError>;
 
     /// A byte stream to an address as seen from the host (through the SSH connection).

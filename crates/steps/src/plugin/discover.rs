@@ -196,6 +196,7 @@ fn info(executable: &Arc<Executable>, step: StepDescription) -> StepInfo {
         not_undoable: "the plugin has no undo for it",
         waits: false,
         read_only: about.read_only,
+        gate: false,
         files: &[],
         templates: &[],
         version: about.version,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use flow_core::engine::{Engine, EngineError, Notice, Options, RunHandle, Stop, Verdict};
 use flow_core::inventory::Inventory;
 use flow_core::plan::Plan;
-use flow_core::run::{Outcome, RunId, TaskName};
+use flow_core::run::{Asked, Outcome, RunId, TaskName};
 use flow_core::step::{Resources, StepError};
-use flow_core::store::Store;
+use flow_core::store::{Answer, Signal, Store};
 
 use crate::fleet::HostFleet;
 use crate::host::Hosts;
@@ -95,7 +95,7 @@ impl Crew {
     /// Starts a run and lets it go to its end.
     pub(super) fn start(&self, world: &SimWorld, store: Box<dyn Store>, mut plan: Plan) -> Ended {
         plan.hurry(None);
-        self.work(|| {
+        self.work(async || {
             let confirmed = plan.confirmation()?;
             self.engine(world).start(plan, store, confirmed.as_deref())
         })
@@ -109,31 +109,39 @@ impl Crew {
         run: &RunId,
         how: &TakingUp<'_>,
     ) -> Ended {
-        self.work(|| {
+        self.work(async || {
             let mut session = self.engine(world).open(store, run, Some(&self.inventory))?;
             session.hurry(how.timeout.map(|(task, limit)| (task.as_str(), limit)));
             if let Some((task, verdict)) = how.verdict {
-                session.decide(task.as_str(), verdict)?;
+                match session.settle(task.as_str(), verdict).await {
+                    // Where it can be found out, nobody is asked.
+                    Ok(_) | Err(EngineError::NotSettled { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             session.resume()
         })
     }
 
-    fn work(&self, begin: impl FnOnce() -> Result<RunHandle, EngineError>) -> Ended {
+    fn work(&self, begin: impl AsyncFnOnce() -> Result<RunHandle, EngineError>) -> Ended {
         // Timers only: whoever asked this runtime for a socket would be refused.
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return Ended::Error(format!("the runtime can't be started: {error}")),
         };
         let ended = runtime.block_on(async {
-            let mut handle = match begin() {
+            let mut handle = match begin().await {
                 Ok(handle) => handle,
                 Err(error) => return Ended::Error(error.to_string()),
             };
             let stop = handle.stopper();
+            let approve = handle.answerer();
             let mut waiting = BTreeMap::new();
             let work = async {
                 while let Some(notice) = handle.notices.recv().await {
+                    if let Notice::Asks(asked) = &notice {
+                        approve(approval(asked));
+                    }
                     note(&mut waiting, notice);
                 }
                 handle.wait().await
@@ -158,6 +166,17 @@ impl Crew {
     }
 }
 
+/// In a rehearsal everything is approved.
+fn approval(asked: &Asked) -> Signal {
+    Signal {
+        task: asked.task.clone(),
+        attempt: asked.attempt,
+        by: "rehearsal".to_owned(),
+        when: jiff::Timestamp::UNIX_EPOCH,
+        answer: Answer::Approve,
+    }
+}
+
 /// Keeps what each task at work last said of itself.
 fn note(waiting: &mut BTreeMap<String, String>, notice: Notice) {
     match notice {
@@ -178,7 +197,7 @@ fn note(waiting: &mut BTreeMap<String, String>, notice: Notice) {
                 waiting.remove(task.as_str());
             }
         }
-        Notice::Note(_) => {}
+        Notice::Asks(_) | Notice::Note(_) => {}
     }
 }
 

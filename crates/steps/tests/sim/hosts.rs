@@ -113,7 +113,7 @@ async fn a_detached_command_outlives_its_caller_and_has_one_effect() {
     assert_eq!(host.attempt(&by()).await.unwrap(), AttemptState::Absent);
     assert!(matches!(host.run(&by(), &command).await, Err(HostError::Lost { .. })));
     assert_eq!(host.attempt(&by()).await.unwrap(), AttemptState::Running);
-    let error = host.unlock(&claim("run2", "you", 1), true).await.unwrap_err();
+    let error = host.unlock(&claim("run1", "you", 1), true).await.unwrap_err();
     assert!(error.to_string().contains("still running"), "{error}");
     let reply = host.run(&by(), &command).await.unwrap();
     assert_eq!(reply.text(), "done");
@@ -122,7 +122,7 @@ async fn a_detached_command_outlives_its_caller_and_has_one_effect() {
     assert_eq!(world.effects().unwrap().len(), 1);
     world.reboot("patroni1").unwrap();
     assert_eq!(host.attempt(&by()).await.unwrap(), AttemptState::Absent);
-    host.unlock(&claim("run2", "you", 1), true).await.unwrap();
+    host.unlock(&claim("run1", "you", 1), true).await.unwrap();
 }
 
 #[tokio::test]

@@ -196,6 +196,17 @@ impl<'c> Checker<'c> {
         let per_host = |name: &str| step.needs_per_host.iter().any(|need| need.value == name);
         for guard in step.guards.iter().filter(|guard| guard.value != step.id.value) {
             let Some(at) = self.graph.position(&guard.value) else { continue };
+            let asks =
+                self.workflow.steps.get(&guard.value).and_then(|def| self.registry.get(&def.uses.value));
+            if asks.is_some_and(|info| info.gate) {
+                let message = format!("`{}` can't guard `{}`", guard.value, step.id.value);
+                let wrong = self
+                    .at(Code::NEEDS, &guard.span, message)
+                    .label("an approval is given once; there is nothing to look at again")
+                    .help("take it out: `needs` is enough");
+                self.push(wrong);
+                continue;
+            }
             let included = self.graph.steps[at].uses.value == "workflow";
             let (label, help) = match upstream[at] {
                 _ if included => (

@@ -130,28 +130,25 @@ impl Paths {
         ))
     }
 
-    /// Gives the lock back; by force whosever it is, unless an attempt of that run is alive.
+    /// The attempts of a run that are alive, one a line.
+    pub(crate) fn alive(&self, run: &str) -> String {
+        format!("R={} held={}\n{}", quote(&self.run), quote(run), each_alive("echo \"$n\""))
+    }
+
+    /// Gives the lock back; by force in the place of whichever process of the run holds it, unless an
+    /// attempt of the run is alive.
     pub(crate) fn unlock(&self, claim: &LockClaim, force: bool) -> String {
         let may = if force {
-            "for f in \"$R/attempts/flow-$held-\"*; do\n\
-             n=${f##*/}; case $n in *.*) continue;; esac; [ -e \"$f\" ] || continue\n\
-             (exec 9<\"$f\"; flock -s -n 9) || { say at-work; printf '%s' \"$n\"; exit 0; }\n\
-             case $(systemctl is-active -- \"$n.service\" 2>/dev/null) in\n\
-             active|activating|deactivating|reloading) say at-work; printf '%s' \"$n\"; exit 0;; esac\n\
-             done\n"
-                .to_owned()
+            each_alive("{ say at-work; printf '%s' \"$n\"; exit 0; }")
         } else {
-            format!(
-                "[ \"$held\" = {} ] || {{ say locked; tail -n +2 \"$L/lock\"; exit 0; }}\n\
-                 [ \"$epoch\" -le {} ] || stop fenced\n",
-                quote(&claim.run),
-                claim.epoch
-            )
+            format!("[ \"$epoch\" -le {} ] || stop fenced\n", claim.epoch)
         };
         format!(
-            "{}{}[ -n \"$held\" ] || stop ok\n{may}rm -f \"$L/lock\" && sync \"$L\" || exit 1\nsay ok\n",
+            "{}{}[ -n \"$held\" ] || stop ok\n\
+             [ \"$held\" = {run} ] || {{ say locked; tail -n +2 \"$L/lock\"; exit 0; }}\n{may}rm -f \"$L/lock\" && sync \"$L\" || exit 1\nsay ok\n",
             self.preamble(),
             self.read_lock("-x"),
+            run = quote(&claim.run),
         )
     }
 
@@ -159,6 +156,19 @@ impl Paths {
     pub(crate) fn holder(&self) -> String {
         format!("if [ -e {0}/lock ]; then tail -n +2 {0}/lock; fi", quote(&self.lib))
     }
+}
+
+/// Does something for each attempt of the run `$held` that is alive, whose name is `$n`.
+fn each_alive(what: &str) -> String {
+    format!(
+        "for f in \"$R/attempts/flow-$held-\"*; do\n\
+         n=${{f##*/}}; case $n in *.*) continue;; esac; [ -e \"$f\" ] || continue\n\
+         if (exec 9<\"$f\"; flock -s -n 9); then\n\
+         case $(systemctl is-active -- \"$n.service\" 2>/dev/null) in\n\
+         active|activating|deactivating|reloading) {what};; esac\n\
+         else {what}; fi\n\
+         done\n"
+    )
 }
 
 /// Takes the verdict off a guarded script's reply: what is left is the output of what it guards.

@@ -197,6 +197,17 @@ impl Host for PosixHost {
         self.look(Ok(self.paths.holder()), read).await
     }
 
+    async fn alive(&self, run: &str) -> Result<Vec<String>, HostError> {
+        let read = |reply: Reply| {
+            if reply.success() {
+                Ok(reply.text().lines().map(str::to_owned).collect())
+            } else {
+                Err(format!("what is alive can't be told: {}", guard::reason(&reply)))
+            }
+        };
+        self.look(Ok(self.paths.alive(run)), read).await
+    }
+
     async fn unlock(&self, claim: &LockClaim, force: bool) -> Result<(), HostError> {
         let script = self.paths.unlock(claim, force);
         self.guarded_whole("can't give the host's lock back", &claim.run, &script).await

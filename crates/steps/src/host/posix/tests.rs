@@ -316,7 +316,11 @@ async fn an_attempt_is_known_to_run_until_its_last_process_has_ended() {
     assert_eq!(place.host.attempt(&by).await.unwrap(), AttemptState::Running);
     let again = place.host.run(&by, &Command::new("true")).await.unwrap_err().to_string();
     assert!(again.contains("still at work"), "{again}");
-    let mut theirs = claim("r2", 1);
+    assert_eq!(place.host.alive("r1").await.unwrap(), [by.name()]);
+    assert!(place.host.alive("r").await.unwrap().is_empty(), "of another run");
+    let another = place.host.unlock(&claim("r2", 1), true).await;
+    assert!(matches!(another, Err(HostError::Locked { .. })), "a lock that changed hands meanwhile is left");
+    let mut theirs = claim("r1", 1);
     theirs.owner = "other".into();
     let refused = place.host.unlock(&theirs, true).await.unwrap_err().to_string();
     assert!(refused.contains("still at work"), "{refused}");
@@ -326,6 +330,7 @@ async fn an_attempt_is_known_to_run_until_its_last_process_has_ended() {
         tokio::task::yield_now().await;
     }
     assert_eq!(place.host.attempt(&by).await.unwrap(), AttemptState::Ended(None));
+    assert!(place.host.alive("r1").await.unwrap().is_empty());
     place.host.unlock(&theirs, true).await.unwrap();
     assert_eq!(place.host.lock_holder().await.unwrap(), None);
 }

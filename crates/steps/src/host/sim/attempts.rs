@@ -27,7 +27,13 @@ pub(super) fn lock(world: &mut WorldState, host: &str, claim: &LockClaim) -> Res
     Ok(())
 }
 
-/// Gives the lock back, or takes it from any run with `force`.
+/// The attempts of a run that are alive.
+pub(super) fn alive(state: &HostState, run: &str) -> Vec<String> {
+    let alive = |record: &AttemptRecord| record.run == run && record.alive(&state.boot_id);
+    state.attempts.iter().filter(|(_, record)| alive(record)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Gives the lock back; with `force` in the place of whichever process of the run holds it.
 pub(super) fn unlock(
     world: &mut WorldState,
     host: &str,
@@ -36,14 +42,14 @@ pub(super) fn unlock(
 ) -> Result<(), HostError> {
     let state = known(world, host)?;
     let Some(held) = state.lock.clone() else { return Ok(()) };
+    if held.run != claim.run {
+        let locked = HostError::Locked { host: host.to_owned(), holder: Box::new(held) };
+        return if force { Err(locked) } else { Ok(()) };
+    }
     if force {
-        let boot_id = &state.boot_id;
-        let alive = |record: &AttemptRecord| record.run == held.run && record.alive(boot_id);
-        if let Some((name, _)) = state.attempts.iter().find(|(_, record)| alive(record)) {
+        if let Some(name) = alive(state, &held.run).first() {
             return Err(failed(host, format!("a command of run {} is still running: {name}", held.run)));
         }
-    } else if held.run != claim.run {
-        return Ok(());
     } else if held.epoch > claim.epoch {
         return Err(fenced(host));
     }

@@ -217,6 +217,10 @@ impl Host for SimHost {
         self.look("lock-holder", |host| Ok(host.lock.clone())).await
     }
 
+    async fn alive(&self, run: &str) -> Result<Vec<String>, HostError> {
+        self.look("alive", |host| Ok(attempts::alive(host, run))).await
+    }
+
     async fn unlock(&self, claim: &LockClaim, force: bool) -> Result<(), HostError> {
         let text = format!("unlock {}", claim.run);
         self.act(&text, |world| attempts::unlock(world, &self.name, claim, force)).await
