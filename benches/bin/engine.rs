@@ -26,7 +26,7 @@ fn main() {
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         [] => all(),
         ["fill", path, events] => {
-            println!("{}", fill(&engine(), Path::new(path), events.parse().expect("a number")))
+            println!("{}", fill(&engine(), Path::new(path), events.parse().expect("a number")));
         }
         ["once", work, tasks] => once(work, tasks.parse().expect("a number of tasks")),
         _ => eprintln!("usage: bench-engine [once chain|wide|ready-at-once|reopen|rows TASKS]"),

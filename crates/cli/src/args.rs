@@ -74,6 +74,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// Show a run: every task's state, times, attempts and output.
     Show(ShowArgs),
+    /// Write a run down as one HTML file, for the postmortem.
+    Report(crate::commands::report::ReportArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
     /// Print the JSON Schema of workflows, by which editors complete and check.

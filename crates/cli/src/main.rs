@@ -10,6 +10,7 @@ mod context;
 mod drawing;
 mod exit;
 mod files;
+mod report;
 mod screen;
 
 use clap::Parser;
@@ -62,6 +63,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Steps(args) => commands::steps::steps(&global, &args),
         Command::Schema => commands::schema::schema(),
         Command::Workflows => commands::workflows::workflows(&global),
+        Command::Report(args) => commands::report::report(&global, &args),
         Command::Graph(args) => commands::graph::graph(&global, &args),
         Command::Approve(args) => commands::approve::approve(&global, args),
         Command::Resolve(args) => commands::resolve::resolve(&global, args).await,

@@ -12,6 +12,7 @@ pub mod man;
 pub mod plan;
 pub mod planned;
 pub mod prune;
+pub mod report;
 pub mod resolve;
 pub mod resume;
 pub mod run;

@@ -10,11 +10,11 @@ use super::steps::{Step, Steps};
 use super::{Look, States, escaped};
 
 /// The style sheet of drawings: neutral colours for light and dark.
-const STYLE: &str = include_str!("style.css");
+pub const STYLE: &str = include_str!("style.css");
 
 /// About how wide a character is at a step's name and at a host's; texts are never measured.
 const NAME_CHAR: f64 = 7.6;
-const HOST_CHAR: f64 = 6.7;
+const HOST_CHAR: f64 = 7.0;
 /// Within a box.
 const PADDING: f64 = 12.0;
 const NAME_HEIGHT: f64 = 18.0;
@@ -85,7 +85,7 @@ fn chips(step: &Step) -> Vec<Chip<'_>> {
     for (task, host) in &step.tasks {
         let Some(host) = host else { continue };
         let text = cut(host);
-        let width = text.chars().count() as f64 * HOST_CHAR + 28.0;
+        let width = text.chars().count() as f64 * HOST_CHAR + 34.0;
         if x > 0.0 && x + width > ROW {
             (x, row) = (0.0, row + 1);
         }

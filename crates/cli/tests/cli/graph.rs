@@ -29,32 +29,32 @@ fn an_svg_has_a_box_for_each_step_and_one_edge_for_a_barrier() {
     let (before, rest) = svg.split_once("<style>").unwrap();
     let (_, after) = rest.split_once("</style>").unwrap();
     assert_snapshot!(format!("{before}{after}"), @r##"
-    <svg xmlns="http://www.w3.org/2000/svg" class="fg" role="img" viewBox="0 0 232 292" width="232" height="292">
+    <svg xmlns="http://www.w3.org/2000/svg" class="fg" role="img" viewBox="0 0 254 292" width="254" height="292">
     <title>fill</title>
 
-    <rect class="fg-ground" width="232" height="292"/>
+    <rect class="fg-ground" width="254" height="292"/>
     <g transform="translate(16 16)">
-    <path class="fg-edge" d="M100.2 64.0L100.2 98.0"/>
-    <path class="fg-tip" d="M96.2 91.0L100.2 98.0L104.2 91.0Z"/>
-    <path class="fg-edge" d="M100.2 162.0L100.2 196.0"/>
-    <path class="fg-tip" d="M96.2 189.0L100.2 196.0L104.2 189.0Z"/>
-    <g class="fg-step" transform="translate(0.0 0.0)"><title>first (command)</title><rect class="fg-box" width="200.4" height="64.0" rx="7"/>
+    <path class="fg-edge" d="M111.0 64.0L111.0 98.0"/>
+    <path class="fg-tip" d="M107.0 91.0L111.0 98.0L115.0 91.0Z"/>
+    <path class="fg-edge" d="M111.0 162.0L111.0 196.0"/>
+    <path class="fg-tip" d="M107.0 189.0L111.0 196.0L115.0 189.0Z"/>
+    <g class="fg-step" transform="translate(0.0 0.0)"><title>first (command)</title><rect class="fg-box" width="222.0" height="64.0" rx="7"/>
     <text class="fg-name" x="12" y="23.0">first</text>
-    <g class="fg-chip" transform="translate(12.0 34.0)"><title>first@web1</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
-    <g class="fg-chip" transform="translate(72.8 34.0)"><title>first@web2</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
-    <g class="fg-chip" transform="translate(133.6 34.0)"><title>first@web3</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
+    <g class="fg-chip" transform="translate(12.0 34.0)"><title>first@web1</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
+    <g class="fg-chip" transform="translate(80.0 34.0)"><title>first@web2</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
+    <g class="fg-chip" transform="translate(148.0 34.0)"><title>first@web3</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
     </g>
-    <g class="fg-step" transform="translate(0.0 98.0)"><title>second (command)</title><rect class="fg-box" width="200.4" height="64.0" rx="7"/>
+    <g class="fg-step" transform="translate(0.0 98.0)"><title>second (command)</title><rect class="fg-box" width="222.0" height="64.0" rx="7"/>
     <text class="fg-name" x="12" y="23.0">second</text>
-    <g class="fg-chip" transform="translate(12.0 34.0)"><title>second@web1</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
-    <g class="fg-chip" transform="translate(72.8 34.0)"><title>second@web2</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
-    <g class="fg-chip" transform="translate(133.6 34.0)"><title>second@web3</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
+    <g class="fg-chip" transform="translate(12.0 34.0)"><title>second@web1</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
+    <g class="fg-chip" transform="translate(80.0 34.0)"><title>second@web2</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
+    <g class="fg-chip" transform="translate(148.0 34.0)"><title>second@web3</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
     </g>
-    <g class="fg-step" transform="translate(0.0 196.0)"><title>third (command)</title><rect class="fg-box" width="200.4" height="64.0" rx="7"/>
+    <g class="fg-step" transform="translate(0.0 196.0)"><title>third (command)</title><rect class="fg-box" width="222.0" height="64.0" rx="7"/>
     <text class="fg-name" x="12" y="23.0">third</text>
-    <g class="fg-chip" transform="translate(12.0 34.0)"><title>third@web1</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
-    <g class="fg-chip" transform="translate(72.8 34.0)"><title>third@web2</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
-    <g class="fg-chip" transform="translate(133.6 34.0)"><title>third@web3</title><rect width="54.8" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
+    <g class="fg-chip" transform="translate(12.0 34.0)"><title>third@web1</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web1</text></g>
+    <g class="fg-chip" transform="translate(80.0 34.0)"><title>third@web2</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web2</text></g>
+    <g class="fg-chip" transform="translate(148.0 34.0)"><title>third@web3</title><rect width="62.0" height="20" rx="10"/><text class="fg-sign" x="9" y="14"></text><text x="13" y="14">web3</text></g>
     </g>
     </g>
     </svg>
@@ -109,7 +109,8 @@ fn a_run_is_drawn_with_the_states_of_its_tasks_in_every_format() {
     assert!(dot.contains("label = \"✕ second@web2\", style = filled"), "{dot}");
     let svg = place.flow("graph --run last --format svg").exits(0).out;
     for drawn in [
-        "fg-failed\" transform=\"translate(72.8 34.0)\"><title>second@web2: failed</title>",
+        "<title>second@web2: failed</title>",
+        "class=\"fg-chip fg-failed\"",
         "<title>first@web1: changed</title>",
         "<title>third@web3: waiting</title>",
         ">failed 1</text>",

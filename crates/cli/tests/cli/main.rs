@@ -20,6 +20,7 @@ mod plugins;
 mod prune;
 mod refused;
 mod rehearsal;
+mod report;
 mod resume;
 mod run;
 mod saved;

@@ -234,7 +234,7 @@ fn planted_secrets_are_found_nowhere_outside_their_source() {
         assert_eq!(found_in(&place.store_bytes()), None);
         std::thread::sleep(std::time::Duration::from_millis(200));
         place.file("go", "");
-        running.ended().exits(1).says("failed: failed@web1: exit status 1: refused: ••••••");
+        running.ended().exits(1).says("failed@web1: exit status 1: refused: ••••••");
         drop(ended);
         let (seen, shown) = watch.join().unwrap();
         assert!(seen > 100, "no command line was seen");

@@ -65,7 +65,7 @@ fn bash_completes_commands_and_options() {
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         String::from_utf8(ran.stdout).unwrap()
     };
-    assert_eq!(complete("flow res").trim(), "resume");
+    assert_eq!(complete("flow resu").trim(), "resume");
     assert_eq!(complete("flow run --conf").trim(), "--confirm");
     assert!(complete("flow completions z").contains("zsh"));
 }

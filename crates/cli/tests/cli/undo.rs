@@ -54,7 +54,7 @@ fn what_would_be_taken_back_is_shown_and_nothing_is_done_without_a_yes() {
     2|   undo  link@web1    run: touch DIR/linked
     2|   undo  config@web1  create DIR/etc/app.conf
     2|
-    2| error[flow::refused]: not confirmed; nothing was changed
+    2| error: not confirmed; nothing was changed
     2| hint: to go ahead: flow undo RUN --yes
     exit 3
     "#);
@@ -113,7 +113,7 @@ fn what_cannot_be_taken_back_is_named_and_can_be_left_as_it_is() {
     2|   undo  link@web1    run: touch DIR/linked
     2|   undo  config@web1  create DIR/etc/app.conf
     2|
-    2| error[flow::refused]: run RUN can't be taken back as a whole; nothing was changed
+    2| error: run RUN can't be taken back as a whole; nothing was changed
     2|     log@web1: the step has no `undo`
     2| hint: --keep-impossible takes back the rest and leaves these as they are, --keep TASK one of them
     exit 3
@@ -144,7 +144,7 @@ fn what_somebody_changed_since_stops_the_undo_and_is_left_as_it_is() {
     2| undone   link@web1    run: touch DIR/linked
     2| failed   config@web1  DIR/etc/app.conf was changed since: it is left as it is
     2|
-    2| failed[flow::failed]: config@web1: DIR/etc/app.conf was changed since: it is left as it is
+    2| failed: config@web1: DIR/etc/app.conf was changed since: it is left as it is
     2| hint: see what was changed; `--keep TASK` leaves it so and takes back the rest
     2|
     2| go on with: flow undo RUN
@@ -213,7 +213,7 @@ fn a_run_that_fails_is_taken_back_by_itself_where_its_workflow_says_so() {
     2| undone   link@web1    run: touch DIR/linked
     2| undone   config@web1  create DIR/etc/app.conf
     2|
-    2| failed[flow::failed]: last@web1: exit status 1
+    2| failed: last@web1: exit status 1
     1| made failed and was taken back in SECONDS: 3 undone
     exit 1
     "#);

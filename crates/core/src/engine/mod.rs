@@ -291,7 +291,7 @@ pub enum EngineError {
         /// The run, recorded as refused.
         run: RunId,
         /// Why, with the next action.
-        error: StepError,
+        error: Box<StepError>,
     },
     /// A defect of the engine itself.
     #[error("the engine broke: {0}; the run can be resumed")]

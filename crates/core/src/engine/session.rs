@@ -295,7 +295,7 @@ impl Session {
                     let run = self.journal.run.clone();
                     return Err(match error {
                         Taking::Host(error) => {
-                            EngineError::Host { run, error: self.journal.masked_error(error) }
+                            EngineError::Host { run, error: Box::new(self.journal.masked_error(error)) }
                         }
                         Taking::Engine(error) => error,
                     });

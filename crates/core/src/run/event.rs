@@ -18,7 +18,8 @@ use crate::step::{Change, Output, StepError};
 pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
     attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
     run_started run_resumed host_met hosts hosts_chosen task_skipped task_satisfied task_intended task_done task_failed task_unknown \
-    task_not_done when reason task_asked task_approved task_rejected undo_intended task_undone undo_failed run_interrupted run_ended \
+    task_not_done when reason task_asked task_approved task_rejected undo_started undo_intended task_undone \
+    undo_failed undo_unknown undo_not_done task_kept run_interrupted run_ended \
     succeeded failed interrupted undecided refused undone lost";
 
 /// An event with its place in the run and the wall-clock time, which is for people only.

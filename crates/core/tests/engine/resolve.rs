@@ -24,14 +24,16 @@ needs = ["x", "y"]
 with = { thing = "after" }
 "#;
 
-/// A run that was left at once while this hung.
+/// A run that was left at once while this hung, and all else that was ready was done.
 async fn left(engine: &Engine, world: &World, folder: &Path, hangs: &str) -> RunId {
     world.fault(hangs, &[Fault::Hang]);
     let mut run = engine.start(plan(engine, TEXT, &[]), store(folder), None).unwrap();
+    let (mut begun, mut others_done) = (false, false);
     while let Some(notice) = run.notices.recv().await {
-        if let flow_core::engine::Notice::Event(record) = notice
-            && matches!(&record.event, Event::TaskIntended { task, .. } if task.as_str() == hangs)
-        {
+        let flow_core::engine::Notice::Event(record) = notice else { continue };
+        begun |= matches!(&record.event, Event::TaskIntended { task, .. } if task.as_str() == hangs);
+        others_done |= matches!(&record.event, Event::TaskDone { .. });
+        if begun && others_done {
             run.stop(Stop::AtOnce);
         }
     }
