@@ -118,8 +118,9 @@ async fn a_detached_command_that_is_stopped_from_outside_is_an_error() {
     let (host, by) = (&lab.host, lab.attempt(1));
     let command = Command::new("echo begun; exec sleep 600").detached();
     let stop = async {
-        while host.attempt(&by).await.unwrap() != AttemptState::Running
-            || host.unit(&format!("{}.service", by.name())).await.unwrap().active != "active"
+        // In this order: an attempt that is looked at before it has begun is over, and begins no more.
+        while host.unit(&format!("{}.service", by.name())).await.unwrap().active != "active"
+            || host.attempt(&by).await.unwrap() != AttemptState::Running
         {}
         host.probe(&format!("systemctl stop {}.service", by.name())).await.unwrap();
     };
