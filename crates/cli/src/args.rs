@@ -25,14 +25,14 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    done, or nothing to do
-  1    a task failed; `flow resume` goes on
+  0    done, taken back, or nothing to do
+  1    a task failed; `flow resume` goes on, or `flow undo` where it is being taken back
   2    plan: there is something to do
   3    refused before anything was changed
   4    what became of a task can't be told; a person must decide
   5    the store can't be used
   64   the command line is wrong
-  130  stopped by Ctrl-C; `flow resume` goes on
+  130  stopped by Ctrl-C; the same goes on
 
 Data goes to standard output, everything else to standard error.
 `flow explain CODE` says more about an error.";
@@ -62,6 +62,8 @@ pub enum Command {
     Run(RunArgs),
     /// Go on with a run that was interrupted, failed or killed.
     Resume(ResumeArgs),
+    /// Take a run back: undo what it did, in reverse order.
+    Undo(crate::commands::undo::UndoArgs),
     /// Show what a run would do. Changes nothing; exit code 2 when there is something to do.
     Plan(crate::commands::plan::PlanArgs),
     /// Check a workflow without touching any host.

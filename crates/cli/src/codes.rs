@@ -52,7 +52,13 @@ pub fn of(error: &EngineError) -> &str {
         EngineError::Host { error, .. } => return error.code.as_deref().unwrap_or(REFUSED.0),
         EngineError::Broken(_) => BROKEN,
         // What a store refuses for a reason of its own, such as a run that is there already.
-        EngineError::Store(_) | EngineError::Refused(_) => REFUSED,
+        EngineError::Store(_)
+        | EngineError::Refused(_)
+        | EngineError::TurnedBack { .. }
+        | EngineError::NothingToUndo { .. }
+        | EngineError::Pivoted { .. }
+        | EngineError::NotUndoable { .. }
+        | EngineError::NoTask { .. } => REFUSED,
     };
     code.0
 }

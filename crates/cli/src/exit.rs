@@ -88,6 +88,11 @@ impl Error {
                 EngineError::Refused(_)
                 | EngineError::Unconfirmed { .. }
                 | EngineError::Ended { .. }
+                | EngineError::TurnedBack { .. }
+                | EngineError::NothingToUndo { .. }
+                | EngineError::Pivoted { .. }
+                | EngineError::NotUndoable { .. }
+                | EngineError::NoTask { .. }
                 | EngineError::NotAsked { .. }
                 | EngineError::NotSettled { .. }
                 | EngineError::Host { .. } => Exit::Refused,

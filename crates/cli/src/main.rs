@@ -51,6 +51,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
     match cli.command {
         Command::Run(args) => commands::run::run(&global, args).await,
         Command::Resume(args) => commands::resume::resume(&global, args).await,
+        Command::Undo(args) => commands::undo::undo(&global, args).await,
         Command::Plan(args) => commands::plan::plan(&global, args).await,
         Command::Validate(args) => commands::validate::validate(&global, &args),
         Command::Test(args) => commands::test::test(&global, args).await,

@@ -61,6 +61,7 @@ fn there_is_a_fixture_for_every_kind_of_error() {
         Code::ID,
         Code::EXPRESSION,
         Code::NOT_UPSTREAM,
+        Code::UNDO,
         Code::HOSTS,
         Code::FILE,
         Code::INVENTORY,
@@ -292,7 +293,7 @@ struct WaitFor {
     every: Option<Every>,
 }
 
-step_type!(WaitFor, "wait-for");
+step_type!(WaitFor, "wait-for", const WAITS: bool = true;);
 
 /// A file made from a template.
 #[derive(Deserialize, JsonSchema)]

@@ -21,6 +21,7 @@ pub mod schema;
 pub mod show;
 pub mod steps;
 pub mod test;
+pub mod undo;
 pub mod unlock;
 pub mod validate;
 pub mod workflows;

@@ -32,6 +32,8 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Error> {
     let tasks = show::rows(&*store, &row, &records);
     let definition = read_definition(&row.id, &store.definition(&row.id)?).ok();
     let drawing = graph::of_run(&*store, &row).ok();
+    let next = Next::of(global, &store.runs()?, &row.id);
+    let turned_back = records.iter().any(|record| record.event.is_of_undo());
     let html = page(&Report {
         row: &row,
         status: status(&*store, &row.id)?,
@@ -39,7 +41,7 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Error> {
         tasks: &tasks,
         definition: definition.as_ref(),
         drawing: drawing.as_ref(),
-        go_on: Next::of(global, &store.runs()?, &row.id).resume(),
+        go_on: if turned_back { next.undo() } else { next.resume() },
     });
     let path = args.out.clone().unwrap_or_else(|| format!("flow-{}.html", row.id).into());
     if path.as_os_str() == "-" {

@@ -20,11 +20,12 @@ pub struct ResolveArgs {
     /// The task.
     pub task: String,
 
-    /// Say that it was done: what needs it may go on. It has no outputs.
+    /// Say that it was done: what needs it may go on. It has no outputs. Of a task that was being taken
+    /// back: that it was.
     #[arg(long, conflicts_with = "not_done")]
     pub done: bool,
 
-    /// Say that it was not done: it is run again when the run is gone on with.
+    /// Say that it was not done: it is run, or taken back, again when the run is gone on with.
     #[arg(long)]
     pub not_done: bool,
 
@@ -58,9 +59,15 @@ pub async fn resolve(global: &Global, args: ResolveArgs) -> Result<Exit, Error> 
     if global.output == Format::Json {
         screen::json(&as_json(&run, &evidence, verdict));
     } else if let Some(verdict) = verdict {
-        let word = if verdict == Verdict::Done { "done" } else { "not done" };
+        let word = match (verdict, evidence.of_undo) {
+            (Verdict::Done, false) => "done",
+            (Verdict::NotDone, false) => "not done",
+            (Verdict::Done, true) => "taken back",
+            (Verdict::NotDone, true) => "not taken back",
+        };
         screen::line(&format!("{} is settled as {word}; nothing was started", evidence.task));
-        screen::tell(&format!("go on with: {}", next.resume()));
+        let go_on = if evidence.undoing { next.undo() } else { next.resume() };
+        screen::tell(&format!("go on with: {go_on}"));
     } else {
         show(&run, &evidence, &next);
     }
@@ -74,9 +81,10 @@ fn can_tell(evidence: &Evidence) -> bool {
 }
 
 fn show(run: &RunId, evidence: &Evidence, next: &Next) {
-    let Evidence { task, attempt, change, alive, found } = evidence;
+    let Evidence { task, attempt, change, alive, found, of_undo, undoing } = evidence;
     screen::line(&format!("{task} of run {run}, attempt {attempt}"));
-    screen::line(&format!("  it was to change: {}", change.summary));
+    let what = if *of_undo { "it was to undo:  " } else { "it was to change:" };
+    screen::line(&format!("  {what} {}", change.summary));
     screen::indented(change.diff.as_deref().unwrap_or_default(), 4);
     let alive = match alive {
         Ok(true) => "a process of it is at work".to_owned(),
@@ -84,10 +92,11 @@ fn show(run: &RunId, evidence: &Evidence, next: &Next) {
         Err(error) => format!("can't be asked: {error}"),
     };
     screen::line(&format!("  on its host now:  {alive}"));
+    let done = if *of_undo { "taken back" } else { "done" };
     let found = match found {
         None => None,
-        Some(Ok(Resolved::Done(_))) => Some("it was done".to_owned()),
-        Some(Ok(Resolved::NotDone)) => Some("it was not done".to_owned()),
+        Some(Ok(Resolved::Done(_))) => Some(format!("it was {done}")),
+        Some(Ok(Resolved::NotDone)) => Some(format!("it was not {done}")),
         Some(Ok(Resolved::Running)) => Some("it is still going on".to_owned()),
         Some(Ok(Resolved::Unknown(why))) => Some(why.clone()),
         Some(Err(error)) => Some(format!("can't be looked at: {error}")),
@@ -102,9 +111,14 @@ fn show(run: &RunId, evidence: &Evidence, next: &Next) {
         }
         None => {
             let command = |flag: &str| next.command("resolve", &format!("{task} {flag}"));
+            let (there, not_there) = match (of_undo, undoing) {
+                (true, _) => ("it is gone", "it isn't; it is taken back again on undo"),
+                (false, true) => ("it is there; it is taken back on undo", "it isn't"),
+                (false, false) => ("it is there", "it isn't; it is run again on resume"),
+            };
             screen::line("\nlook on the host whether the change is there, then say so:");
-            screen::line(&format!("  {}      it is there", command("--done")));
-            screen::line(&format!("  {}  it isn't; it is run again on resume", command("--not-done")));
+            screen::line(&format!("  {}      {there}", command("--done")));
+            screen::line(&format!("  {}  {not_there}", command("--not-done")));
         }
     }
 }

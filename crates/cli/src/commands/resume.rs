@@ -5,7 +5,7 @@ use flow_core::run::{Event, Outcome, RunId};
 use flow_core::store::Store;
 
 use super::run::follow;
-use super::runs::Next;
+use super::runs::{Next, turned_back};
 use crate::args::{Global, ResumeArgs};
 use crate::codes::NO_RUN;
 use crate::context;
@@ -34,7 +34,7 @@ pub async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Error> {
     follow(handle, screen, &next).await
 }
 
-/// The newest run that has not ended well.
+/// The newest run that has not ended well and isn't being taken back.
 fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
     for row in store.runs()? {
         if store.is_imported(&row.id)? {
@@ -45,7 +45,7 @@ fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
             last.first().map(|record| &record.event),
             Some(Event::RunEnded { outcome: Outcome::Succeeded | Outcome::Undone | Outcome::Refused })
         );
-        if !ended {
+        if !ended && !turned_back(store, &row.id)? {
             return Ok(row.id);
         }
     }

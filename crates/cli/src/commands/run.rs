@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
+use flow_core::run::Outcome;
 
 use super::runs::Next;
 use crate::args::{Global, RunArgs};
@@ -111,9 +112,11 @@ pub async fn follow(mut handle: RunHandle, mut screen: Screen, next: &Next) -> R
     let report = result.inspect_err(|error| {
         // Where the run itself was refused, the error says it all.
         if !matches!(error, EngineError::Host { .. }) {
-            screen.broke_off(&id, &next.resume());
+            screen.broke_off(&id, next);
         }
     })?;
     screen.ended(&report, next);
-    Ok(report.outcome.into())
+    // A run that failed and was taken back by itself has failed all the same.
+    let failed = report.outcome == Outcome::Undone && !screen.is_undo();
+    Ok(if failed { Exit::Failed } else { report.outcome.into() })
 }

@@ -107,10 +107,21 @@ impl Next {
     pub fn resume(&self) -> String {
         self.command("resume", "")
     }
+
+    /// The command that takes it back, or goes on with that.
+    pub fn undo(&self) -> String {
+        self.command("undo", "")
+    }
 }
 
-/// What of a run waits for approval and wasn't answered yet. Its events are read only where its workflow
-/// uses a step type that asks.
+/// Whether something of a run was taken back, so that it can only be taken back further.
+pub fn turned_back(store: &dyn Store, run: &RunId) -> Result<bool, Error> {
+    let of_undo = |record: &flow_core::run::Record| record.event.is_of_undo();
+    Ok(store.events(run)?.iter().any(of_undo))
+}
+
+/// What of a run waits for approval and wasn't answered yet; nothing while it is being taken back. Its
+/// events are read only where its workflow uses a step type that asks.
 pub fn waits_for_approval(store: &dyn Store, run: &RunId, status: &str) -> Result<Vec<Asked>, Error> {
     let over = matches!(status, "succeeded" | "undone" | "refused");
     let registry = context::registry();
@@ -120,12 +131,17 @@ pub fn waits_for_approval(store: &dyn Store, run: &RunId, status: &str) -> Resul
     }
     let answered: Vec<_> =
         store.signals(run)?.into_iter().map(|(_, signal)| (signal.task, signal.attempt)).collect();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut undoing) = (Vec::new(), false);
     store.scan(run, &mut |record| {
         Asked::follow(&mut waiting, &record);
+        match record.event {
+            Event::UndoStarted { .. } => undoing = true,
+            Event::RunResumed { .. } => undoing = false,
+            _ => {}
+        }
         true
     })?;
-    waiting.retain(|asked| !answered.contains(&(asked.task.clone(), asked.attempt)));
+    waiting.retain(|asked| !undoing && !answered.contains(&(asked.task.clone(), asked.attempt)));
     Ok(waiting)
 }
 

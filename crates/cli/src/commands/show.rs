@@ -6,6 +6,7 @@ use std::sync::Arc;
 use flow_core::engine::read_definition;
 use flow_core::plan::Plan;
 use flow_core::run::{Event, Record, RunId, Settler};
+use flow_core::step::Undoability;
 use flow_core::store::{RunRow, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +31,11 @@ pub struct Row {
     pub message: Option<String>,
     /// Where the plan has it.
     place: usize,
+    /// Something of it may be on its host: an attempt was begun, and it wasn't taken back.
+    left: bool,
+    /// Whether it can be taken back; none where the definition can't be read any more.
+    undo: Option<Undoability>,
+    pivot: bool,
 }
 
 pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
@@ -66,19 +72,22 @@ pub fn show(global: &Global, args: &ShowArgs) -> Result<Exit, Error> {
         return Ok(Exit::Success);
     }
     let next = Next::of(global, &all, &row.id);
-    let unknown = tasks.iter().filter(|(_, task)| task.state == "unknown");
+    let turned_back = records.iter().any(|record| record.event.is_of_undo());
+    let unknown = tasks.iter().filter(|(_, task)| matches!(task.state, "unknown" | "undo unknown"));
     let unknown: Vec<String> = unknown.map(|(name, _)| next.command("resolve", name)).collect();
     let waiting = waits_for_approval(&*store, &row.id, status)?;
     let approve = waiting.iter().map(|asked| next.command("approve", asked.task.as_str()));
+    let open = matches!(status, "killed" | "failed" | "interrupted" | "undecided");
+    let go_on = if turned_back { next.undo() } else { next.resume() };
     for (what, command) in approve
         .map(|command| ("approve with", command))
         .chain(unknown.into_iter().map(|command| ("see what is known with", command)))
-        .chain(
-            matches!(status, "killed" | "failed" | "interrupted" | "undecided")
-                .then(|| ("go on with", next.resume())),
-        )
+        .chain(open.then_some(("go on with", go_on)))
     {
         screen::line(&format!("\n{what}: {command}"));
+    }
+    if status != "running" && !(open && turned_back) {
+        show_undo(&tasks, &next);
     }
     Ok(Exit::Success)
 }
@@ -94,6 +103,31 @@ pub fn rows(store: &dyn Store, row: &RunRow, records: &[Record]) -> BTreeMap<Str
     let mut tasks = fold(records);
     add_waiting(store, row, &mut tasks);
     tasks
+}
+
+/// What of it could be taken back, and what not.
+fn show_undo(tasks: &BTreeMap<String, Row>, next: &Next) {
+    let rows = in_order(tasks);
+    let left = rows.iter().filter(|(_, row)| row.left);
+    if let Some((name, _)) = left.clone().find(|(_, row)| row.pivot) {
+        screen::line(&format!("can't be taken back: {name} was begun, the point of no return"));
+        return;
+    }
+    let can = left.clone().filter(|(_, row)| row.undo == Some(Undoability::Possible)).count();
+    if can > 0 {
+        screen::line(&format!("take back what {} did: {}", screen::tasks(can), next.undo()));
+    }
+    // What failed is in nobody's way.
+    let mut told = Vec::new();
+    for (name, row) in left.filter(|(_, row)| row.state != "failed") {
+        let step = name.rsplit_once('@').map_or(*name, |(step, _)| step);
+        if let Some(Undoability::Impossible(why)) = &row.undo
+            && !told.contains(&step)
+        {
+            told.push(step);
+            screen::line(&format!("can't be taken back: {step}: {why}"));
+        }
+    }
 }
 
 fn show_task(name: &str, task: &Row, width: usize, verbose: bool) {
@@ -128,11 +162,13 @@ fn add_waiting(store: &dyn Store, row: &RunRow, tasks: &mut BTreeMap<String, Row
     let Ok(Ok(definition)) = store.definition(&row.id).map(|text| read_definition(&row.id, &text)) else {
         return;
     };
-    let Ok(names) = Plan::outline(definition, &Arc::new(context::registry())) else { return };
-    for (place, name) in names.iter().enumerate() {
+    let Ok(plan) = Plan::without_secrets(definition, &Arc::new(context::registry())) else { return };
+    for (place, info) in plan.tasks().into_iter().enumerate() {
         let task =
-            tasks.entry(name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
+            tasks.entry(info.name.to_string()).or_insert_with(|| Row { state: "waiting", ..Row::default() });
         task.place = place;
+        task.undo = Some(info.undo);
+        task.pivot = info.pivot;
     }
 }
 
@@ -157,6 +193,7 @@ fn history_line(event: &Event) -> Option<String> {
     Some(match event {
         Event::RunStarted { owner, .. } => format!("started by {owner}"),
         Event::RunResumed { owner, epoch } => format!("resumed by {owner} (epoch {epoch})"),
+        Event::UndoStarted { owner, epoch } => format!("taken back by {owner} (epoch {epoch})"),
         Event::RunInterrupted { at_once: false } => "asked to stop".to_owned(),
         Event::RunInterrupted { at_once: true } => "asked to stop at once".to_owned(),
         Event::TaskDone { task, by: Some(Settler::Operator(who)), .. } => {
@@ -169,6 +206,12 @@ fn history_line(event: &Event) -> Option<String> {
         Event::TaskRejected { task, by, reason: None, .. } => format!("{task} rejected by {by}"),
         Event::TaskRejected { task, by, reason: Some(reason), .. } => {
             format!("{task} rejected by {by}: {reason}")
+        }
+        Event::TaskUndone { task, by: Some(Settler::Operator(who)), .. } => {
+            format!("{task} settled as taken back by {who}")
+        }
+        Event::UndoNotDone { task, by: Settler::Operator(who), .. } => {
+            format!("{task} settled as not taken back by {who}")
         }
         Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
         _ => return None,
@@ -208,6 +251,7 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
             Event::TaskIntended { attempt, change, .. } => {
                 row.state = "begun";
                 row.attempts = *attempt;
+                row.left = true;
                 row.began.get_or_insert(*at);
                 row.ended = None;
                 row.change = Some(change.summary.clone());
@@ -251,11 +295,27 @@ fn fold(records: &[Record]) -> BTreeMap<String, Row> {
                 row.message =
                     Some(reason.as_ref().map_or(format!("by {by}"), |why| format!("by {by}: {why}")));
             }
-            Event::UndoIntended { .. } => row.state = "undoing",
-            Event::TaskUndone { .. } => row.state = "undone",
-            Event::UndoFailed { error, .. } => {
-                row.state = "not undone";
+            Event::UndoIntended { .. } => {
+                row.state = "undoing";
+                row.message = None;
+            }
+            Event::TaskUndone { .. } => {
+                (row.state, row.left) = ("undone", false);
+                row.error = None;
+            }
+            Event::TaskKept { why, .. } => {
+                (row.state, row.left) = ("kept", false);
+                row.message = Some(why.clone());
+            }
+            Event::UndoFailed { error, .. } | Event::UndoUnknown { error, .. } => {
+                let unknown = matches!(event, Event::UndoUnknown { .. });
+                row.state = if unknown { "undo unknown" } else { "not undone" };
                 row.message = Some(error.message.clone());
+                row.error = Some(json!(error));
+            }
+            Event::UndoNotDone { .. } => {
+                row.state = "not undone";
+                row.message = Some("an undo was begun and cut short".to_owned());
             }
             _ => {}
         }
@@ -268,9 +328,12 @@ fn as_json(row: &RunRow, status: &str, records: &[Record], tasks: &BTreeMap<Stri
     let tasks: Vec<Value> = in_order(tasks)
         .into_iter()
         .map(|(name, task)| {
+            let undo = task.undo.as_ref().map(screen::undo::words);
             json!({
                 "task": name, "state": task.state, "attempts": task.attempts, "began": task.began,
                 "ended": task.ended, "change": task.change, "output": task.output, "error": task.error,
+                "undo": undo.map(|(word, _)| word), "not_undoable": undo.and_then(|(_, why)| why),
+                "pivot": task.pivot, "left": task.left,
             })
         })
         .collect();

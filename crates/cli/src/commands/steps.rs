@@ -1,7 +1,7 @@
 //! `flow steps`: the step types and their arguments, from their own documentation.
 
 use console::style;
-use flow_core::step::StepInfo;
+use flow_core::step::{StepInfo, Undoability};
 use flow_core::workflow::nearest;
 use serde_json::{Value, json};
 
@@ -50,8 +50,8 @@ pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
 fn as_json(info: &StepInfo) -> Value {
     json!({
         "name": info.name, "destructive": info.destructive, "undoable": info.undoable,
-        "read_only": info.read_only, "version": info.version, "schema": info.schema,
-        "plugin": info.origin,
+        "undo_argument": info.undo_argument, "waits": info.waits, "read_only": info.read_only,
+        "version": info.version, "schema": info.schema, "plugin": info.origin,
     })
 }
 
@@ -88,9 +88,15 @@ fn show(info: &StepInfo) {
             screen::indented(text, 6);
         }
     }
-    let taken_back = if info.undoable { "can be taken back" } else { "can't be taken back" };
-    if !info.read_only {
-        screen::line(&format!("\nWhat it does {taken_back}."));
+    let taken_back = match (info.undoability(|_| true), info.undo_argument) {
+        (Undoability::Nothing, _) if info.read_only => None,
+        (Undoability::Nothing, _) => Some("It changes nothing: there is nothing to take back.".to_owned()),
+        (Undoability::Impossible(why), _) => Some(format!("What it does can't be taken back: {why}.")),
+        (_, Some(argument)) => Some(format!("What it does can be taken back where `{argument}` is given.")),
+        (_, None) => Some("What it does can be taken back.".to_owned()),
+    };
+    if let Some(text) = taken_back {
+        screen::line(&format!("\n{text}"));
     }
     if let Some(origin) = &info.origin {
         screen::line(&format!("\nFrom the plugin {}, version {}", origin.path.display(), info.version));

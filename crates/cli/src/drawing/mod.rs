@@ -32,9 +32,9 @@ impl Look {
     pub fn of(word: &str) -> Self {
         match word {
             "failed" | "rejected" | "not undone" => Self::Failed,
-            "unknown" => Self::Unknown,
+            "unknown" | "undo unknown" => Self::Unknown,
             "begun" | "retrying" | "asked" | "undoing" | "not done" => Self::Working,
-            "changed" => Self::Changed,
+            "changed" | "kept" => Self::Changed,
             "ok" | "approved" => Self::Ok,
             "skipped" => Self::Skipped,
             "undone" => Self::Undone,

@@ -299,14 +299,17 @@ fn events(out: &mut String, report: &Report<'_>) {
 fn told(event: &Event) -> String {
     match event {
         Event::RunStarted { owner, .. } => owner.clone(),
-        Event::RunResumed { owner, epoch } => format!("{owner}, epoch {epoch}"),
+        Event::RunResumed { owner, epoch } | Event::UndoStarted { owner, epoch } => {
+            format!("{owner}, epoch {epoch}")
+        }
         Event::HostMet { host, identity } => format!("{host}, machine {}", identity.machine_id),
         Event::HostsChosen { hosts, .. } => hosts.join(", "),
-        Event::TaskSkipped { why, .. } => why.clone(),
+        Event::TaskSkipped { why, .. } | Event::TaskKept { why, .. } => why.clone(),
         Event::TaskIntended { attempt, change, .. } => format!("attempt {attempt}: {}", change.summary),
         Event::TaskFailed { error, .. }
         | Event::TaskUnknown { error, .. }
-        | Event::UndoFailed { error, .. } => error.message.clone(),
+        | Event::UndoFailed { error, .. }
+        | Event::UndoUnknown { error, .. } => error.message.clone(),
         Event::RunEnded { outcome } => crate::commands::runs::outcome_word(*outcome).to_owned(),
         _ => String::new(),
     }

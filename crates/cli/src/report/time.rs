@@ -135,7 +135,9 @@ fn bars<'r>(report: &Report<'r>) -> Vec<Bar<'r>> {
             Event::TaskUnknown { .. } => "unknown",
             Event::TaskNotDone { .. } => "not done",
             Event::TaskUndone { .. } => "undone",
-            Event::UndoFailed { .. } => "not undone",
+            Event::UndoFailed { .. } | Event::UndoNotDone { .. } => "not undone",
+            Event::UndoUnknown { .. } => "undo unknown",
+            Event::TaskKept { .. } => "kept",
             _ => "ok",
         };
         let from = begun.remove(task).unwrap_or(to);

@@ -68,6 +68,28 @@ fn show_engine(error: &EngineError) -> Value {
             Some(format!("`flow show {run}` shows it; `flow run` starts a new one")),
             None,
         ),
+        EngineError::TurnedBack { run } => {
+            (error.to_string(), Some(format!("`flow undo {run}` goes on with it")), None)
+        }
+        EngineError::NothingToUndo { run } => {
+            (error.to_string(), Some(format!("`flow show {run}` shows what it found")), None)
+        }
+        EngineError::Pivoted { run, .. } => (
+            error.to_string(),
+            Some(format!("it can only be gone on with: `flow resume {run}`, if it has not ended")),
+            None,
+        ),
+        EngineError::NotUndoable { tasks, .. } => (
+            error.to_string(),
+            Some(
+                "--keep-impossible takes back the rest and leaves these as they are, --keep TASK one of them"
+                    .to_owned(),
+            ),
+            Some(tasks.iter().map(|(task, why)| format!("{task}: {why}\n")).collect()),
+        ),
+        EngineError::NoTask { run, .. } => {
+            (error.to_string(), Some(format!("`flow show {run}` lists its tasks")), None)
+        }
         EngineError::NotAsked { unknown, .. } => {
             let names: Vec<&str> = unknown.iter().map(|task| task.as_str()).collect();
             let hint = match names.as_slice() {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use flow_core::engine::{Notice, Report};
+use flow_core::engine::{Notice, Report, UndoTask};
 use flow_core::plan::Plan;
 use flow_core::run::{Asked, Event, Outcome, Record, RunId, RunState, TaskName, TaskState};
 use flow_core::step::StepError;
@@ -41,6 +41,12 @@ pub struct Screen {
     changed: usize,
     ok: usize,
     skipped: usize,
+    /// What was asked for is to take the run back.
+    undo: bool,
+    undone: usize,
+    kept: Vec<(TaskName, String)>,
+    /// What was changed by each task that may be taken back.
+    changes: HashMap<TaskName, String>,
     /// A question that stands below what is told, while it waits for its answer.
     prompt: Option<String>,
 }
@@ -67,8 +73,23 @@ impl Screen {
             changed: 0,
             ok: 0,
             skipped: 0,
+            undo: false,
+            undone: 0,
+            kept: Vec::new(),
+            changes: HashMap::new(),
             prompt: None,
         }
+    }
+
+    /// Takes in that the run is to be taken back, and what it has changed.
+    pub fn takes_back(&mut self, tasks: &[UndoTask]) {
+        self.undo = true;
+        self.changes = tasks.iter().map(|task| (task.name.clone(), task.summary.clone())).collect();
+    }
+
+    /// Whether what was asked for is to take the run back.
+    pub fn is_undo(&self) -> bool {
+        self.undo
     }
 
     /// Whether it is for people.
@@ -110,6 +131,9 @@ impl Screen {
     /// Says which run begins.
     pub fn started(&self, id: &RunId) {
         if !self.json {
+            if self.undo {
+                return self.say(&format!("run {id}: taking back {}", self.workflow));
+            }
             let before = match self.passed_before {
                 Some(passed) => format!(", going on: {passed} done before"),
                 None => String::new(),
@@ -133,6 +157,9 @@ impl Screen {
             super::line(&json!({ "type": "event", "event": record }).to_string());
         }
         let Some(task) = record.event.task().cloned() else {
+            if matches!(record.event, Event::UndoStarted { .. }) && !self.undo {
+                self.say("the run has failed; what it did is taken back");
+            }
             if let Event::RunInterrupted { at_once } = record.event {
                 self.say(if at_once {
                     "stopping at once: what runs is left as it is"
@@ -187,6 +214,39 @@ impl Screen {
                     "the earlier attempt had no effect; again",
                 );
             }
+            event => self.undo_event(&task, event),
+        }
+    }
+
+    fn undo_event(&mut self, task: &TaskName, event: &Event) {
+        match event {
+            Event::UndoIntended { .. } => {
+                let what = self.changes.get(task).cloned().unwrap_or_default();
+                self.intended(task, &what);
+            }
+            Event::TaskUndone { .. } => {
+                self.undone += 1;
+                let what = self.at_work.get(task).map(|(_, what)| what.clone()).unwrap_or_default();
+                self.done(task, &console::style("undone").yellow(), &what);
+            }
+            Event::UndoFailed { error, retry_in_ms: Some(wait), .. } => {
+                let text = format!("{error}; again in {}", duration(*wait as f64 / 1000.0));
+                self.done(task, &console::style("retrying").magenta(), &text);
+            }
+            Event::UndoFailed { error, .. } => {
+                self.done(task, &console::style("failed").red(), &error.message);
+            }
+            Event::UndoUnknown { error, .. } => {
+                self.done(task, &console::style("unknown").red().bold(), &error.message);
+            }
+            Event::UndoNotDone { .. } => {
+                let text = "the earlier undo was cut short; again";
+                self.done(task, &console::style("not done").dim(), text);
+            }
+            Event::TaskKept { why, .. } => {
+                self.kept.push((task.clone(), why.clone()));
+                self.done(task, &console::style("kept").dim(), why);
+            }
             _ => {}
         }
     }
@@ -214,19 +274,24 @@ impl Screen {
     }
 
     /// Says how a run that broke off can be gone on with.
-    pub fn broke_off(&self, id: &RunId, go_on: &str) {
+    pub fn broke_off(&self, id: &RunId, next: &Next) {
+        let go_on = if self.undo { next.undo() } else { next.resume() };
         tell(&format!("run {id} broke off; once the cause below is mended, go on with: {go_on}\n"));
     }
 
     /// Says how the run ended, what failed, what was not started, and how to go on.
     pub fn ended(&self, report: &Report, next: &Next) {
+        let undoing = report.state.undoing();
+        let go_on = if undoing { next.undo() } else { next.resume() };
         let in_state = |states: &[TaskState]| -> Vec<&TaskName> {
             self.names.iter().filter(|name| states.contains(&state_of(report, name))).collect()
         };
-        let not_started = in_state(&[TaskState::Waiting, TaskState::Ready]);
-        let left = in_state(&[TaskState::Intended]);
-        let unknown = in_state(&[TaskState::Unknown]);
-        let asked = in_state(&[TaskState::Asked]);
+        let unless_undoing = |states| if undoing { Vec::new() } else { in_state(states) };
+        let not_started = unless_undoing(&[TaskState::Waiting, TaskState::Ready]);
+        let left = in_state(&[TaskState::Intended, TaskState::Undoing]);
+        let unknown = in_state(&[TaskState::Unknown, TaskState::UndoUnknown]);
+        let to_take_back = if undoing { in_state(&[TaskState::Done]) } else { Vec::new() };
+        let asked = unless_undoing(&[TaskState::Asked]);
         if self.json {
             let failures: Vec<_> =
                 report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
@@ -234,24 +299,28 @@ impl Screen {
                 "type": "result", "run": report.run, "workflow": self.workflow,
                 "outcome": outcome_word(report.outcome), "changed": self.changed, "ok": self.ok,
                 "skipped": self.skipped, "failures": failures, "left_at_work": left, "not_started": not_started,
+                "undone": self.undone, "kept": self.kept.iter().map(|(task, _)| task).collect::<Vec<_>>(),
+                "to_take_back": to_take_back, "not_unwound": report.not_unwound,
                 "waits_for_approval": asked, "outputs": report.outputs, "locks_kept": report.locks_kept,
             });
             super::line(&result.to_string());
             return;
         }
         for (task, error) in &report.failures {
-            let unknown = state_of(report, task) == TaskState::Unknown;
+            let unknown = matches!(state_of(report, task), TaskState::Unknown | TaskState::UndoUnknown);
             let mark = if unknown { "unknown" } else { "failed" };
             show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), task, error);
         }
-        if ![report.failures.is_empty(), left.is_empty(), not_started.is_empty(), asked.is_empty()]
-            .iter()
-            .all(|empty| *empty)
-        {
+        let rest = [&left, &not_started, &to_take_back, &asked];
+        if !report.failures.is_empty() || rest.iter().any(|tasks| !tasks.is_empty()) {
             tell("");
         }
         if !left.is_empty() {
-            tell(&format!("left at work: {}; a resume finds out what became of it", list(&left)));
+            let next = if undoing { "the next undo" } else { "a resume" };
+            tell(&format!("left at work: {}; {next} finds out what became of it", list(&left)));
+        }
+        if !to_take_back.is_empty() {
+            tell(&format!("not taken back yet: {}", list(&to_take_back)));
         }
         if !asked.is_empty() {
             tell(&format!("waits for approval: {}", list(&asked)));
@@ -269,13 +338,13 @@ impl Screen {
             super::indented(&value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned), 2);
         }
         match report.outcome {
-            Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {}", next.resume())),
+            Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
             Outcome::Undecided => {
                 tell("see what is known, then say --done, or --not-done to run it again:");
                 for task in &unknown {
                     tell(&format!("  {}", next.command("resolve", task.as_str())));
                 }
-                tell(&format!("go on with: {}", next.resume()));
+                tell(&format!("go on with: {go_on}"));
             }
             Outcome::Succeeded | Outcome::Refused | Outcome::Undone => {}
         }
@@ -284,6 +353,9 @@ impl Screen {
     fn summary(&self, report: &Report) -> String {
         let time = duration(self.began.elapsed().as_secs_f64());
         let name = &self.workflow;
+        if report.state.undoing() {
+            return self.undo_summary(report, &time);
+        }
         if report.outcome == Outcome::Succeeded && self.changed == 0 {
             return format!(
                 "{name}: nothing to do: all {} are as they should be ({time})",
@@ -306,7 +378,30 @@ impl Screen {
         format!("{name} {} in {time}: {}", outcome_word(report.outcome), parts.join(", "))
     }
 
+    fn undo_summary(&self, report: &Report, time: &str) -> String {
+        let mut parts = vec![format!("{} undone", self.undone)];
+        if !self.kept.is_empty() {
+            parts.push(format!("{} kept", self.kept.len()));
+        }
+        let failed = |state| report.state.in_state(state).count();
+        for (count, word) in [
+            (failed(TaskState::UndoFailed), "failed"),
+            (failed(TaskState::Unknown) + failed(TaskState::UndoUnknown), "unknown"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {word}"));
+            }
+        }
+        let how = match (report.outcome, self.undo) {
+            (Outcome::Undone, true) => "taken back".to_owned(),
+            (Outcome::Undone, false) => "failed and was taken back".to_owned(),
+            (outcome, _) => format!("not taken back, {}", outcome_word(outcome)),
+        };
+        format!("{} {how} in {time}: {}", self.workflow, parts.join(", "))
+    }
+
     fn intended(&mut self, task: &TaskName, what: &str) {
+        self.changes.insert(task.clone(), what.to_owned());
         self.at_work.insert(task.clone(), (Instant::now(), what.to_owned()));
         self.show_at_work(task, what);
     }

@@ -7,6 +7,7 @@ mod live;
 pub mod preview;
 mod questions;
 pub mod rehearsal;
+pub mod undo;
 
 use std::io::Write;
 

@@ -1,6 +1,7 @@
 //! What a run would do.
 
-use flow_core::engine::{Finding, Preview};
+use flow_core::engine::{Finding, Preview, PreviewTask};
+use flow_core::step::Undoability;
 use serde_json::{Value, json};
 
 use super::{indented, line, tasks, tell};
@@ -62,6 +63,9 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
         format!("{} to change, {} known only later; nothing was changed yet", tasks(changes), later)
     };
     tell(&format!("\n{workflow}: {summary}"));
+    if changes + later > 0 && wrong == 0 {
+        tell_of_undo(preview);
+    }
     if let (Some(name), true) = (confirmation, changes + later > 0) {
         tell(&format!("the run will ask for --confirm {name}"));
     }
@@ -72,25 +76,53 @@ fn list(hosts: &[String]) -> String {
     if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") }
 }
 
+/// Which of the changes could not be taken back, by step, and the points of no return.
+fn tell_of_undo(preview: &Preview) {
+    let mut shown: Vec<(&str, &str)> = Vec::new();
+    for task in preview.tasks.iter().filter(|task| may_change(&task.finding)) {
+        let why = match (&task.undo, task.pivot) {
+            (_, true) => "the point of no return",
+            (Undoability::Impossible(why), _) => why,
+            _ => continue,
+        };
+        let step = task.name.step();
+        if !shown.iter().any(|(known, _)| *known == step) {
+            shown.push((step, why));
+        }
+    }
+    for (step, why) in shown {
+        tell(&format!("can't be taken back: {step}: {why}"));
+    }
+}
+
+fn may_change(finding: &Finding) -> bool {
+    matches!(finding, Finding::Pending(_) | Finding::KnownAfter(_) | Finding::SatisfiedNow)
+}
+
 fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Value {
-    let tasks: Vec<Value> = preview
-        .tasks
-        .iter()
-        .map(|task| match &task.finding {
-            Finding::Satisfied => json!({ "task": task.name, "finding": "ok" }),
-            Finding::SatisfiedNow => json!({ "task": task.name, "finding": "ok_now" }),
-            Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
-            Finding::Asks(message) => json!({ "task": task.name, "finding": "gate", "message": message }),
-            Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
-            Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
-            Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),
-            Finding::HostsKnownAfter { step, within } => {
-                json!({ "task": task.name, "finding": "hosts_later", "after": step, "within": within })
-            }
-            Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
-            Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
-        })
-        .collect();
+    let finding = |task: &PreviewTask| match &task.finding {
+        Finding::Satisfied => json!({ "task": task.name, "finding": "ok" }),
+        Finding::SatisfiedNow => json!({ "task": task.name, "finding": "ok_now" }),
+        Finding::Pending(change) => json!({ "task": task.name, "finding": "change", "change": change }),
+        Finding::Asks(message) => json!({ "task": task.name, "finding": "gate", "message": message }),
+        Finding::Skipped(why) => json!({ "task": task.name, "finding": "skip", "why": why }),
+        Finding::KnownAfter(step) => json!({ "task": task.name, "finding": "later", "after": step }),
+        Finding::Hosts(hosts) => json!({ "task": task.name, "finding": "hosts", "hosts": hosts }),
+        Finding::HostsKnownAfter { step, within } => {
+            json!({ "task": task.name, "finding": "hosts_later", "after": step, "within": within })
+        }
+        Finding::Refused(why) => json!({ "task": task.name, "finding": "refused", "why": why }),
+        Finding::Failed(error) => json!({ "task": task.name, "finding": "error", "error": error }),
+    };
+    let with_undo = |task: &PreviewTask| {
+        let mut value = finding(task);
+        let (word, why) = super::undo::words(&task.undo);
+        value["undo"] = word.into();
+        value["not_undoable"] = why.into();
+        value["pivot"] = task.pivot.into();
+        value
+    };
+    let tasks: Vec<Value> = preview.tasks.iter().map(with_undo).collect();
     json!({
         "workflow": workflow, "changes": preview.has_changes(), "errors": preview.has_errors(),
         "confirm": confirmation, "tasks": tasks,

@@ -50,6 +50,13 @@ impl Questions {
 
     /// Something happened: it may be that a question is answered from elsewhere, or too old.
     pub fn over(&mut self, event: &Event, screen: &mut Screen) {
+        if matches!(event, Event::UndoStarted { .. }) {
+            // What is taken back asks for nothing any more.
+            self.for_nobody |= !self.waiting.is_empty();
+            self.waiting.clear();
+            screen.unprompt();
+            return;
+        }
         let Some(at) = event.task().and_then(|task| self.waiting.iter().position(|q| q.task == *task)) else {
             return;
         };

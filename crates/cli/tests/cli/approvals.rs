@@ -156,6 +156,8 @@ fn a_plan_shows_the_gate() {
     2| gated: Asks before it goes on.
     2|
     2| gated: 1 task to change, 1 known only later; nothing was changed yet
+    2| can't be taken back: aside: the step has no `undo`
+    2| can't be taken back: after: the step has no `undo`
     1| change   aside@web2  run: touch DIR/aside
     1| gate     ask         waits for approval: web1 is drained: go on?
     1| later    after@web1  known after ask

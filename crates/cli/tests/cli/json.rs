@@ -53,6 +53,10 @@ fn a_run_gives_one_object_a_line_and_ends_with_its_result() {
             "failures",
             "left_at_work",
             "not_started",
+            "undone",
+            "kept",
+            "to_take_back",
+            "not_unwound",
             "waits_for_approval",
             "outputs",
             "locks_kept"
@@ -86,13 +90,36 @@ fn everything_else_gives_one_document() {
     assert_eq!(fields(&show), ["id", "workflow", "started", "status", "tasks", "events"]);
     assert_eq!(
         fields(&show["tasks"][0]),
-        ["task", "state", "attempts", "began", "ended", "change", "output", "error"]
+        [
+            "task",
+            "state",
+            "attempts",
+            "began",
+            "ended",
+            "change",
+            "output",
+            "error",
+            "undo",
+            "not_undoable",
+            "pivot",
+            "left"
+        ]
     );
     let steps = place.flow("steps --output json").exits(0).document();
     let step = place.flow("steps command --output json").exits(0).document();
     assert_eq!(
         fields(&step),
-        ["name", "destructive", "undoable", "read_only", "version", "schema", "plugin"]
+        [
+            "name",
+            "destructive",
+            "undoable",
+            "undo_argument",
+            "waits",
+            "read_only",
+            "version",
+            "schema",
+            "plugin"
+        ]
     );
     assert!(steps.as_array().unwrap().contains(&step));
     let workflows = place.flow("workflows --output json").exits(0).document();

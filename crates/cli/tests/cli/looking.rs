@@ -18,6 +18,7 @@ fn the_help_names_every_command_and_exit_code() {
     Commands:
       run          Run a workflow, or apply a plan file
       resume       Go on with a run that was interrupted, failed or killed
+      undo         Take a run back: undo what it did, in reverse order
       plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
       validate     Check a workflow without touching any host
       test         Run a workflow on simulated hosts, and disturb it at every point: does it hold?
@@ -62,14 +63,14 @@ fn the_help_names_every_command_and_exit_code() {
               Print version
 
     Exit codes:
-      0    done, or nothing to do
-      1    a task failed; `flow resume` goes on
+      0    done, taken back, or nothing to do
+      1    a task failed; `flow resume` goes on, or `flow undo` where it is being taken back
       2    plan: there is something to do
       3    refused before anything was changed
       4    what became of a task can't be told; a person must decide
       5    the store can't be used
       64   the command line is wrong
-      130  stopped by Ctrl-C; `flow resume` goes on
+      130  stopped by Ctrl-C; the same goes on
 
     Data goes to standard output, everything else to standard error.
     `flow explain CODE` says more about an error.
@@ -139,6 +140,7 @@ fn show_tells_the_state_of_every_task() {
     1| waiting     third@web2
     1|
     1| go on with: flow resume RUN
+    1| can't be taken back: first: the step has no `undo`
     exit 0
 
     $ flow show -v
@@ -154,6 +156,7 @@ fn show_tells_the_state_of_every_task() {
     1| waiting     third@web2
     1|
     1| go on with: flow resume RUN
+    1| can't be taken back: first: the step has no `undo`
     exit 0
     "#);
 }
@@ -218,7 +221,8 @@ fn a_step_type_is_shown_with_its_arguments() {
     1|
     1|   A directory with this owner and mode. What is in it is not looked at.
     1|
-    1|   Directories above it are made where they are missing (root, 0755). Output: `path`.
+    1|   Directories above it are made where they are missing (root, 0755). Undo removes what was made, if
+    1|   nothing is in it, or sets owner and mode back. Output: `path`.
     1|
     1| Arguments:
     1|   path (string, required)
@@ -230,7 +234,7 @@ fn a_step_type_is_shown_with_its_arguments() {
     1|   mode (string)
     1|       Permission bits, octal as text: `"0750"`. Kept, or `0755` for a new directory.
     1|
-    1| What it does can't be taken back.
+    1| What it does can be taken back.
     exit 0
     "#);
     assert_snapshot!(place.flow("steps comand").exits(3), @r#"

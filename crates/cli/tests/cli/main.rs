@@ -28,3 +28,4 @@ mod secrets;
 mod shipped;
 mod stores;
 mod support;
+mod undo;

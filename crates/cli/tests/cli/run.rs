@@ -113,6 +113,7 @@ fn a_plan_shows_changes_and_makes_none() {
     2| make: Makes a file for each host.
     2|
     2| make: 2 tasks to change; nothing was changed yet
+    2| can't be taken back: make: the step has no `undo`
     1| change   make@web1  run: touch DIR/made-web1
     1| ok       make@web2
     1| change   make@web3  run: touch DIR/made-web3

@@ -47,6 +47,7 @@ fn a_plan_is_kept_and_run_as_it_was_shown_and_only_once() {
     2| make: Makes a file for each host.
     2|
     2| make: 3 tasks to change; nothing was changed yet
+    2| can't be taken back: make: the step has no `undo`
     2| kept in make.plan; this, and nothing else, is done by: flow run make.plan
     1| change   make@web1  run: touch DIR/made-web1
     1| change   make@web2  run: touch DIR/made-web2

@@ -339,7 +339,7 @@ fn steady_line(line: &str) -> String {
             (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN"),
             // An id is 5 characters of chance and 7 of time, and these begin with 0 until the year 3058.
             (r"\b[0-9a-hjkmnp-tv-z]{5}0[0-9a-hjkmnp-tv-z]{6}\b", "RUN"),
-            (r"(resume|show|unlock|approve|resolve) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
+            (r"(resume|show|flow undo|unlock|approve|resolve) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),
             (r"^[0-9a-hjkmnp-tv-z]{4,11} +WHEN", "RUN  WHEN"),
             (r"RUN \([0-9a-hjkmnp-tv-z]{4,11}\)", "RUN (RUN)"),
             (r"\w+@\S+ \(pid \d+\)", "OWNER"),

@@ -23,6 +23,8 @@ pub enum Stop {
 pub(super) enum Message {
     /// A check said pending. `leave` is answered once the intent is durable, or dropped.
     Pending { node: NodeId, attempt: u32, change: Change, leave: oneshot::Sender<()> },
+    /// A task is about to be taken back. `leave` as above.
+    Undoing { node: NodeId, attempt: u32, leave: oneshot::Sender<()> },
     /// An executor's work ended.
     Finished { node: NodeId, attempt: u32, end: End },
     /// The wait before another attempt is over.

@@ -23,7 +23,7 @@ use crate::step::{
 use crate::workflow::expr;
 
 /// How long a task that lost its host tries to reach it again before its outcome is called unknown.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every executor of a run shares.
 pub(super) struct Env {
@@ -56,8 +56,16 @@ pub(super) enum End {
     NotDone,
     /// A person is to decide.
     Asks(String),
-    /// The scheduler gave no leave to apply.
+    /// The scheduler gave no leave to apply, or to take back.
     NotStarted,
+    Undone,
+    UndoFailed(StepError),
+    /// The answer was lost, and the undo must be made again.
+    UndoLost(StepError),
+    UndoUnknown(StepError),
+    /// Settled: the attempt left something to take back.
+    UndoNotDone,
+    Kept(String),
 }
 
 /// A task as an executor sees it, ready to be checked.
@@ -117,7 +125,7 @@ pub(super) async fn settle(
     let _ = scheduler.send(Message::Finished { node, attempt, end });
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> StepError {
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> StepError {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -157,13 +165,25 @@ impl Env {
         if let Some(why) = self.plan.not_chosen(task, &self.outputs) {
             return Ok(Preparation::Skip(why));
         }
-        if let Some(error) = task.host.as_ref().and_then(|host| self.unreachable.get(&host.name)) {
-            return Err(error.clone());
-        }
-        let scope = self.scope(task);
-        if let Some(why) = self.false_condition(task, &scope)? {
+        let task = self.reachable_task(node)?;
+        if let Some(why) = self.false_condition(task, &self.scope(task))? {
             return Ok(Preparation::Skip(why));
         }
+        self.prepare_unconditionally(node, attempt).map(Preparation::Go)
+    }
+
+    fn reachable_task(&self, node: NodeId) -> Result<&Task, StepError> {
+        let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
+        match task.host.as_ref().and_then(|host| self.unreachable.get(&host.name)) {
+            Some(error) => Err(error.clone()),
+            None => Ok(task),
+        }
+    }
+
+    /// Evaluates the arguments alone.
+    pub(super) fn prepare_unconditionally(&self, node: NodeId, attempt: u32) -> Result<Prepared, StepError> {
+        let task = self.reachable_task(node)?;
+        let scope = self.scope(task);
         let def = &self.plan.steps[task.step].def;
         let mut arguments = serde_json::Map::new();
         for (name, argument) in &def.with.value {
@@ -198,7 +218,7 @@ impl Env {
             run_started: self.started,
             planning: self.planning,
         });
-        Ok(Preparation::Go(Prepared { step, cx }))
+        Ok(Prepared { step, cx })
     }
 
     /// Chooses the hosts of a task's step, where the task is for that.

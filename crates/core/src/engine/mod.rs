@@ -14,6 +14,9 @@ mod queue;
 mod resolve;
 mod scheduler;
 mod session;
+mod taking_back;
+mod undo;
+mod way_back;
 
 use std::sync::Arc;
 
@@ -31,6 +34,7 @@ pub use fleet::{Fleet, Holder};
 pub use preview::{Finding, Preview, PreviewTask};
 pub use resolve::Evidence;
 pub use session::Session;
+pub use undo::{UndoAction, UndoOptions, UndoTask};
 
 /// Starts and resumes runs with one set of step types and resources.
 #[derive(Clone)]
@@ -182,6 +186,8 @@ pub struct Report {
     pub failures: Vec<(TaskName, StepError)>,
     /// The workflow's `[outputs]`, secrets masked; empty unless it succeeded.
     pub outputs: serde_json::Map<String, serde_json::Value>,
+    /// Why a failed run was not taken back, though its workflow says `on_failure = "unwind"`.
+    pub not_unwound: Option<String>,
     /// Hosts whose lock this run keeps, since it must be gone on with.
     pub locks_kept: Vec<String>,
 }
@@ -226,6 +232,42 @@ pub enum EngineError {
         run: RunId,
         /// How.
         outcome: Outcome,
+    },
+    /// Something of the run was taken back, so it can't go forward.
+    #[error("run {run} is being taken back: it can't be resumed")]
+    TurnedBack {
+        /// The run.
+        run: RunId,
+    },
+    /// The run has changed nothing, or nothing of it is left.
+    #[error("run {run} has changed nothing: there is nothing to take back")]
+    NothingToUndo {
+        /// The run.
+        run: RunId,
+    },
+    /// The point of no return is behind the run.
+    #[error("run {run} can't be taken back: {task} was begun, the point of no return")]
+    Pivoted {
+        /// The run.
+        run: RunId,
+        /// The pivot.
+        task: TaskName,
+    },
+    /// What was done by these tasks can't be taken back, and nobody said that it may stay.
+    #[error("run {run} can't be taken back as a whole; nothing was changed")]
+    NotUndoable {
+        /// The run.
+        run: RunId,
+        /// The tasks and why, each before what it needs.
+        tasks: Vec<(TaskName, String)>,
+    },
+    /// The run has no task of that name.
+    #[error("run {run} has no task `{task}`")]
+    NoTask {
+        /// The run.
+        run: RunId,
+        /// The name that was given.
+        task: String,
     },
     /// A person's word on a task isn't taken.
     #[error("{task} is not settled by hand: {error}")]

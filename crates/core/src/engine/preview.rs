@@ -12,7 +12,7 @@ use super::executor::{Env, Preparation, Unchosen};
 use super::{Engine, Notice};
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
-use crate::step::{Change, Check, StepError};
+use crate::step::{Change, Check, StepError, Undoability};
 use crate::workflow::expr;
 
 /// What was found of a task.
@@ -53,6 +53,10 @@ pub struct PreviewTask {
     pub name: TaskName,
     /// What was found.
     pub finding: Finding,
+    /// Whether it could be taken back afterwards.
+    pub undo: Undoability,
+    /// Once it has begun, the run is not taken back any more.
+    pub pivot: bool,
     /// Of a change, what must be the same again: [`Step::invariant`](crate::step::Step::invariant).
     pub invariant: Value,
 }
@@ -204,7 +208,9 @@ impl Engine {
             let (finding, mut invariant) = found.get(&(node.index() as NodeId))?.clone();
             plan.redactor.value(&mut invariant);
             let invariant = without_time(invariant, env.started);
-            Some(PreviewTask { name: task.name.clone(), finding: masked(&plan, finding), invariant })
+            let (undo, pivot) = (plan.undoability(task), plan.is_pivot(task));
+            let (name, finding) = (task.name.clone(), masked(&plan, finding));
+            Some(PreviewTask { name, finding, undo, pivot, invariant })
         });
         Preview { tasks: tasks.collect(), hosts: identities }
     }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::executor::{Env, Preparation, Prepared};
-use super::{EngineError, Session, Verdict};
+use super::session::OPEN;
+use super::{EngineError, Session, UndoOptions, Verdict};
 use crate::run::{Event, NodeId, Outcome, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, Resolved, StepError};
 
@@ -23,26 +24,34 @@ pub struct Evidence {
     /// What the step finds now; none where that wasn't asked, since the attempt is alive or its host can't
     /// be asked.
     pub found: Option<Result<Resolved, StepError>>,
+    /// The attempt was to take the task back.
+    pub of_undo: bool,
+    /// The run is being taken back.
+    pub undoing: bool,
 }
 
 impl Evidence {
     /// Why a person's word isn't taken, and the next action; none where it is.
     pub fn refusal(&self) -> Option<StepError> {
         let refused = |why: String, hint: &str| Some(StepError::permanent(why).with_hint(hint));
+        let go_on = if self.undoing { "`flow undo`" } else { "`flow resume`" };
+        let done = if self.of_undo { "taken back" } else { "done" };
         match (&self.alive, &self.found) {
             (Ok(true), _) | (_, Some(Ok(Resolved::Running))) => refused(
                 "its attempt is still at work".to_owned(),
-                "wait for its end, or end it on the host; `flow resume` waits for it too",
+                &format!("wait for its end, or end it on the host; {go_on} waits for it too"),
             ),
             (Err(error), _) | (_, Some(Err(error))) => refused(
                 format!("what became of it can't be looked at: {error}"),
                 "mend that first: nobody's word is taken while the attempt may be alive",
             ),
             (_, Some(Ok(Resolved::Done(_)))) => {
-                refused("the step can tell: it was done".to_owned(), "`flow resume` goes on from there")
+                refused(format!("the step can tell: it was {done}"), &format!("{go_on} goes on from there"))
             }
             (_, Some(Ok(Resolved::NotDone))) => {
-                refused("the step can tell: it was not done".to_owned(), "`flow resume` does it")
+                let hint =
+                    if self.undoing { "`flow undo` goes on from there" } else { "`flow resume` does it" };
+                refused(format!("the step can tell: it was not {done}"), hint)
             }
             (Ok(false), Some(Ok(Resolved::Unknown(_))) | None) => None,
         }
@@ -54,9 +63,19 @@ impl Session {
     pub async fn evidence(&self, task: &str) -> Result<Evidence, EngineError> {
         let node = self.unsettled(task)?;
         let attempt = self.journal.state.attempt(node);
-        let change = self.changes.get(&node).cloned().unwrap_or_default();
+        let of_undo = self.is_undone(node);
+        // What is taken back is the difference to how the run found things: its first attempt's change.
+        let change = match of_undo {
+            true => self.prepare_undo(&UndoOptions::default())?.changes.remove(&node),
+            false => self.changes.get(&node).cloned(),
+        };
+        let change = change.unwrap_or_default();
         let env = self.looking();
-        let looked = match env.prepare(node, attempt) {
+        let prepared = match of_undo {
+            true => env.prepare_unconditionally(node, attempt).map(Preparation::Go),
+            false => env.prepare(node, attempt),
+        };
+        let looked = match prepared {
             Ok(Preparation::Go(prepared)) => self.look(&env, node, &prepared, &change).await,
             Ok(Preparation::Skip(why)) => {
                 let why = format!("it was begun, but its condition is false now: {why}");
@@ -68,7 +87,8 @@ impl Session {
             fleet.close().await;
         }
         let (alive, found) = looked;
-        Ok(Evidence { task: TaskName::from_text(task), attempt, change, alive, found })
+        let undoing = self.journal.state.undoing();
+        Ok(Evidence { task: TaskName::from_text(task), attempt, change, alive, found, of_undo, undoing })
     }
 
     /// Records what a person says became of a task, without going on with the run. It counts only where
@@ -82,15 +102,24 @@ impl Session {
         let (task, attempt) = (evidence.task.clone(), evidence.attempt);
         let owner = self.engine.options.owner.clone();
         let by = Settler::Operator(owner.clone());
-        let settled = match verdict {
-            Verdict::Done => Event::TaskDone { task, attempt, output: Output::empty(), by: Some(by) },
-            Verdict::NotDone => Event::TaskNotDone { task, attempt, by },
+        let settled = match (verdict, evidence.of_undo) {
+            (Verdict::Done, false) => {
+                Event::TaskDone { task, attempt, output: Output::empty(), by: Some(by) }
+            }
+            (Verdict::NotDone, false) => Event::TaskNotDone { task, attempt, by },
+            (Verdict::Done, true) => Event::TaskUndone { task, attempt, by: Some(by) },
+            (Verdict::NotDone, true) => Event::UndoNotDone { task, attempt, by },
         };
-        let others = self.journal.state.in_state(TaskState::Unknown);
+        let state = &self.journal.state;
+        let others = state.in_state(TaskState::Unknown).chain(state.in_state(TaskState::UndoUnknown));
         let unknown = others.filter(|node| self.name(*node) != Some(&evidence.task)).count();
         let outcome = if unknown > 0 { Outcome::Undecided } else { Outcome::Interrupted };
         let epoch = self.journal.state.epoch() + 1;
-        let events = vec![Event::RunResumed { owner, epoch }, settled, Event::RunEnded { outcome }];
+        let begin = match evidence.undoing {
+            true => Event::UndoStarted { owner, epoch },
+            false => Event::RunResumed { owner, epoch },
+        };
+        let events = vec![begin, settled, Event::RunEnded { outcome }];
         self.journal.commit(events, &mut Vec::new())?;
         Ok(evidence)
     }
@@ -99,14 +128,19 @@ impl Session {
         self.journal.state.shape().name(node)
     }
 
+    /// Whether a task's last attempt was to take it back.
+    fn is_undone(&self, node: NodeId) -> bool {
+        matches!(self.journal.state.task(node), TaskState::Undoing | TaskState::UndoUnknown)
+    }
+
     /// The node of a task whose outcome isn't known.
     fn unsettled(&self, task: &str) -> Result<NodeId, EngineError> {
         let state = &self.journal.state;
-        let open = |node: &NodeId| matches!(state.task(*node), TaskState::Unknown | TaskState::Intended);
+        let open = |node: &NodeId| OPEN.contains(&state.task(*node));
         if let Some(node) = state.shape().node(&TaskName::from_text(task)).filter(open) {
             return Ok(node);
         }
-        let unknown = [TaskState::Unknown, TaskState::Intended].into_iter().flat_map(|s| state.in_state(s));
+        let unknown = OPEN.into_iter().flat_map(|s| state.in_state(s));
         let unknown = unknown.filter_map(|node| self.name(node).cloned()).collect();
         Err(EngineError::NotAsked { task: task.to_owned(), unknown })
     }
@@ -131,6 +165,11 @@ impl Session {
             }
         }
         match env.alive(node, prepared).await {
+            Ok(false) if self.is_undone(node) => {
+                let output = env.output(node);
+                let found = prepared.step.resolve_undo(&prepared.cx, change, output.as_ref()).await;
+                (Ok(false), Some(found))
+            }
             Ok(false) => (Ok(false), Some(prepared.step.resolve(&prepared.cx, change).await)),
             alive => (alive, None),
         }

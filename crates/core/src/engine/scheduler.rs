@@ -17,14 +17,12 @@ use super::clock::Clock;
 use super::control::{Control, Message, Stop};
 use super::executor::{self, End, Env};
 use super::queue::Queue;
+use super::undo::Undo;
 use super::{EngineError, Notice};
 use crate::plan::chosen_output;
 use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, TaskState};
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
-
-/// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Appends events and keeps the state that follows from them.
 pub(super) struct Journal {
@@ -85,6 +83,8 @@ pub(super) struct Ended {
     pub(super) journal: Journal,
     pub(super) outcome: Outcome,
     pub(super) errors: HashMap<NodeId, StepError>,
+    /// Why a failed run was not taken back, where its workflow asks for that.
+    pub(super) not_unwound: Option<String>,
     /// The store failed; what ran was let finish, but its results could not be recorded.
     pub(super) store_error: Option<StoreError>,
 }
@@ -112,6 +112,11 @@ pub(super) struct Scheduler {
     pub(super) asking: Asking,
     /// Attempts of earlier processes that are still to be settled.
     pub(super) settling: HashSet<NodeId>,
+    /// Who works on the run.
+    pub(super) owner: String,
+    /// The way back, where the run is being taken back.
+    pub(super) undo: Option<Undo>,
+    pub(super) not_unwound: Option<String>,
 }
 
 /// An executor at work.
@@ -129,7 +134,7 @@ pub(super) enum Work {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) events: Vec<Event>,
-    leaves: Vec<(NodeId, oneshot::Sender<()>)>,
+    pub(super) leaves: Vec<(NodeId, oneshot::Sender<()>)>,
     pub(super) outputs: Vec<(NodeId, Output)>,
     /// What began to wait for an approval.
     pub(super) asked: Vec<NodeId>,
@@ -145,6 +150,18 @@ impl Scheduler {
             self.settle(node, change);
         }
         self.ask_again();
+        let mut store_error = self.drive()?;
+        if store_error.is_none() && self.turn_round()? {
+            store_error = self.drive()?;
+        }
+        let outcome = self.outcome();
+        let Self { journal, errors, not_unwound, .. } = self;
+        Ok(Ended { journal, outcome, errors, not_unwound, store_error })
+    }
+
+    /// Starts what can be started and takes in what comes of it, until nothing is at work any more. Gives
+    /// the store's error where results could not be recorded.
+    fn drive(&mut self) -> Result<Option<StoreError>, EngineError> {
         let mut store_error = None;
         loop {
             if store_error.is_none() {
@@ -178,12 +195,14 @@ impl Scheduler {
                 break;
             }
         }
-        let outcome = self.outcome();
-        Ok(Ended { journal: self.journal, outcome, errors: self.errors, store_error })
+        Ok(store_error)
     }
 
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         let state = &self.journal.state;
+        if self.undo.is_some() {
+            return self.undo_outcome();
+        }
         if state.all_passed() {
             Outcome::Succeeded
         } else if state.in_state(TaskState::Unknown).next().is_some() {
@@ -196,8 +215,13 @@ impl Scheduler {
     }
 
     /// Whether anything new may be started.
-    fn may_start(&self) -> bool {
-        self.control.asked().is_none() && self.max_failures.is_none_or(|most| self.failures < most)
+    pub(super) fn may_start(&self) -> bool {
+        let more = match &self.undo {
+            // Nothing is taken back before all is settled, nor after a failure.
+            Some(undo) => self.settling.is_empty() && !undo.stopped,
+            None => self.max_failures.is_none_or(|most| self.failures < most),
+        };
+        self.control.asked().is_none() && more
     }
 
     fn start_ready(&mut self) {
@@ -208,6 +232,10 @@ impl Scheduler {
         }
         while self.may_start() {
             let Some(node) = self.queue.pop() else { break };
+            if self.undo.is_some() {
+                self.start_undo(node);
+                continue;
+            }
             let attempt = self.journal.state.attempt(node) + 1;
             if let Some(task) = self.env.task(node) {
                 let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
@@ -218,7 +246,7 @@ impl Scheduler {
     }
 
     /// A task is ready: at once, or after the wait before another attempt.
-    fn enqueue(&mut self, node: NodeId) {
+    pub(super) fn enqueue(&mut self, node: NodeId) {
         let Some(delay) = self.delays.remove(&node).filter(|delay| !delay.is_zero()) else {
             self.queue.push(node);
             return;
@@ -235,6 +263,9 @@ impl Scheduler {
         let attempt = self.journal.state.attempt(node);
         self.settling.insert(node);
         self.queue.take(node);
+        if matches!(self.journal.state.task(node), TaskState::Undoing | TaskState::UndoUnknown) {
+            return self.settle_undo(node);
+        }
         let work = executor::settle(Arc::clone(&self.env), node, attempt, change, self.sender.clone());
         self.working.insert(node, Work::Spawned(self.runtime.spawn(work).abort_handle()));
     }
@@ -274,10 +305,16 @@ impl Scheduler {
                     batch.leaves.push((node, leave));
                 }
             }
+            Message::Undoing { node, attempt, leave } => {
+                if !store_broken {
+                    self.take_undoing(node, attempt, leave, batch);
+                }
+            }
             Message::Finished { node, attempt, end } => {
                 self.working.remove(&node);
                 self.settling.remove(&node);
                 self.queue.release(node);
+                self.settled(&end);
                 self.take_end(node, attempt, end, batch);
             }
             Message::Answer(signal) => self.answer(signal, batch),
@@ -327,6 +364,7 @@ impl Scheduler {
                 let retry_in_ms = backoff.map(|backoff| backoff.as_millis() as u64);
                 batch.events.push(Event::TaskFailed { task, attempt, error, retry_in_ms });
             }
+            end => self.take_undo_end(node, attempt, end, batch),
         }
     }
 
@@ -349,8 +387,7 @@ impl Scheduler {
         if error.permanent || attempt > retry.retries || !self.may_start() {
             return None;
         }
-        let factor = 1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
-        Some(retry.backoff.saturating_mul(factor).min(LONGEST_BACKOFF))
+        Some(retry.wait(attempt))
     }
 
     fn note_stop(&mut self, batch: &mut Batch) {
@@ -397,7 +434,7 @@ impl Scheduler {
 }
 
 /// Lets an executor go on here as far as it gets at once.
-fn poll(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Work {
+pub(super) fn poll(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) -> Work {
     // No one is woken: the runtime polls it again when it is handed over, or it is polled here again.
     match work.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
         Poll::Ready(()) => Work::Over,

@@ -16,6 +16,7 @@ use super::held::HeldTo;
 use super::history;
 use super::queue::Queue;
 use super::scheduler::{Journal, Scheduler};
+use super::undo::Undo;
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope, chosen_output};
@@ -23,6 +24,10 @@ use crate::run::{Asked, Event, Identity, NodeId, Outcome, Record, RunId, RunStat
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store, StoreError};
 use crate::workflow::Code;
+
+/// States of tasks of which it isn't known what became of the last attempt.
+pub(super) const OPEN: [TaskState; 4] =
+    [TaskState::Unknown, TaskState::Intended, TaskState::Undoing, TaskState::UndoUnknown];
 
 /// A run that is claimed by this process and not at work yet.
 pub struct Session {
@@ -36,10 +41,12 @@ pub struct Session {
     pub(super) changes: HashMap<NodeId, Change>,
     /// What waits for approval.
     asked: BTreeMap<NodeId, Asked>,
-    ready: Vec<NodeId>,
+    pub(super) ready: Vec<NodeId>,
     as_found: bool,
     notices: mpsc::UnboundedReceiver<Notice>,
     fresh: bool,
+    /// Where it is taken back.
+    pub(super) undo: Option<Undo>,
 }
 
 impl Engine {
@@ -99,6 +106,7 @@ impl Engine {
             as_found: false,
             notices,
             fresh: true,
+            undo: None,
         };
         let begin = Event::RunStarted { owner: self.options.owner.clone(), epoch: 1 };
         session.journal.commit(vec![begin], &mut Vec::new())?;
@@ -147,6 +155,7 @@ impl Engine {
             as_found: false,
             notices,
             fresh: false,
+            undo: None,
         })
     }
 }
@@ -235,6 +244,9 @@ impl Session {
         {
             return Err(EngineError::Ended { run: self.journal.run.clone(), outcome });
         }
+        if self.journal.state.turned_back() {
+            return Err(EngineError::TurnedBack { run: self.journal.run.clone() });
+        }
         let epoch = self.journal.state.epoch() + 1;
         let owner = self.engine.options.owner.clone();
         let begin = match self.journal.state.status() {
@@ -247,7 +259,7 @@ impl Session {
         Ok(self.work())
     }
 
-    fn work(mut self) -> RunHandle {
+    pub(super) fn work(mut self) -> RunHandle {
         let (sender, inbox) = mpsc::unbounded_channel();
         let control = Control::new(sender.clone());
         let (_, empty) = mpsc::unbounded_channel();
@@ -292,10 +304,22 @@ impl Session {
         };
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
-        let Self { engine, plan, journal, claim, outputs, started, changes, asked, ready, as_found, .. } =
-            self;
+        let Self {
+            engine,
+            plan,
+            journal,
+            claim,
+            outputs,
+            started,
+            changes,
+            asked,
+            ready,
+            as_found,
+            undo,
+            ..
+        } = self;
         let state = &journal.state;
-        let unsettled = [TaskState::Intended, TaskState::Unknown].into_iter().flat_map(|s| state.in_state(s));
+        let unsettled = OPEN.into_iter().flat_map(|s| state.in_state(s));
         let held_to = match &plan.definition.shown {
             Some(_) if !as_found => Some(HeldTo::new(changes.keys().copied())),
             _ => None,
@@ -343,8 +367,12 @@ impl Session {
             stop_told: None::<Stop>,
             max_failures: plan.limits().max_failures,
             failures: 0,
-            asking: Asking::of(asked),
+            // On the way back nobody is asked.
+            asking: if undo.is_some() { Asking::default() } else { Asking::of(asked) },
             settling: HashSet::new(),
+            owner: engine.options.owner.clone(),
+            undo,
+            not_unwound: None,
         };
         let ended = tokio::task::spawn_blocking(move || scheduler.work())
             .await
@@ -373,6 +401,7 @@ impl Session {
                 .filter_map(|(node, error)| Some((plan.shape().name(node)?.clone(), error)))
                 .collect(),
             outputs: if ended.outcome == Outcome::Succeeded { whole.outputs() } else { Map::new() },
+            not_unwound: ended.not_unwound,
             state: journal.state,
             locks_kept,
         })
@@ -459,8 +488,10 @@ async fn give_back(
     notices: &mpsc::UnboundedSender<Notice>,
 ) -> Vec<String> {
     let any = |wanted| state.in_state(wanted).next().is_some();
-    let unsettled = any(TaskState::Intended) || any(TaskState::Unknown);
-    let half_done = plan.workflow.whole && outcome != Outcome::Succeeded && any(TaskState::Done);
+    let unsettled = OPEN.into_iter().any(any);
+    let half_done = plan.workflow.whole
+        && !matches!(outcome, Outcome::Succeeded | Outcome::Undone)
+        && (any(TaskState::Done) || any(TaskState::UndoFailed));
     let mut kept = Vec::new();
     if half_done || unsettled {
         kept.extend(hosts.iter().map(|host| host.name.clone()));

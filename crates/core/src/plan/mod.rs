@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
-use crate::step::{Origin, Redactor, Registry};
+use crate::step::{Origin, Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
 use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 
@@ -201,8 +201,10 @@ pub struct TaskInfo<'p> {
     pub host: Option<&'p str>,
     /// Wants `--confirm`.
     pub destructive: bool,
-    /// Has an undo.
-    pub undoable: bool,
+    /// Whether what it does can be taken back.
+    pub undo: Undoability,
+    /// Once it has begun, the run is not taken back any more.
+    pub pivot: bool,
     /// Filtered out; only checked.
     pub must_hold: bool,
 }
@@ -245,6 +247,11 @@ impl Plan {
     /// The DAG of a run that was started before or elsewhere, as its state sees it. Reads no secret.
     pub fn pinned_shape(definition: Definition, registry: &Arc<Registry>) -> Result<Arc<Shape>, Diagnostics> {
         Ok(Arc::clone(&expand::outlined(definition, registry)?.shape))
+    }
+
+    /// The plan of a run that was started before, for looking at its tasks only: secrets are not read.
+    pub fn without_secrets(definition: Definition, registry: &Arc<Registry>) -> Result<Self, Diagnostics> {
+        expand::outlined(definition, registry)
     }
 
     /// How many tasks it has.
@@ -319,14 +326,18 @@ impl Plan {
     }
 
     pub(crate) fn order(&self) -> Vec<NodeIndex> {
+        self.order_of(&self.shape).into_iter().map(|node| NodeIndex::new(node as usize)).collect()
+    }
+
+    /// The nodes of a run's DAG, which may have more than the plan's, each after what it needs.
+    pub(crate) fn order_of(&self, shape: &Shape) -> Vec<u32> {
         // Kahn's order with the smallest number first: a step's hosts stay together and in order.
-        let mut missing: Vec<u32> = (0..self.shape.len() as u32).map(|n| self.shape.incoming(n)).collect();
-        let mut ready: BTreeSet<u32> =
-            (0..self.shape.len() as u32).filter(|&n| self.shape.incoming(n) == 0).collect();
+        let mut missing: Vec<u32> = (0..shape.len() as u32).map(|n| shape.incoming(n)).collect();
+        let mut ready: BTreeSet<u32> = (0..shape.len() as u32).filter(|&n| shape.incoming(n) == 0).collect();
         let mut order = Vec::with_capacity(missing.len());
         while let Some(node) = ready.pop_first() {
-            order.push(NodeIndex::new(node as usize));
-            for &after in self.shape.after(node) {
+            order.push(node);
+            for &after in shape.after(node) {
                 missing[after as usize] -= 1;
                 if missing[after as usize] == 0 {
                     ready.insert(after);
@@ -334,6 +345,33 @@ impl Plan {
             }
         }
         order
+    }
+
+    /// Whether what a task does can be taken back, as far as that is known without looking.
+    pub(crate) fn undoability(&self, task: &Task) -> Undoability {
+        if task.mode == Mode::Choose {
+            return Undoability::Nothing;
+        }
+        let def = &self.steps[task.step].def;
+        let of_type = match self.registry.get(&def.uses.value) {
+            Some(info) => info.undoability(|name| def.with.value.contains_key(name)),
+            None => Undoability::Impossible(format!("there is no step type `{}`", def.uses.value)),
+        };
+        let keep = of_type != Undoability::Nothing && self.step_and_callers(task.step).any(|def| def.keep);
+        if keep { Undoability::Kept } else { of_type }
+    }
+
+    /// Whether the task's step is a pivot, or one that leads to it.
+    pub(crate) fn is_pivot(&self, task: &Task) -> bool {
+        self.step_and_callers(task.step).any(|def| def.pivot)
+    }
+
+    /// A step, and those that include the workflow that it stands in.
+    fn step_and_callers(&self, step: usize) -> impl Iterator<Item = &StepDef> {
+        std::iter::successors(Some(step), |&step| {
+            Some(self.frames[self.steps[step].frame].caller.as_ref()?.step)
+        })
+        .map(|step| &*self.steps[step].def)
     }
 
     fn info(&self, node: NodeIndex) -> Option<TaskInfo<'_>> {
@@ -346,7 +384,8 @@ impl Plan {
             help: step.def.help.as_deref(),
             host: task.host.as_deref().map(|host| host.name.as_str()),
             destructive: task.mode != Mode::Choose && info.is_some_and(|info| info.destructive),
-            undoable: task.mode != Mode::Choose && info.is_some_and(|info| info.undoable),
+            undo: self.undoability(task),
+            pivot: task.mode != Mode::Choose && self.is_pivot(task),
             must_hold: task.mode == Mode::MustHold,
         })
     }

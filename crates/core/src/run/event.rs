@@ -18,7 +18,8 @@ use crate::step::{Change, Output, StepError};
 pub(crate) const WORDS: &str = "seq at event owner epoch host identity machine_id key_fingerprint task why output \
     attempt change summary diff data error message detail hint outcome permanent retry_in_ms by step operator at_once \
     run_started run_resumed host_met hosts hosts_chosen task_skipped task_satisfied task_intended task_done task_failed task_unknown \
-    task_not_done when reason task_asked task_approved task_rejected undo_intended task_undone undo_failed run_interrupted run_ended \
+    task_not_done when reason task_asked task_approved task_rejected undo_started undo_intended task_undone \
+    undo_failed undo_unknown undo_not_done task_kept run_interrupted run_ended \
     succeeded failed interrupted undecided refused undone lost";
 
 /// An event with its place in the run and the wall-clock time, which is for people only.
@@ -231,22 +232,66 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// From here on the run is taken back, by this process or a later one.
+    UndoStarted {
+        /// `user@machine (pid N)`
+        owner: String,
+        /// One more than the last; the same where the process that ran it takes it back by itself.
+        epoch: u64,
+    },
     /// `undo` is about to be called.
     UndoIntended {
         /// The task.
         task: TaskName,
+        /// One more than the task's last attempt, of whichever kind: no two share a number.
+        attempt: u32,
     },
     /// It was taken back.
     TaskUndone {
         /// The task.
         task: TaskName,
+        /// The attempt that did it.
+        attempt: u32,
+        /// Who settled it, where the attempt itself left no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Settler>,
     },
     /// It could not be taken back.
     UndoFailed {
         /// The task.
         task: TaskName,
+        /// The attempt that failed.
+        attempt: u32,
         /// Why.
         error: StepError,
+        /// It will be tried again after so many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
+    },
+    /// Nobody knows whether it was taken back.
+    UndoUnknown {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// What is known.
+        error: StepError,
+    },
+    /// It was settled that the attempt left something to take back; it is made again.
+    UndoNotDone {
+        /// The task.
+        task: TaskName,
+        /// The attempt in question.
+        attempt: u32,
+        /// Who says so.
+        by: Settler,
+    },
+    /// It is left as it is, so that what stands before it can be taken back.
+    TaskKept {
+        /// The task.
+        task: TaskName,
+        /// Why.
+        why: String,
     },
     /// The operator asked to stop.
     RunInterrupted {
@@ -261,6 +306,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether it is a step of the way back: from the first of them on the run can't be resumed.
+    pub fn is_of_undo(&self) -> bool {
+        matches!(
+            self,
+            Self::UndoIntended { .. }
+                | Self::TaskUndone { .. }
+                | Self::UndoFailed { .. }
+                | Self::UndoUnknown { .. }
+                | Self::UndoNotDone { .. }
+                | Self::TaskKept { .. }
+        )
+    }
+
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskName> {
         match self {
@@ -275,11 +333,15 @@ impl Event {
             | Self::TaskAsked { task, .. }
             | Self::TaskApproved { task, .. }
             | Self::TaskRejected { task, .. }
-            | Self::UndoIntended { task }
-            | Self::TaskUndone { task }
-            | Self::UndoFailed { task, .. } => Some(task),
+            | Self::UndoIntended { task, .. }
+            | Self::TaskUndone { task, .. }
+            | Self::UndoFailed { task, .. }
+            | Self::UndoUnknown { task, .. }
+            | Self::UndoNotDone { task, .. }
+            | Self::TaskKept { task, .. } => Some(task),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
+            | Self::UndoStarted { .. }
             | Self::HostMet { .. }
             | Self::RunInterrupted { .. }
             | Self::RunEnded { .. } => None,

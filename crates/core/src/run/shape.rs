@@ -8,6 +8,39 @@ use super::{Choice, Order, TaskName};
 /// A node's number. Lives only in memory; what is stored are names.
 pub type NodeId = u32;
 
+/// What comes after each node: of node `n`, `targets[offsets[n]..offsets[n + 1]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successors {
+    offsets: Vec<u32>,
+    targets: Vec<NodeId>,
+}
+
+impl Successors {
+    /// Of so many nodes, by edges from before to after.
+    fn new(nodes: usize, edges: &[(NodeId, NodeId)]) -> Self {
+        let mut offsets = vec![0u32; nodes + 1];
+        for &(from, _) in edges {
+            offsets[from as usize + 1] += 1;
+        }
+        for n in 0..nodes {
+            offsets[n + 1] += offsets[n];
+        }
+        let mut next = offsets.clone();
+        let mut targets = vec![0; edges.len()];
+        for &(from, to) in edges {
+            targets[next[from as usize] as usize] = to;
+            next[from as usize] += 1;
+        }
+        Self { offsets, targets }
+    }
+
+    /// What comes after a node.
+    pub fn of(&self, node: NodeId) -> &[NodeId] {
+        let node = node as usize;
+        &self.targets[self.offsets[node] as usize..self.offsets[node + 1] as usize]
+    }
+}
+
 /// An immutable DAG of tasks, joins and gates.
 ///
 /// A join is a barrier: it has no name and no events, and is passed as soon as all before it are. A
@@ -19,9 +52,7 @@ pub struct Shape {
     names: Arc<Vec<Option<TaskName>>>,
     by_name: Arc<HashMap<TaskName, NodeId>>,
     choices: Arc<HashMap<NodeId, Choice>>,
-    /// Successors of node `n` are `targets[offsets[n]..offsets[n + 1]]`.
-    offsets: Vec<u32>,
-    targets: Vec<NodeId>,
+    after: Successors,
     incoming: Vec<u32>,
     gates: HashMap<NodeId, u32>,
     tasks: usize,
@@ -41,27 +72,16 @@ impl Shape {
         edges: &[(NodeId, NodeId)],
         gates: HashMap<NodeId, u32>,
     ) -> Self {
-        let count = nodes.len();
-        let mut offsets = vec![0u32; count + 1];
-        let mut incoming = vec![0u32; count];
-        for &(from, to) in edges {
-            offsets[from as usize + 1] += 1;
+        let mut incoming = vec![0u32; nodes.len()];
+        for &(_, to) in edges {
             incoming[to as usize] += 1;
         }
-        for n in 0..count {
-            offsets[n + 1] += offsets[n];
-        }
-        let mut next = offsets.clone();
-        let mut targets = vec![0; edges.len()];
-        for &(from, to) in edges {
-            targets[next[from as usize] as usize] = to;
-            next[from as usize] += 1;
-        }
+        let after = Successors::new(nodes.len(), edges);
         let by_name: HashMap<_, _> =
             nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
         let tasks = by_name.len();
         let (names, by_name, choices) = (Arc::new(nodes), Arc::new(by_name), Arc::default());
-        Self { names, by_name, choices, offsets, targets, incoming, gates, tasks }
+        Self { names, by_name, choices, after, incoming, gates, tasks }
     }
 
     /// The same, where these tasks choose hosts.
@@ -123,8 +143,15 @@ impl Shape {
 
     /// What waits for a node.
     pub fn after(&self, node: NodeId) -> &[NodeId] {
-        let node = node as usize;
-        &self.targets[self.offsets[node] as usize..self.offsets[node + 1] as usize]
+        self.after.of(node)
+    }
+
+    /// The same DAG with every edge turned round: what each node waits for. Costs a pass over it.
+    pub fn reversed(&self) -> Successors {
+        let count = self.len() as NodeId;
+        let edges: Vec<(NodeId, NodeId)> =
+            (0..count).flat_map(|from| self.after(from).iter().map(move |&to| (to, from))).collect();
+        Successors::new(self.len(), &edges)
     }
 
     /// The limit of a gate; none for any other node.

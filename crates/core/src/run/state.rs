@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::backward::Backward;
 use super::{Event, Identity, NodeId, Outcome, Shape, TaskName};
 
 /// Where a task stands.
@@ -31,8 +32,12 @@ pub enum TaskState {
     Undoing,
     /// It was taken back.
     Undone,
-    /// It could not be taken back.
+    /// It isn't taken back: an attempt at that failed, or had no effect.
     UndoFailed,
+    /// Nobody knows whether it was taken back.
+    UndoUnknown,
+    /// It is left as it is, though what stands before it is taken back.
+    Kept,
 }
 
 impl TaskState {
@@ -79,6 +84,12 @@ pub enum Illegal {
         /// What was to happen.
         event: &'static str,
     },
+    /// What goes forward, after something was taken back.
+    #[error("something of the run was taken back, so {event} can't follow")]
+    Turned {
+        /// What was to happen.
+        event: &'static str,
+    },
     /// A choice of a host that is not of the set, or is chosen twice.
     #[error("task `{task}` can't choose {host} here")]
     Host {
@@ -93,17 +104,29 @@ pub enum Illegal {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell {
-    state: TaskState,
-    attempt: u32,
-    missing: u32,
+pub(super) struct Cell {
+    pub(super) state: TaskState,
+    pub(super) attempt: u32,
+    pub(super) missing: u32,
+    /// An attempt at it was begun: something of it may be there.
+    pub(super) begun: bool,
+}
+
+/// What an event does to a task: in words, whether it may, the state after it, and its attempt.
+pub(super) struct Step {
+    pub(super) what: &'static str,
+    pub(super) allowed: bool,
+    pub(super) next: TaskState,
+    pub(super) attempt: u32,
 }
 
 /// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunState {
-    shape: Arc<Shape>,
-    cells: Vec<Cell>,
+    pub(super) shape: Arc<Shape>,
+    pub(super) cells: Vec<Cell>,
+    /// Where it is being taken back: what is in the way of each task.
+    pub(super) back: Option<Backward>,
     status: RunStatus,
     epoch: u64,
     hosts: BTreeMap<String, Identity>,
@@ -118,11 +141,12 @@ impl RunState {
     /// A run of which nothing has happened yet. `ready` gets the nodes that wait for nothing.
     pub fn new(shape: Arc<Shape>, ready: &mut Vec<NodeId>) -> Self {
         let cells = (0..shape.len() as NodeId)
-            .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n) })
+            .map(|n| Cell { state: TaskState::Waiting, attempt: 0, missing: shape.incoming(n), begun: false })
             .collect();
         let mut state = Self {
             shape,
             cells,
+            back: None,
             status: RunStatus::New,
             epoch: 0,
             hosts: BTreeMap::new(),
@@ -189,7 +213,8 @@ impl RunState {
         (0..self.cells.len() as NodeId).filter(named).filter(move |&n| self.task(n) == state)
     }
 
-    /// Takes in one event. `ready` gets the tasks that it makes ready. On an error nothing changes.
+    /// Takes in one event. `ready` gets the tasks that it makes ready; on the way back, those that it
+    /// makes free to be taken back. On an error nothing changes.
     pub fn apply(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
         match event {
             Event::RunStarted { epoch, .. } => {
@@ -203,9 +228,19 @@ impl RunState {
                     RunStatus::New | RunStatus::Ended(Outcome::Succeeded | Outcome::Undone)
                 );
                 self.expect_run(!ended_well && *epoch == self.epoch + 1, "a resume")?;
+                self.expect_forward("a resume")?;
+                self.back = None;
                 self.status = RunStatus::Open;
                 self.epoch = *epoch;
                 self.take_up(ready);
+            }
+            Event::UndoStarted { epoch, .. } => {
+                let open = !matches!(self.status, RunStatus::New | RunStatus::Ended(Outcome::Undone));
+                let same_process = self.status == RunStatus::Open && *epoch == self.epoch;
+                self.expect_run(open && (same_process || *epoch == self.epoch + 1), "an undo")?;
+                self.status = RunStatus::Open;
+                self.epoch = *epoch;
+                self.turn(ready);
             }
             Event::HostMet { host, identity } => {
                 self.expect_run(self.status == RunStatus::Open, "meeting a host")?;
@@ -218,9 +253,12 @@ impl RunState {
                 self.expect_run(self.status == RunStatus::Open, "an interruption")?;
             }
             Event::RunEnded { outcome } => {
-                let allowed =
-                    self.status == RunStatus::Open && (*outcome != Outcome::Succeeded || self.all_passed());
-                self.expect_run(allowed, "the end of the run")?;
+                let right = match outcome {
+                    Outcome::Succeeded => !self.undoing() && self.all_passed(),
+                    Outcome::Undone => self.all_undone(),
+                    _ => true,
+                };
+                self.expect_run(self.status == RunStatus::Open && right, "the end of the run")?;
                 self.status = RunStatus::Ended(*outcome);
             }
             Event::HostsChosen { task, hosts } => self.choose(task, hosts, ready)?,
@@ -234,7 +272,7 @@ impl RunState {
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
         let Cell { state, attempt, .. } = self.cells[node as usize];
-        let choice = self.shape.choice(node).filter(|_| state == TaskState::Ready);
+        let choice = self.shape.choice(node).filter(|_| state == TaskState::Ready && !self.undoing());
         let Some(choice) = choice else {
             return Err(Illegal::Task { task: task.clone(), state, attempt, event: "a choice of hosts" });
         };
@@ -246,7 +284,7 @@ impl RunState {
             let first = self.cells.len() as NodeId;
             for join in first..self.shape.len() as NodeId {
                 let missing = self.shape.incoming(join);
-                self.cells.push(Cell { state: TaskState::Waiting, attempt: 0, missing });
+                self.cells.push(Cell { state: TaskState::Waiting, attempt: 0, missing, begun: false });
             }
             for &(_, to) in order.edges.iter().filter(|(_, to)| *to < first) {
                 self.cells[to as usize].missing += 1;
@@ -258,75 +296,84 @@ impl RunState {
     }
 
     fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
-        use TaskState::{
-            Asked, Done, Failed, Intended, Ready, Satisfied, Skipped, UndoFailed, Undoing, Undone, Unknown,
-            Waiting,
-        };
+        use TaskState::{Ready, Waiting};
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let Some(task) = event.task() else { return Ok(()) };
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
         let Cell { state, attempt: last, .. } = self.cells[node as usize];
-        let chooses = self.shape.choice(node).is_some();
-        // What happens, whether it may, the state after it, and its attempt.
-        let (what, allowed, next, attempt) = match event {
-            Event::TaskSkipped { .. } => ("skipping it", state == Ready, Skipped, last),
-            Event::TaskSatisfied { .. } => {
-                ("finding it satisfied", state == Ready && !chooses, Satisfied, last)
-            }
-            Event::TaskIntended { attempt, .. } => {
-                ("an intent", state == Ready && !chooses && *attempt == last + 1, Intended, *attempt)
-            }
-            Event::TaskDone { attempt, .. } => {
-                ("its result", matches!(state, Intended | Unknown) && *attempt == last, Done, last)
-            }
-            Event::TaskAsked { attempt, .. } => {
-                ("asking for approval", state == Ready && *attempt == last + 1, Asked, *attempt)
-            }
-            // Nothing was changed, so there is nothing to take back.
-            Event::TaskApproved { attempt, .. } => {
-                ("its approval", state == Asked && *attempt == last, Satisfied, last)
-            }
-            Event::TaskRejected { attempt, .. } => {
-                ("its refusal", state == Asked && *attempt == last, Failed, last)
-            }
-            Event::TaskFailed { attempt, retry_in_ms, .. } => {
-                let of_intent = matches!(state, Intended | Unknown | Asked) && *attempt == last;
-                let of_check = state == Ready && *attempt == last + 1;
-                let next = if retry_in_ms.is_some() { Ready } else { Failed };
-                ("its failure", of_intent || of_check, next, *attempt)
-            }
-            Event::TaskUnknown { attempt, .. } => {
-                ("losing sight of it", matches!(state, Intended | Unknown) && *attempt == last, Unknown, last)
-            }
-            Event::TaskNotDone { attempt, .. } => {
-                ("settling it", matches!(state, Intended | Unknown) && *attempt == last, Ready, last)
-            }
-            Event::UndoIntended { .. } => {
-                ("an undo", matches!(state, Done | Undoing | UndoFailed), Undoing, last)
-            }
-            Event::TaskUndone { .. } => ("the undo's result", state == Undoing, Undone, last),
-            Event::UndoFailed { .. } => ("the undo's failure", state == Undoing, UndoFailed, last),
-            _ => return Ok(()),
-        };
-        if !allowed {
-            return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: what });
+        let step = if event.is_of_undo() { self.step_back(event, node) } else { self.step(event, node) };
+        if !step.allowed {
+            return Err(Illegal::Task { task: task.clone(), state, attempt: last, event: step.what });
         }
         let missing = self.cells[node as usize].missing;
         // After a resume an attempt may be settled while a gate before it waits again.
-        let next = if next == Ready && missing > 0 { Waiting } else { next };
+        let next = if step.next == Ready && missing > 0 { Waiting } else { step.next };
         let cell = &mut self.cells[node as usize];
         cell.state = next;
-        cell.attempt = attempt;
+        cell.attempt = step.attempt;
+        cell.begun |= matches!(event, Event::TaskIntended { .. });
+        if state.passes() && !next.passes() {
+            self.passed -= 1;
+        }
+        if self.undoing() {
+            // What it makes ready is never started.
+            self.go_on(node, next, &mut Vec::new());
+            self.after_step_back(event, node, ready);
+        } else {
+            self.go_on(node, next, ready);
+        }
+        Ok(())
+    }
+
+    /// What follows from where a task stands now for those behind it.
+    fn go_on(&mut self, node: NodeId, next: TaskState, ready: &mut Vec<NodeId>) {
+        use TaskState::{Failed, Ready, Waiting};
         match next {
             Ready => ready.push(node),
             _ if next.passes() => self.end(node, true, ready),
             Failed if self.shape.has_gates() => self.end(node, false, ready),
-            Waiting if missing == self.dead_before(node) => self.end(node, false, ready),
-            // What was taken back no longer counts; nothing is ever started after an undo.
-            Undoing if state == Done => self.passed -= 1,
+            Waiting if self.cells[node as usize].missing == self.dead_before(node) => {
+                self.end(node, false, ready);
+            }
             _ => {}
         }
-        Ok(())
+    }
+
+    /// What an event of the way forward does to a task. On the way back, only what was begun before is
+    /// settled.
+    fn step(&self, event: &Event, node: NodeId) -> Step {
+        use TaskState::{Asked, Done, Failed, Intended, Ready, Satisfied, Skipped, Unknown};
+        let Cell { state, attempt: last, .. } = self.cells[node as usize];
+        let ready = state == Ready && !self.undoing();
+        let chooses = self.shape.choice(node).is_some();
+        let under_way = |attempt: &u32| matches!(state, Intended | Unknown) && *attempt == last;
+        // On the way back nobody is asked any more.
+        let asked = |attempt: &u32| state == Asked && !self.undoing() && *attempt == last;
+        let (what, allowed, next, attempt) = match event {
+            Event::TaskSkipped { .. } => ("skipping it", ready, Skipped, last),
+            Event::TaskSatisfied { .. } => ("finding it satisfied", ready && !chooses, Satisfied, last),
+            Event::TaskIntended { attempt, .. } => {
+                ("an intent", ready && !chooses && *attempt == last + 1, Intended, *attempt)
+            }
+            Event::TaskDone { attempt, .. } => ("its result", under_way(attempt), Done, last),
+            Event::TaskAsked { attempt, .. } => {
+                ("asking for approval", ready && *attempt == last + 1, Asked, *attempt)
+            }
+            // Nothing was changed, so there is nothing to take back.
+            Event::TaskApproved { attempt, .. } => ("its approval", asked(attempt), Satisfied, last),
+            Event::TaskRejected { attempt, .. } => ("its refusal", asked(attempt), Failed, last),
+            Event::TaskFailed { attempt, retry_in_ms, .. } => {
+                let of_check = ready && *attempt == last + 1;
+                let next = if retry_in_ms.is_some() { Ready } else { Failed };
+                ("its failure", under_way(attempt) || asked(attempt) || of_check, next, *attempt)
+            }
+            Event::TaskUnknown { attempt, .. } => ("losing sight of it", under_way(attempt), Unknown, last),
+            _ => {
+                let right = matches!(event, Event::TaskNotDone { attempt, .. } if under_way(attempt));
+                ("settling it", right, Ready, last)
+            }
+        };
+        Step { what, allowed, next, attempt }
     }
 
     fn expect_run(&self, allowed: bool, event: &'static str) -> Result<(), Illegal> {

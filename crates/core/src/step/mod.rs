@@ -9,7 +9,7 @@ mod registry;
 mod secret;
 
 pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
-pub use registry::{ArgumentError, MakeStep, Origin, Registry, StepInfo, StepSource, StepType};
+pub use registry::{ArgumentError, MakeStep, Origin, Registry, StepInfo, StepSource, StepType, Undoability};
 pub(crate) use secret::MASK;
 pub use secret::{Redactor, Secret};
 
@@ -56,8 +56,26 @@ pub trait Step: Send + Sync {
     }
 
     /// Takes it back, where that can be done.
+    ///
+    /// `change` is the one of the task's first attempt: what is different from how the run found it.
+    /// An apply that failed or was cut short may have done a part of it, and so may an earlier undo:
+    /// like `apply`, this can be called again from wherever it was. Refuses, by a permanent error,
+    /// where somebody else has changed since what it would put back.
     async fn undo(&self, _cx: &Context, _change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
         Err(UndoError::Impossible)
+    }
+
+    /// An undo without a result was found: what became of it?
+    ///
+    /// Called only once the attempt's processes are proven ended. By default [`Resolved::NotDone`]:
+    /// [`Step::undo`] is called again. [`Resolved::Done`] means taken back.
+    async fn resolve_undo(
+        &self,
+        _cx: &Context,
+        _change: &Change,
+        _output: Option<&Output>,
+    ) -> Result<Resolved, StepError> {
+        Ok(Resolved::NotDone)
     }
 }
 
@@ -118,6 +136,21 @@ impl Change {
     pub fn with_data(mut self, data: impl Serialize) -> Self {
         self.data = serde_json::to_value(data).unwrap_or(Value::Null);
         self
+    }
+
+    /// Whether a secret was masked in `data` when it was stored: it can't be put back from there.
+    pub fn is_masked(&self) -> bool {
+        fn masked(value: &Value) -> bool {
+            match value {
+                Value::String(text) => text.contains(MASK),
+                Value::Array(items) => items.iter().any(masked),
+                Value::Object(fields) => {
+                    fields.iter().any(|(name, field)| name.contains(MASK) || masked(field))
+                }
+                _ => false,
+            }
+        }
+        masked(&self.data)
     }
 
     /// Reads `data` back as what was given to [`Change::with_data`].

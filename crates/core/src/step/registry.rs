@@ -23,6 +23,12 @@ pub trait StepType: Step + DeserializeOwned + JsonSchema + 'static {
     const DESTRUCTIVE: bool = false;
     /// Whether `undo` is written.
     const UNDOABLE: bool = false;
+    /// The argument without which `undo` can't take it back, where there is one.
+    const UNDO_ARGUMENT: Option<&'static str> = None;
+    /// Why it can't be taken back, as a fragment; only where `UNDOABLE` is false.
+    const NOT_UNDOABLE: &'static str = "this step type has no undo";
+    /// Whether it changes nothing, at most waits for something: there is nothing to take back.
+    const WAITS: bool = false;
     /// Whether it only looks: its `check` never says pending.
     const READ_ONLY: bool = false;
     /// Whether a person decides: where its `check` says pending, the run waits for an approval, and `apply`
@@ -40,6 +46,19 @@ pub trait StepType: Step + DeserializeOwned + JsonSchema + 'static {
     fn validate(&self) -> Result<(), String> {
         Ok(())
     }
+}
+
+/// Whether what a step does can be taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undoability {
+    /// It changes nothing.
+    Nothing,
+    /// It can.
+    Possible,
+    /// The workflow says that it stays.
+    Kept,
+    /// It can't; the text says why, as a fragment.
+    Impossible(String),
 }
 
 /// Arguments that a step type refuses.
@@ -64,6 +83,12 @@ pub struct StepInfo {
     pub destructive: bool,
     /// Has an undo.
     pub undoable: bool,
+    /// The argument without which the undo can't take it back.
+    pub undo_argument: Option<&'static str>,
+    /// Why it can't be taken back.
+    pub not_undoable: &'static str,
+    /// Changes nothing, at most waits.
+    pub waits: bool,
     /// Only looks.
     pub read_only: bool,
     /// A person decides.
@@ -93,6 +118,22 @@ impl StepInfo {
     /// A step of this type with these arguments, all templates rendered.
     pub fn make(&self, arguments: Value) -> Result<Box<dyn Step>, ArgumentError> {
         (self.make)(arguments)
+    }
+
+    /// Whether what a step of this type does can be taken back; `has` tells which arguments it has.
+    pub fn undoability(&self, has: impl Fn(&str) -> bool) -> Undoability {
+        if self.read_only || self.waits {
+            return Undoability::Nothing;
+        }
+        if !self.undoable {
+            return Undoability::Impossible(self.not_undoable.to_owned());
+        }
+        match self.undo_argument {
+            Some(argument) if !has(argument) => {
+                Undoability::Impossible(format!("the step has no `{argument}`"))
+            }
+            _ => Undoability::Possible,
+        }
     }
 
     /// The first paragraph of the type's documentation.
@@ -163,6 +204,9 @@ impl Registry {
             schema: SchemaGenerator::default().into_root_schema_for::<S>(),
             destructive: S::DESTRUCTIVE,
             undoable: S::UNDOABLE,
+            undo_argument: S::UNDO_ARGUMENT,
+            not_undoable: S::NOT_UNDOABLE,
+            waits: S::WAITS,
             read_only: S::READ_ONLY,
             gate: S::GATE,
             files: S::FILES,
@@ -260,6 +304,9 @@ mod tests {
                 schema: Schema::default(),
                 destructive: false,
                 undoable: false,
+                undo_argument: None,
+                not_undoable: "",
+                waits: false,
                 read_only: false,
                 gate: false,
                 files: &[],

@@ -8,6 +8,7 @@ mod includes;
 mod names;
 mod schema;
 mod tokens;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(super) fn check(
         checker.order();
         checker.expressions();
         checker.confirmation();
+        checker.undo();
     }
 }
 

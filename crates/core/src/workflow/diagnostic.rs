@@ -65,6 +65,8 @@ impl Code {
     pub const EXPRESSION: Self = Self("flow::expression");
     /// An output of a step that isn't upstream.
     pub const NOT_UPSTREAM: Self = Self("flow::not-upstream");
+    /// What is said of taking back makes no sense, or a step stands in the way of an unwinding run.
+    pub const UNDO: Self = Self("flow::undo");
     /// A host or group that the inventory doesn't have, or a set with no host.
     pub const HOSTS: Self = Self("flow::hosts");
     /// A workflow that includes itself, or a file that can't be read.

@@ -24,6 +24,8 @@ pub struct Workflow {
     /// `confirm`: the name that must be typed before destructive steps run; a template over params
     /// and the inventory. Required where a destructive step is reachable.
     pub confirm: Option<Spanned<String>>,
+    /// `on_failure`: what becomes of what was done when a run fails.
+    pub on_failure: Option<Spanned<OnFailure>>,
     /// `max_per_host`: so many tasks at work on one host at once.
     pub max_per_host: Option<u32>,
     /// `max_failures`: once so many tasks have failed, nothing new is started.
@@ -36,6 +38,15 @@ pub struct Workflow {
     pub steps: IndexMap<String, StepDef>,
     /// `[outputs]`: what a workflow used as a step leaves to later ones.
     pub outputs: IndexMap<String, Argument>,
+}
+
+/// `on_failure`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// `"stop"`: it stays, and the run can be resumed or taken back.
+    Stop,
+    /// `"unwind"`: it is taken back, unless a pivot was begun.
+    Unwind,
 }
 
 /// What a param takes.
@@ -119,6 +130,10 @@ pub struct StepDef {
     pub retry: Retry,
     /// `timeout` of one attempt's apply; none by default.
     pub timeout: Option<Duration>,
+    /// `pivot`: the point of no return. Once it has begun, the run is only gone on with.
+    pub pivot: bool,
+    /// `keep`: what it does may stay where the run is taken back.
+    pub keep: bool,
     /// `help`: what it is for, shown in lists and before a destructive step.
     pub help: Option<String>,
 }
@@ -164,6 +179,17 @@ pub struct Retry {
     pub retries: u32,
     /// The wait before the first retry; doubles with each, up to a minute. 1 s by default.
     pub backoff: Duration,
+}
+
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+impl Retry {
+    /// The wait after the attempt of that number, counted from 1.
+    pub fn wait(self, attempt: u32) -> Duration {
+        let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.backoff.saturating_mul(factor).min(LONGEST_BACKOFF)
+    }
 }
 
 impl StepDef {

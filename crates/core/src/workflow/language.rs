@@ -31,6 +31,9 @@ pub(super) struct Document {
     /// over params and the inventory. Required where a destructive step can be reached.
     #[schemars(regex(pattern = r"\S"))]
     confirm: Option<String>,
+    /// What becomes of what was done when a run fails: `stop` leaves it, `unwind` takes it back.
+    #[schemars(extend("enum" = ["stop", "unwind"]))]
+    on_failure: Option<String>,
     /// Tasks at work on one host at once. 8 by default.
     max_per_host: Option<NonZeroU32>,
     /// Once so many tasks have failed, or can't be settled, nothing new is started. No limit by default.
@@ -124,6 +127,10 @@ pub(super) struct StepTable {
     /// Steps upstream that are looked at again right before this one changes anything, also when a run is
     /// resumed.
     guards: Option<Vec<String>>,
+    /// The point of no return: once it has begun, the run is only gone on with.
+    pivot: Option<bool>,
+    /// What it does may stay where the run is taken back.
+    keep: Option<bool>,
     /// Further attempts after a failure that another attempt may cure. 0 by default.
     #[schemars(range(min = 0, max = 1000))]
     retries: Option<u32>,

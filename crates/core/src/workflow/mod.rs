@@ -16,7 +16,9 @@ mod toml;
 pub use bundle::{Bundle, BundledFile, Files};
 pub use check::check_values;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest};
-pub use document::{Argument, ArgumentKind, Hosts, Param, ParamKind, Retry, Serial, StepDef, Workflow};
+pub use document::{
+    Argument, ArgumentKind, Hosts, OnFailure, Param, ParamKind, Retry, Serial, StepDef, Workflow,
+};
 pub use documents::Documents;
 pub use items::{Item, ItemFault, MAX_ITEMS, items};
 pub use json_schema::json_schema;

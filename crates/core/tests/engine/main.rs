@@ -11,4 +11,5 @@ mod per_host;
 mod plans;
 mod resolve;
 mod runs;
+mod undo;
 mod world;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use flow_core::engine::{Engine, Report, RunHandle};
+use flow_core::engine::{Engine, Report, RunHandle, UndoOptions};
 use flow_core::inventory::{Host, Inventory};
 use flow_core::plan::{Filter, Inputs, Plan, Request};
 use flow_core::run::{Event, RunId};
 use flow_core::step::{
-    Change, Check, Context, Output, Registry, Resolved, Resources, Step, StepError, StepType,
+    Change, Check, Context, Output, Registry, Resolved, Resources, Step, StepError, StepType, UndoError,
 };
 use flow_core::store::{SqliteStore, Store};
 use flow_core::workflow::Bundle;
@@ -25,11 +25,17 @@ pub(crate) struct World {
     /// What the next applies of a thing do instead.
     pub(crate) faults: Mutex<BTreeMap<String, Vec<Fault>>>,
     pub(crate) order: Mutex<Vec<String>>,
+    /// What was taken back, in order.
+    pub(crate) undone: Mutex<Vec<String>>,
+    /// What the next undos of a thing do instead.
+    pub(crate) undo_faults: Mutex<BTreeMap<String, Vec<Fault>>>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     Fail,
+    /// It does its work, and fails all the same.
+    FailAfterwards,
     LoseAnswer,
     LoseRequest,
     Panic,
@@ -50,8 +56,20 @@ impl World {
         self.effects.lock().unwrap().values().sum()
     }
 
+    pub(crate) fn undo_fault(&self, thing: &str, faults: &[Fault]) {
+        self.undo_faults.lock().unwrap().insert(thing.to_owned(), faults.to_vec());
+    }
+
+    pub(crate) fn taken_back(&self) -> Vec<String> {
+        self.undone.lock().unwrap().clone()
+    }
+
     fn next_fault(&self, thing: &str) -> Option<Fault> {
-        let mut faults = self.faults.lock().unwrap();
+        Self::next_of(&self.faults, thing)
+    }
+
+    fn next_of(faults: &Mutex<BTreeMap<String, Vec<Fault>>>, thing: &str) -> Option<Fault> {
+        let mut faults = faults.lock().unwrap();
         let list = faults.get_mut(thing)?;
         (!list.is_empty()).then(|| list.remove(0))
     }
@@ -90,7 +108,10 @@ impl Step for Make {
         let there = world.there.lock().unwrap().get(&self.key(cx)).cloned();
         Ok(match there {
             Some(value) if value == self.value => Check::Satisfied(Output::empty().with("value", value)),
-            other => Check::Pending(Change::new(format!("{other:?} -> {}", self.value))),
+            other => {
+                let words = format!("{other:?} -> {}", self.value);
+                Check::Pending(Change::new(words).with_data(other))
+            }
         })
     }
 
@@ -99,6 +120,10 @@ impl Step for Make {
         let key = self.key(cx);
         match world.next_fault(&key) {
             Some(Fault::Fail) => return Err(StepError::failed("told to fail")),
+            Some(Fault::FailAfterwards) => {
+                world.establish(&key, &self.value);
+                return Err(StepError::failed("told to fail afterwards"));
+            }
             Some(Fault::LoseRequest) => return Err(StepError::lost("told to lose the request")),
             Some(Fault::LoseAnswer) => {
                 world.establish(&key, &self.value);
@@ -112,10 +137,75 @@ impl Step for Make {
         world.establish(&key, &self.value);
         Ok(Output::empty().with("made", true))
     }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let world = cx.resource::<Arc<World>>()?;
+        let key = self.key(cx);
+        let former: Option<String> = change.data()?;
+        let put_back = || {
+            let mut there = world.there.lock().unwrap();
+            let now = there.get(&key).cloned();
+            if now == former {
+                return Ok(());
+            }
+            if now.as_deref() != Some(&*self.value) {
+                return Err(StepError::permanent("it was changed since"));
+            }
+            world.undone.lock().unwrap().push(key.clone());
+            match &former {
+                Some(value) => drop(there.insert(key.clone(), value.clone())),
+                None => drop(there.remove(&key)),
+            }
+            Ok(())
+        };
+        match World::next_of(&world.undo_faults, &key) {
+            Some(Fault::Fail) => return Err(StepError::permanent("told to fail").into()),
+            Some(Fault::FailAfterwards) => {
+                put_back()?;
+                return Err(StepError::permanent("told to fail afterwards").into());
+            }
+            Some(Fault::LoseRequest) => return Err(StepError::lost("told to lose the request").into()),
+            Some(Fault::LoseAnswer) => {
+                put_back()?;
+                return Err(StepError::lost("told to lose the answer").into());
+            }
+            Some(Fault::Panic) => panic!("told to panic"),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::NoEffect) => return Ok(()),
+            None => {}
+        }
+        Ok(put_back()?)
+    }
 }
 
 impl StepType for Make {
     const NAME: &'static str = "make";
+    const UNDOABLE: bool = true;
+}
+
+/// Waits for something that is there at once. Changes nothing.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Await {}
+
+#[async_trait]
+impl Step for Await {
+    async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
+        Ok(Check::Pending(Change::new("wait")))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+
+    fn verifiable(&self) -> bool {
+        false
+    }
+}
+
+impl StepType for Await {
+    const NAME: &'static str = "await";
+    const WAITS: bool = true;
 }
 
 /// A bare command: nothing can be looked at, so nothing is known after a crash.
@@ -180,7 +270,7 @@ impl StepType for Wipe {
 
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.add::<Make>().add::<Bare>().add::<Wipe>();
+    registry.add::<Make>().add::<Bare>().add::<Wipe>().add::<Await>();
     registry
 }
 
@@ -238,6 +328,11 @@ pub(crate) async fn finish(mut handle: RunHandle) -> (Report, Vec<Event>) {
         }
     }
     (handle.wait().await.unwrap(), events)
+}
+
+/// Takes a run back.
+pub(crate) fn undo(engine: &Engine, folder: &Path, run: &RunId, options: &UndoOptions) -> RunHandle {
+    engine.open(store(folder), run, None).unwrap().undo(options).unwrap()
 }
 
 pub(crate) fn resume(engine: &Engine, folder: &Path, run: &RunId) -> RunHandle {

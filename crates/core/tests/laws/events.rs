@@ -10,13 +10,13 @@ use crate::shape::{MOST, name, tasks};
 
 /// Any event, about tasks that are there and one that isn't, with attempts and epochs around the right ones.
 pub(crate) fn any_event() -> impl Strategy<Value = Event> {
-    let of_task = (0..=MOST, 0..4u32, 0..15u8).prop_map(|(node, attempt, kind)| {
+    let of_task = (0..=MOST, 0..4u32, 0..20u8).prop_map(|(node, attempt, kind)| {
         let (task, error, output) = (name(node), StepError::failed("x"), Output::empty());
         let (by, when) = ("x".to_owned(), Timestamp::UNIX_EPOCH);
         match kind {
-            12 => Event::TaskAsked { task, attempt, message: "x".into() },
-            13 => Event::TaskApproved { task, attempt, by, when },
-            14 => Event::TaskRejected { task, attempt, by, when, reason: None },
+            17 => Event::TaskAsked { task, attempt, message: "x".into() },
+            18 => Event::TaskApproved { task, attempt, by, when },
+            19 => Event::TaskRejected { task, attempt, by, when, reason: None },
             0 => Event::TaskSkipped { task, why: "x".into() },
             1 => Event::TaskSatisfied { task, output },
             2 => Event::TaskIntended { task, attempt, change: Change::default() },
@@ -26,18 +26,23 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
             6 => Event::TaskUnknown { task, attempt, error },
             7 => Event::TaskNotDone { task, attempt, by: Settler::Step },
             8 => Event::TaskDone { task, attempt, output, by: Some(Settler::Operator("x".into())) },
-            9 => Event::UndoIntended { task },
-            10 => Event::UndoFailed { task, error },
-            _ => Event::TaskUndone { task },
+            9 | 10 => Event::UndoIntended { task, attempt },
+            11 => Event::UndoFailed { task, attempt, error, retry_in_ms: None },
+            12 => Event::UndoFailed { task, attempt, error, retry_in_ms: Some(1) },
+            13 => Event::UndoUnknown { task, attempt, error },
+            14 => Event::UndoNotDone { task, attempt, by: Settler::Step },
+            15 => Event::TaskKept { task, why: "x".into() },
+            _ => Event::TaskUndone { task, attempt, by: None },
         }
     });
-    let of_run = (0..4u64, outcome(), 0..5u8).prop_map(|(epoch, outcome, kind)| {
+    let of_run = (0..4u64, outcome(), 0..6u8).prop_map(|(epoch, outcome, kind)| {
         let (owner, host) = ("x".to_owned(), "h".to_owned());
         match kind {
             0 => Event::RunStarted { owner, epoch },
             1 => Event::RunResumed { owner, epoch },
             2 => Event::HostMet { host, identity: identity(epoch % 2) },
             3 => Event::RunInterrupted { at_once: epoch == 0 },
+            4 => Event::UndoStarted { owner, epoch },
             _ => Event::RunEnded { outcome },
         }
     });
@@ -64,7 +69,9 @@ pub(crate) fn legal(state: &RunState, choice: usize) -> Option<Event> {
     match state.status() {
         RunStatus::New => return Some(Event::RunStarted { owner: "x".into(), epoch: 1 }),
         RunStatus::Ended(Outcome::Succeeded | Outcome::Undone) => return None,
+        RunStatus::Ended(_) if state.turned_back() => return None,
         RunStatus::Ended(_) => return Some(resumed(state)),
+        RunStatus::Open if state.undoing() => return None,
         RunStatus::Open => {}
     }
     // Now and then something that is about no task: a crash and its resume, a host, Ctrl-C.
@@ -147,7 +154,7 @@ pub(crate) fn awkward_record() -> impl Strategy<Value = Record> {
 fn awkward_event() -> impl Strategy<Value = Event> {
     let texts = (any::<String>(), any::<String>(), any::<String>());
     let numbers = (any::<u32>(), any::<u64>(), prop::option::of(any::<u64>()));
-    (texts, numbers, error(), change(), output(), outcome(), 0..16u8).prop_map(
+    (texts, numbers, error(), change(), output(), outcome(), 0..20u8).prop_map(
         |((a, b, c), (attempt, epoch, retry_in_ms), error, change, output, outcome, kind)| {
             let task = flow_core::run::TaskName::from_text(&a);
             match kind {
@@ -162,9 +169,13 @@ fn awkward_event() -> impl Strategy<Value = Event> {
                 8 => Event::TaskFailed { task, attempt, error, retry_in_ms },
                 9 => Event::TaskUnknown { task, attempt, error },
                 10 => Event::TaskNotDone { task, attempt, by: Settler::Operator(b) },
-                11 => Event::UndoIntended { task },
-                12 => Event::UndoFailed { task, error },
-                13 => Event::TaskUndone { task },
+                11 => Event::UndoIntended { task, attempt },
+                12 => Event::UndoFailed { task, attempt, error, retry_in_ms },
+                13 => Event::TaskUndone { task, attempt, by: Some(Settler::Operator(b)) },
+                16 => Event::UndoUnknown { task, attempt, error },
+                17 => Event::UndoNotDone { task, attempt, by: Settler::Operator(b) },
+                18 => Event::TaskKept { task, why: b },
+                19 => Event::UndoStarted { owner: a, epoch },
                 14 => Event::RunInterrupted { at_once: attempt % 2 == 0 },
                 _ => Event::RunEnded { outcome },
             }

@@ -9,3 +9,4 @@ mod gates;
 mod reference;
 mod shape;
 mod state;
+mod undo;

@@ -9,17 +9,24 @@ use proptest::prelude::*;
 use crate::events::{any_event, awkward_record, good, legal};
 use crate::reference::Reference;
 use crate::shape::{needs, shape, tasks};
+use crate::undo::legal_back;
 
 /// The state says what the plain account says, of everything that can be asked.
 fn assert_agreed(state: &RunState, reference: &Reference) -> Result<(), TestCaseError> {
     for node in 0..state.shape().len() as NodeId {
         prop_assert_eq!(state.task(node), reference.state(node), "node {} of {:?}", node, state);
         prop_assert_eq!(state.attempt(node), reference.attempt(node));
+        if state.shape().name(node).is_some() {
+            prop_assert_eq!(state.can_undo(node), reference.can_undo(node), "node {} of {:?}", node, state);
+        }
     }
     prop_assert_eq!(state.status(), reference.status);
     prop_assert_eq!(state.epoch(), reference.epoch);
     prop_assert_eq!(state.hosts(), &reference.hosts);
     prop_assert_eq!(state.all_passed(), reference.all_passed());
+    prop_assert_eq!(state.undoing(), reference.undoing);
+    prop_assert_eq!(state.turned_back(), reference.turned);
+    prop_assert_eq!(state.all_undone(), reference.all_undone());
     Ok(())
 }
 
@@ -37,7 +44,12 @@ proptest! {
         prop_assert_eq!(first.iter().copied().collect::<BTreeSet<_>>(), reference.ready());
         let mut taken = Vec::new();
         for (wild, tame, choice) in steps {
-            let event = if tame { legal(&state, choice).unwrap_or(wild) } else { wild };
+            let tame_event = || match choice % 50 {
+                0 => legal_back(&state, choice / 50),
+                _ if state.undoing() => legal_back(&state, choice),
+                _ => legal(&state, choice),
+            };
+            let event = if tame { tame_event().unwrap_or(wild) } else { wild };
             let before = state.clone();
             let mut ready = Vec::new();
             let result = state.apply(&event, &mut ready);

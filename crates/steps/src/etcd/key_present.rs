@@ -33,6 +33,7 @@ fn minute() -> u64 {
 
 impl StepType for EtcdKeyPresent {
     const NAME: &'static str = "etcd.key_present";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         validate_endpoints(&self.endpoints)?;

@@ -39,6 +39,7 @@ fn minute() -> u64 {
 
 impl StepType for EtcdMember {
     const NAME: &'static str = "etcd.member";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         endpoint(&self.endpoint).map(|_| ())

@@ -45,6 +45,8 @@ fn minute() -> u64 {
 
 impl StepType for EtcdPrefixAbsent {
     const NAME: &'static str = "etcd.prefix_absent";
+    const NOT_UNDOABLE: &'static str =
+        "keys that were deleted aren't put back: another cluster may be made by now";
     const DESTRUCTIVE: bool = true;
 
     fn validate(&self) -> Result<(), String> {

@@ -232,6 +232,11 @@ pub enum HostChange {
         /// Absolute path.
         path: String,
     },
+    /// Removes a directory that is empty; nothing there is no error.
+    RemoveDirectory {
+        /// Absolute path.
+        path: String,
+    },
     /// Makes or replaces a symbolic link.
     Symlink {
         /// Absolute path of the link.

@@ -52,6 +52,7 @@ fn three_minutes() -> u64 {
 
 impl StepType for PatroniCluster {
     const NAME: &'static str = "patroni.cluster";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         if self.members.is_empty() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType, UndoError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// Compared with what is in etcd, and set by `PATCH /config` of the host's member: what differs is changed, and what
 /// isn't wanted is removed. Settings that need a restart of PostgreSQL are pending until there is one.
-/// Output: none.
+/// Undo sets back what was there before, unless somebody has changed it since. Output: none.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniDynamicConfig {
@@ -36,6 +36,7 @@ pub struct PatroniDynamicConfig {
 
 impl StepType for PatroniDynamicConfig {
     const NAME: &'static str = "patroni.dynamic_config";
+    const UNDOABLE: bool = true;
 }
 
 impl PatroniDynamicConfig {
@@ -83,7 +84,7 @@ impl Step for PatroniDynamicConfig {
         }
         let (before, after) = (pretty(&now), pretty(&wanted));
         let diff = TextDiff::from_lines(&before, &after).unified_diff().header("now", "wanted").to_string();
-        Ok(Check::Pending(Change::new("change the dynamic configuration").with_diff(diff)))
+        Ok(Check::Pending(Change::new("change the dynamic configuration").with_diff(diff).with_data(now)))
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
@@ -92,6 +93,32 @@ impl Step for PatroniDynamicConfig {
         // What is changed is not on the host's disk, so its lock is proven by itself.
         host.fence(cx.attempt()).await?;
         wait_until(cx, PATIENCE, || self.set(&*host, &wanted)).await
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let Some(wanted) = self.wanted() else { return Ok(()) };
+        let refused = |why: &str| {
+            let hint = "see it with `patronictl show-config`, and set it by hand";
+            Err(StepError::permanent(format!("the dynamic configuration {why}")).with_hint(hint).into())
+        };
+        if change.is_masked() {
+            return refused("that was there held a secret, which isn't stored");
+        }
+        let before: Value = change.data()?;
+        if before.is_null() {
+            return refused("wasn't there before");
+        }
+        let host = cx.host().await?;
+        let (_, now) = self.look(&*host).await?;
+        if patch(&now, &before).is_none() {
+            return Ok(());
+        }
+        if patch(&now, &wanted).is_some() {
+            return refused("was changed since: it is left as it is");
+        }
+        host.fence(cx.attempt()).await.map_err(StepError::from)?;
+        wait_until(cx, PATIENCE, || self.set(&*host, &before)).await?;
+        Ok(())
     }
 }
 
@@ -111,5 +138,26 @@ mod tests {
         lab.establish(&step, &cx).await;
         let config = lab.world.state().unwrap().etcd.get("/service/demo/config").unwrap().to_owned();
         assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), wanted);
+    }
+
+    #[tokio::test]
+    async fn what_was_there_before_is_set_back_unless_somebody_has_changed_it_since() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let config = || {
+            let text = lab.world.state().unwrap().etcd.get("/service/demo/config").unwrap().to_owned();
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let before = config();
+        let step = |ttl: u32| -> PatroniDynamicConfig {
+            serde_json::from_value(json!({ "config": { "ttl": ttl } })).unwrap()
+        };
+        let (change, _) = lab.establish(&step(60), &cx).await;
+        step(60).undo(&cx, &change, None).await.unwrap();
+        assert_eq!(config(), before);
+        step(60).undo(&cx, &change, None).await.unwrap();
+        lab.establish(&step(90), &cx).await;
+        let error = step(60).undo(&cx, &change, None).await.unwrap_err().to_string();
+        assert_eq!(error, "the dynamic configuration was changed since: it is left as it is");
     }
 }

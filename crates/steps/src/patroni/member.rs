@@ -49,6 +49,7 @@ fn two_minutes() -> u64 {
 
 impl StepType for PatroniMember {
     const NAME: &'static str = "patroni.member";
+    const WAITS: bool = true;
 }
 
 impl PatroniMember {

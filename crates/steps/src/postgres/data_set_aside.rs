@@ -17,7 +17,7 @@ use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, P
 /// its own place, and the links follow. Beside it a note, `DIR.set-aside-TIME-RUN.flow.json`, tells what it is.
 /// Refused: what is no data directory, a mount point, a symbolic link, a directory that PostgreSQL
 /// or Patroni still works on, a name that is taken. A directory that is absent or empty needs nothing.
-/// Undo renames it back. Output: `set_aside` (the new path, null where nothing was there),
+/// Undo renames it back, never over anything. Output: `set_aside` (the new path, null where nothing was there),
 /// `system_identifier`, `timeline`, `bytes` (null where not known).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -280,6 +280,16 @@ impl Step for DataSetAside {
             return Err(StepError::permanent(why)
                 .with_hint("stop Patroni and PostgreSQL on this host first")
                 .into());
+        }
+        // All of it is looked at first: half of it put back would help nobody.
+        for one in &recorded.moves {
+            if place(&*host, one).await? == Place::After
+                && host.stat(&one.from).await.map_err(StepError::from)?.is_some()
+            {
+                let error = format!("there is something at {} again: nothing is put over it", one.from);
+                let hint = "see whether it is still needed; move it away, then take the run back again";
+                return Err(StepError::permanent(error).with_hint(hint).into());
+            }
         }
         for one in recorded.moves.iter().rev() {
             match place(&*host, one).await? {

@@ -37,6 +37,7 @@ fn five_minutes() -> u64 {
 
 impl StepType for PostgresStopped {
     const NAME: &'static str = "postgres.stopped";
+    const NOT_UNDOABLE: &'static str = "PostgreSQL is started again by what supervises it, such as Patroni";
 }
 
 /// What runs on a data directory.

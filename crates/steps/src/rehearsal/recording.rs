@@ -133,7 +133,7 @@ impl Recording {
         let mut undoable = Vec::new();
         for info in plan.tasks() {
             let step = (info.name.step().to_owned(), info.uses.to_owned());
-            if info.undoable {
+            if info.undo == flow_core::step::Undoability::Possible {
                 undoable.push(step.0.clone());
             }
             if !steps.contains(&step) {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use flow_core::step::{Change, Check, Context, Output, Resolved, Secret, Step, StepError, StepType};
+use flow_core::step::{
+    Change, Check, Context, Output, Resolved, Secret, Step, StepError, StepType, UndoError,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -51,6 +53,10 @@ pub struct Command {
     /// Run as a systemd unit that outlives a lost connection. For what takes long.
     #[serde(default)]
     pub detached: bool,
+    /// A script that takes back what `script` did, or a part of it; for `flow undo`. Run as the same user, in the
+    /// same way; it exits 0 where nothing is left to take back. After an interruption it is run again.
+    #[serde(default)]
+    pub undo: Option<String>,
 }
 
 fn zero() -> Vec<i32> {
@@ -59,10 +65,15 @@ fn zero() -> Vec<i32> {
 
 impl StepType for Command {
     const NAME: &'static str = "command";
+    const UNDOABLE: bool = true;
+    const UNDO_ARGUMENT: Option<&'static str> = Some("undo");
 
     fn validate(&self) -> Result<(), String> {
         if self.script.trim().is_empty() {
             return Err("`script` is empty".to_owned());
+        }
+        if self.undo.as_ref().is_some_and(|undo| undo.trim().is_empty()) {
+            return Err("`undo` is empty".to_owned());
         }
         if self.detached && self.stdin.is_some() {
             return Err("`stdin` can't be given to a detached command".to_owned());
@@ -87,6 +98,18 @@ impl Command {
         let check = zero_exit(host, self.check.as_deref());
         let (created, unless, check) = tokio::try_join!(created, unless, check)?;
         Ok(created || unless || check)
+    }
+
+    /// A script as this command is run.
+    fn command(&self, script: &str) -> host::Command {
+        host::Command {
+            script: script.to_owned(),
+            stdin: None,
+            directory: self.directory.clone(),
+            user: self.user.clone(),
+            environment: self.environment.clone(),
+            detached: self.detached,
+        }
     }
 
     fn judge(&self, reply: &Reply) -> Result<Output, StepError> {
@@ -127,16 +150,28 @@ impl Step for Command {
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
-        let command = host::Command {
-            script: self.script.clone(),
-            stdin: self.stdin.clone(),
-            directory: self.directory.clone(),
-            user: self.user.clone(),
-            environment: self.environment.clone(),
-            detached: self.detached,
-        };
+        let command = host::Command { stdin: self.stdin.clone(), ..self.command(&self.script) };
         let reply = cx.host().await?.run(cx.attempt(), &command).await?;
         self.judge(&reply)
+    }
+
+    async fn undo(&self, cx: &Context, _change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let Some(undo) = &self.undo else { return Err(UndoError::Impossible) };
+        let reply = cx.host().await?.run(cx.attempt(), &self.command(undo)).await.map_err(StepError::from)?;
+        if reply.success() { Ok(()) } else { Err(exit_error(&reply).into()) }
+    }
+
+    async fn resolve_undo(
+        &self,
+        cx: &Context,
+        _change: &Change,
+        _output: Option<&Output>,
+    ) -> Result<Resolved, StepError> {
+        Ok(match cx.host().await?.attempt(cx.attempt()).await? {
+            AttemptState::Running => Resolved::Running,
+            AttemptState::Ended(Some(reply)) if reply.success() => Resolved::Done(Output::empty()),
+            _ => Resolved::NotDone,
+        })
     }
 
     fn verifiable(&self) -> bool {
@@ -235,6 +270,23 @@ mod tests {
         lab.world.inject(Fault::at("patroni1", "run echo", FaultKind::LoseAnswer)).unwrap();
         step.apply(&cx, &Change::default()).await.unwrap_err();
         assert_eq!(done(step.resolve(&cx, &Change::default()).await.unwrap()).0["stdout"], "hello");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_taken_back_by_the_script_that_it_has_for_that() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let with =
+            json!({ "script": "touch /root/made", "creates": "/root/made", "undo": "rm -f /root/made" });
+        let step = command(with);
+        let (change, output) = lab.establish(&step, &cx).await;
+        step.undo(&cx, &change, Some(&output)).await.unwrap();
+        pending(step.check(&cx).await.unwrap());
+        let failing = command(json!({ "script": "true", "undo": "cat /no/such" }));
+        let error = failing.undo(&cx, &change, None).await.unwrap_err();
+        assert_eq!(error.to_string(), "exit status 1: /no/such: No such file or directory");
+        let without = command(json!({ "script": "true" }));
+        assert!(matches!(without.undo(&cx, &change, None).await, Err(UndoError::Impossible)));
     }
 
     #[tokio::test]

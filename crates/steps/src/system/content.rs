@@ -28,6 +28,9 @@ struct Recorded {
     wanted: String,
     /// What was there.
     former: Option<Former>,
+    /// The directory above, where it was missing and is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Made>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,8 +82,15 @@ impl Wanted<'_> {
         let (stat, bytes) = tokio::try_join!(host.stat(self.path), self.read(&*host))?;
         let wanted = sha256(self.content.as_bytes());
         let Some(stat) = stat else {
-            let mut change =
-                Change::new(format!("create {}", self.path)).with_data(Recorded { wanted, former: None });
+            let parent = match self.parent() {
+                Some(parent) => Made::missing(&*host, parent).await?,
+                None => None,
+            };
+            let mut change = Change::new(format!("create {}", self.path)).with_data(Recorded {
+                wanted,
+                former: None,
+                parent,
+            });
             change.diff = self.diff.unwrap_or(true).then(|| unified(self.path, "", self.content));
             return Ok(Check::Pending(change));
         };
@@ -109,7 +119,7 @@ impl Wanted<'_> {
             diff = self.shows_diff(stat.mode).then(|| unified(self.path, &before, self.content));
         }
         let mut change = Change::new(format!("change {}: {}", self.path, differences.join(", ")))
-            .with_data(Recorded { wanted, former: Some(former) });
+            .with_data(Recorded { wanted, former: Some(former), parent: None });
         change.diff = diff;
         Ok(Check::Pending(change))
     }
@@ -122,9 +132,8 @@ impl Wanted<'_> {
         {
             self.keep_former(cx, &*host, former).await?;
         }
-        if self.parents
-            && recorded.former.is_none()
-            && let Some((parent, _)) = self.path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
+        if recorded.former.is_none()
+            && let Some(parent) = self.parent()
             && host.stat(parent).await?.is_none()
         {
             let make = HostChange::MakeDirectory { path: parent.to_owned(), ownership: Ownership::default() };
@@ -146,7 +155,7 @@ impl Wanted<'_> {
         if found != former.sha256 {
             return Err(StepError::failed(format!("{} was changed by someone else meanwhile", self.path)));
         }
-        let (directory, path) = former_place(cx, self.path);
+        let (directory, path) = former_place(cx, self.path, &former.sha256);
         let kept = match host.stat(&path).await? {
             Some(_) => host.read(&path, LIMIT).await?,
             None => None,
@@ -162,6 +171,12 @@ impl Wanted<'_> {
         }
         let write = HostChange::WriteFile { path, content: Content(bytes), ownership: private(0o600) };
         Ok(host.change(cx.attempt(), &write).await?)
+    }
+
+    /// The directory that is made where it is missing.
+    fn parent(&self) -> Option<&str> {
+        let (parent, _) = self.path.rsplit_once('/')?;
+        (self.parents && !parent.is_empty()).then_some(parent)
     }
 
     async fn read(&self, host: &dyn Host) -> Result<Option<Vec<u8>>, crate::host::HostError> {
@@ -188,14 +203,17 @@ pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<()
     let now = host.read(path, LIMIT).await.map_err(StepError::from)?.map(|bytes| sha256(&bytes));
     let changed = |was: &str| now.as_deref() != Some(was);
     let Some(former) = recorded.former else {
-        if now.is_none() {
-            return Ok(());
+        if now.is_some() {
+            if changed(&recorded.wanted) {
+                return Err(moved_on(path).into());
+            }
+            let remove = HostChange::RemoveFile { path: path.to_owned() };
+            host.change(cx.attempt(), &remove).await.map_err(StepError::from)?;
         }
-        if changed(&recorded.wanted) {
-            return Err(StepError::permanent(format!("{path} was changed since: it is left as it is")).into());
+        if let Some(made) = recorded.parent {
+            made.remove(cx, &*host).await?;
         }
-        let remove = HostChange::RemoveFile { path: path.to_owned() };
-        return Ok(host.change(cx.attempt(), &remove).await.map_err(StepError::from)?);
+        return Ok(());
     };
     let mode = Some(former.mode);
     let ownership = Ownership { owner: Some(former.owner), group: Some(former.group), mode };
@@ -204,9 +222,9 @@ pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<()
         return Ok(host.change(cx.attempt(), &set).await.map_err(StepError::from)?);
     }
     if changed(&recorded.wanted) {
-        return Err(StepError::permanent(format!("{path} was changed since: it is left as it is")).into());
+        return Err(moved_on(path).into());
     }
-    let (_, kept) = former_place(cx, path);
+    let (_, kept) = former_place(cx, path, &former.sha256);
     let bytes = host.read(&kept, LIMIT).await.map_err(StepError::from)?;
     let Some(bytes) = bytes.filter(|bytes| sha256(bytes) == former.sha256) else {
         return Err(StepError::permanent(format!("the former content of {path} is not at {kept}")).into());
@@ -215,11 +233,60 @@ pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<()
     Ok(host.change(cx.attempt(), &write).await.map_err(StepError::from)?)
 }
 
-/// Directory and path of a run's copy of a former file.
-fn former_place(cx: &Context, path: &str) -> (String, String) {
+fn moved_on(path: &str) -> StepError {
+    StepError::permanent(format!("{path} was changed since: it is left as it is"))
+        .with_hint("see what was changed; `--keep TASK` leaves it so and takes back the rest")
+}
+
+/// Directories that were missing and are made: the lowest, and the highest of those above it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Made {
+    lowest: String,
+    highest: String,
+}
+
+impl Made {
+    /// What has to be made for a directory to be there; nothing where it is.
+    pub(super) async fn missing(host: &dyn Host, path: &str) -> Result<Option<Self>, StepError> {
+        let above: Vec<&str> = ancestors(path.trim_end_matches('/'));
+        let found = futures_util::future::try_join_all(above.iter().map(|path| host.stat(path))).await?;
+        let missing = above.iter().zip(found).take_while(|(_, found)| found.is_none());
+        let highest = missing.last().map(|(path, _)| (*path).to_owned());
+        Ok(highest.map(|highest| Self { lowest: above[0].to_owned(), highest }))
+    }
+
+    /// Removes them again, from the lowest up, as far as nothing else was put there.
+    pub(super) async fn remove(&self, cx: &Context, host: &dyn Host) -> Result<(), StepError> {
+        for path in ancestors(&self.lowest) {
+            match host.list(path).await? {
+                Some(names) if !names.is_empty() => break,
+                Some(_) => {
+                    let remove = HostChange::RemoveDirectory { path: path.to_owned() };
+                    host.change(cx.attempt(), &remove).await?;
+                }
+                None => {}
+            }
+            if path == self.highest {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path and what is above it, without the root.
+fn ancestors(path: &str) -> Vec<&str> {
+    std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above))
+        .take_while(|path| !path.is_empty())
+        .collect()
+}
+
+/// Directory and path of a run's copy of a former file; another content has another place.
+fn former_place(cx: &Context, path: &str, content: &str) -> (String, String) {
     let directory = format!("{FORMER}/{}", cx.run());
     let name = path.rsplit('/').next().unwrap_or_default();
-    let kept = format!("{directory}/{name}.{}", &sha256(path.as_bytes())[..8]);
+    let content = content.get(..8).unwrap_or(content);
+    let kept = format!("{directory}/{name}.{}-{content}", &sha256(path.as_bytes())[..8]);
     (directory, kept)
 }
 
@@ -267,6 +334,16 @@ mod tests {
         let made = Change { diff: None, ..made };
         first.undo(&cx, &made, None).await.unwrap();
         assert_eq!(lab.text("patroni1", "/etc/new/a.conf"), None);
+        assert_eq!(
+            cx.host().await.unwrap().stat("/etc/new").await.unwrap(),
+            None,
+            "what was made for it too"
+        );
+        assert!(cx.host().await.unwrap().stat("/etc").await.unwrap().is_some());
+        // Once more, as after a crash, changes nothing.
+        let effects = lab.effects().len();
+        first.undo(&cx, &made, None).await.unwrap();
+        assert_eq!(lab.effects().len(), effects);
     }
 
     #[tokio::test]

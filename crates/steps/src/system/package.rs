@@ -31,6 +31,8 @@ pub struct Package {
 
 impl StepType for Package {
     const NAME: &'static str = "package";
+    const NOT_UNDOABLE: &'static str =
+        "removing packages can take others and their data with them; say `keep = true` where they may stay";
 
     fn validate(&self) -> Result<(), String> {
         if self.names.is_empty() {

@@ -224,6 +224,25 @@ impl Step for SystemdUnit {
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        self.carry_out(cx).await
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let before: Before = change.data()?;
+        let back = Self {
+            state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
+            enabled: self.enabled.map(|_| before.enabled),
+            masked: self.masked.map(|_| before.masked),
+            ..self.clone()
+        };
+        back.carry_out(cx).await?;
+        Ok(())
+    }
+}
+
+impl SystemdUnit {
+    /// Brings the unit to where it is to be, from wherever it is.
+    async fn carry_out(&self, cx: &Context) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;
         let mut verbs = VecDeque::from(self.verbs(&unit));
@@ -242,24 +261,6 @@ impl Step for SystemdUnit {
             }
         }
         Ok(Self::output(&host.unit(&self.unit).await?))
-    }
-
-    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
-        let before: Before = change.data()?;
-        let host = cx.host().await?;
-        let unit = host.unit(&self.unit).await.map_err(StepError::from)?;
-        let back = Self {
-            unit: self.unit.clone(),
-            state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
-            enabled: self.enabled.map(|_| before.enabled),
-            masked: self.masked.map(|_| before.masked),
-            ..self.clone()
-        };
-        for (verb, _) in back.verbs(&unit) {
-            let change = HostChange::Unit { unit: self.unit.clone(), verb };
-            host.change(cx.attempt(), &change).await.map_err(StepError::from)?;
-        }
-        Ok(())
     }
 }
 

@@ -44,6 +44,7 @@ fn minute() -> u64 {
 
 impl StepType for WaitFor {
     const NAME: &'static str = "wait_for";
+    const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
         let given = [self.port.is_some(), self.http.is_some(), self.script.is_some()];

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::workflow::toml::Fields;
 use crate::workflow::{
-    Argument, ArgumentKind, Code, Diagnostic, Diagnostics, Source, Span, Spanned, nearest,
+    Argument, ArgumentKind, Code, Diagnostic, Diagnostics, OnFailure, Source, Span, Spanned, nearest,
 };
 
 /// Takes values out of tables and collects what is wrong with them.
@@ -161,6 +161,23 @@ impl<'s> Reader<'s> {
             self.push(refused);
         }
         Some(text)
+    }
+
+    /// `stop` or `unwind`.
+    pub(super) fn on_failure(&mut self, fields: &Fields) -> Option<Spanned<OnFailure>> {
+        let text = self.text(fields, "on_failure")?;
+        let what = match text.value.as_str() {
+            "stop" => OnFailure::Stop,
+            "unwind" => OnFailure::Unwind,
+            other => {
+                let wrong = self
+                    .at(Code::TYPE, text.span, format!("`on_failure` can't be `{other}`"))
+                    .help("`stop` leaves things as they are, `unwind` takes back what was done");
+                self.push(wrong);
+                return None;
+            }
+        };
+        Some(Spanned::new(what, text.span))
     }
 
     pub(super) fn boolean(&mut self, fields: &Fields, key: &str) -> Option<bool> {

@@ -27,6 +27,8 @@ pub(in crate::workflow) const KEYS: &[&str] = &[
     "retries",
     "backoff",
     "timeout",
+    "pivot",
+    "keep",
     "help",
 ];
 
@@ -120,6 +122,8 @@ impl Reader<'_> {
             guards: self.names(fields, "guards"),
             retry: self.retry(fields),
             timeout: self.duration(fields, "timeout"),
+            pivot: self.boolean(fields, "pivot").unwrap_or_default(),
+            keep: self.boolean(fields, "keep").unwrap_or_default(),
             help: self.text(fields, "help").map(|help| help.value),
             id,
         }

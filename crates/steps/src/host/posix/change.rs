@@ -40,6 +40,13 @@ pub(crate) fn plan(change: &HostChange) -> Result<Plan, String> {
             let script = format!("rm -f -- {p} || exit 1\nd=$(dir {p}); [ ! -d \"$d\" ] || sync \"$d\"\n");
             (script, format!("can't remove {path}"))
         }
+        HostChange::RemoveDirectory { path } => {
+            let p = absolute(path)?;
+            let script = format!(
+                "[ ! -e {p} ] || rmdir -- {p} || exit 1\nd=$(dir {p}); [ ! -d \"$d\" ] || sync \"$d\"\n"
+            );
+            (script, format!("can't remove the directory {path}"))
+        }
         HostChange::Symlink { path, target } => {
             (symlink(&absolute(path)?, &printable(target)?), format!("can't link {path}"))
         }

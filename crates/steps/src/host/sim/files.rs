@@ -239,6 +239,16 @@ impl FileTree {
     }
 
     /// Removes whatever is at a path, with all below. False: nothing was there.
+    pub fn remove_directory(&mut self, path: &str) -> Answer<bool> {
+        match self.list(path) {
+            None if self.exists(path) => Err(format!("{path}: Not a directory")),
+            None => Ok(false),
+            Some(names) if names.is_empty() => Ok(self.remove_tree(path)),
+            Some(_) => Err(format!("{path}: Directory not empty")),
+        }
+    }
+
+    /// Removes a path and all below it.
     pub fn remove_tree(&mut self, path: &str) -> bool {
         let Ok(resolved) = self.resolve(path, false) else { return false };
         let paths = self.subtree(&resolved);

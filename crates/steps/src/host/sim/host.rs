@@ -292,6 +292,7 @@ fn describe(change: &HostChange) -> String {
         HostChange::SetOwnership { path, .. } => format!("set-ownership {path}"),
         HostChange::Rename { from, to } => format!("rename {from} -> {to}"),
         HostChange::RemoveFile { path } => format!("remove-file {path}"),
+        HostChange::RemoveDirectory { path } => format!("remove-directory {path}"),
         HostChange::Symlink { path, target } => format!("symlink {path} -> {target}"),
         HostChange::Unit { unit, verb } => {
             let verb = serde_json::to_value(verb).unwrap_or_default();
@@ -318,6 +319,7 @@ fn apply(world: &mut WorldState, name: &str, change: &HostChange) -> Result<bool
         }
         HostChange::Rename { from, to } => host.files.rename(from, to).map(|()| true),
         HostChange::RemoveFile { path } => host.files.remove_file(path),
+        HostChange::RemoveDirectory { path } => host.files.remove_directory(path),
         HostChange::Symlink { path, target } => host.files.symlink(path, target),
         HostChange::Unit { unit, verb } => units::verb(world, name, unit, *verb),
     }

@@ -1,0 +1,104 @@
+//! `flow undo`: show what would be taken back, ask, take it back.
+
+use std::io::{IsTerminal, Write};
+
+use clap::Args;
+use flow_core::engine::{UndoAction, UndoOptions, read_definition};
+use flow_core::run::{Event, Outcome, RunId};
+use flow_core::store::{RunRow, Store};
+
+use super::run::follow;
+use super::runs::{Next, short};
+use crate::args::{Global, InventoryArg};
+use crate::exit::{Error, Exit};
+use crate::screen::Screen;
+use crate::{context, screen};
+
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Taken back is what the run changed, never what it found as it should be: each task before those that \
+it needed. A task whose work was changed by somebody else since is left alone, and stops the undo. An \
+undo that fails or is stopped is gone on with by the same command; once something was taken back, the \
+run can't be resumed.")]
+pub struct UndoArgs {
+    /// The run, by the beginning of its id [default: the newest one that has changed something].
+    pub run: Option<String>,
+
+    #[command(flatten)]
+    pub inventory: InventoryArg,
+
+    /// Go ahead without being asked. Without it and without a terminal, only what would be done is shown.
+    #[arg(long, short)]
+    pub yes: bool,
+
+    /// Leave this task as it is and go on around it; can be given several times.
+    #[arg(long, value_name = "TASK")]
+    pub keep: Vec<String>,
+
+    /// Leave all that can't be taken back as it is and go on around it.
+    #[arg(long)]
+    pub keep_impossible: bool,
+}
+
+pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
+    let (engine, _hosts) = context::engine();
+    let store = context::store(global)?;
+    let all = store.runs()?;
+    let row = match &args.run {
+        Some(prefix) => store.find(prefix)?,
+        None => newest_undoable(&*store, &all)?,
+    };
+    let definition = read_definition(&row.id, &store.definition(&row.id)?)?;
+    let inventory = context::inventory_again(&args.inventory, &definition)?;
+    let next = Next::of(global, &all, &row.id);
+    let session = engine.open(store, &row.id, inventory.as_ref())?;
+    let options = UndoOptions { keep: args.keep.clone(), keep_impossible: args.keep_impossible };
+    let tasks = session.to_undo(&options)?;
+    screen::undo::before(&row, short(&all, &row.id), &tasks, global.output);
+    session.may_undo(&options)?;
+    if !args.yes && tasks.iter().any(|task| task.action == UndoAction::TakeBack) {
+        confirm(&next)?;
+    }
+    let mut screen = Screen::new(global.output, session.plan());
+    screen.takes_back(&tasks);
+    let handle = session.undo(&options)?;
+    follow(handle, screen, &next).await
+}
+
+fn confirm(next: &Next) -> Result<(), Error> {
+    let go_ahead = format!("to go ahead: {}", next.command("undo", "--yes"));
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Error::refused("not confirmed; nothing was changed", go_ahead));
+    }
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "Take it back? [y/N] ");
+    let _ = stderr.flush();
+    let mut typed = String::new();
+    let _ = std::io::stdin().read_line(&mut typed);
+    if ["y", "yes"].contains(&typed.trim().to_ascii_lowercase().as_str()) {
+        Ok(())
+    } else {
+        Err(Error::refused("not confirmed; nothing was changed", go_ahead))
+    }
+}
+
+/// The newest run that has changed something and isn't taken back.
+fn newest_undoable(store: &dyn Store, all: &[RunRow]) -> Result<RunRow, Error> {
+    for row in all {
+        if changed_something(store, &row.id)? {
+            return Ok(row.clone());
+        }
+    }
+    Err(Error::refused("there is no run to take back", "`flow runs` lists the runs"))
+}
+
+fn changed_something(store: &dyn Store, run: &RunId) -> Result<bool, Error> {
+    let last = store.last_events(run, 1)?;
+    let over = |record: &flow_core::run::Record| {
+        matches!(record.event, Event::RunEnded { outcome: Outcome::Undone | Outcome::Refused })
+    };
+    if last.first().is_none_or(over) {
+        return Ok(false);
+    }
+    Ok(store.events(run)?.iter().any(|record| matches!(record.event, Event::TaskIntended { .. })))
+}

@@ -1,0 +1,56 @@
+//! What is said before a run is taken back, and which of its tasks can be.
+
+use flow_core::engine::{UndoAction, UndoTask};
+use flow_core::step::Undoability;
+use flow_core::store::RunRow;
+use serde_json::{Value, json};
+
+use super::{local_time, tell};
+use crate::args::Format;
+
+/// Lists what an undo would do, in its order.
+pub fn before(row: &RunRow, short: &str, tasks: &[UndoTask], format: Format) {
+    if format == Format::Json {
+        let tasks: Vec<Value> = tasks.iter().map(as_json).collect();
+        let list = json!({ "type": "undo", "run": row.id, "workflow": row.workflow, "tasks": tasks });
+        super::line(&list.to_string());
+        return;
+    }
+    let began = local_time(row.started);
+    tell(&format!("run {} ({short}), {}, begun {began}; taken back in this order:", row.id, row.workflow));
+    let width = tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
+    for task in tasks {
+        let (mark, text) = match &task.action {
+            UndoAction::TakeBack => ("undo", &task.summary),
+            UndoAction::Keep(why) => ("keep", why),
+            UndoAction::Impossible(why) => ("can't", why),
+        };
+        let mark = console::style(format!("{mark:5}")).for_stderr();
+        let mark = match &task.action {
+            UndoAction::TakeBack => mark.yellow(),
+            UndoAction::Keep(_) => mark.dim(),
+            UndoAction::Impossible(_) => mark.red(),
+        };
+        tell(&format!("  {mark} {:width$}  {text}", task.name.as_str()));
+    }
+    tell("");
+}
+
+fn as_json(task: &UndoTask) -> Value {
+    let (action, why) = match &task.action {
+        UndoAction::TakeBack => ("undo", None),
+        UndoAction::Keep(why) => ("keep", Some(why)),
+        UndoAction::Impossible(why) => ("impossible", Some(why)),
+    };
+    json!({ "task": task.name, "action": action, "why": why, "change": task.summary })
+}
+
+/// A word for programs, and why not.
+pub fn words(undo: &Undoability) -> (&'static str, Option<&str>) {
+    match undo {
+        Undoability::Nothing => ("nothing", None),
+        Undoability::Possible => ("possible", None),
+        Undoability::Kept => ("kept", None),
+        Undoability::Impossible(why) => ("impossible", Some(why)),
+    }
+}
