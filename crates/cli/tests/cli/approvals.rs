@@ -164,3 +164,33 @@ fn a_plan_shows_the_gate() {
     exit 2
     "#);
 }
+
+#[test]
+fn an_approval_stands_in_no_way_of_taking_back() {
+    let place = Place::new();
+    place.file(
+        "file.toml",
+        r#"
+name = "file"
+summary = "Writes a file once somebody said so."
+on_failure = "unwind"
+
+[steps.ask]
+uses = "approval"
+with = { message = "go on?" }
+
+[steps.write]
+uses = "file"
+hosts = "web1"
+needs = ["ask"]
+with = { path = "DIR/written", content = "a\n" }
+"#,
+    );
+    let running = place.start("run file.toml");
+    running.wait_to_say("flow approve");
+    place.flow(&format!("approve {}", place.newest())).exits(0);
+    running.ended().exits(0);
+    assert!(place.has("written"));
+    place.flow("undo --yes").exits(0);
+    assert!(!place.has("written"));
+}

@@ -122,7 +122,7 @@ impl StepInfo {
 
     /// Whether what a step of this type does can be taken back; `has` tells which arguments it has.
     pub fn undoability(&self, has: impl Fn(&str) -> bool) -> Undoability {
-        if self.read_only || self.waits {
+        if self.read_only || self.waits || self.gate {
             return Undoability::Nothing;
         }
         if !self.undoable {
