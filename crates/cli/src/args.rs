@@ -76,7 +76,7 @@ pub enum Command {
     Show(ShowArgs),
     /// Write a run down as one HTML file, for the postmortem.
     Report(crate::commands::report::ReportArgs),
-    /// Show the inventory as flow reads it: groups, hosts, variables, and where each value stands.
+    /// Show the inventory as flow reads it, and where each value stands.
     Inventory(crate::commands::inventory::InventoryArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),

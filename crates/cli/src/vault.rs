@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flow_core::inventory::{VAULT_HINT, VaultPassword, VaultPasswords};
+use flow_core::inventory::{VaultPassword, VaultPasswords};
 use flow_core::step::Secret;
 
 #[derive(Args, Clone, Default)]
@@ -27,6 +27,10 @@ pub struct VaultArg {
 /// The variable that holds the password itself.
 const VARIABLE: &str = "FLOW_VAULT_PASSWORD";
 
+/// How a password is given.
+const HINT: &str =
+    "give it: --vault-password-file FILE, or the variable ANSIBLE_VAULT_PASSWORD_FILE or FLOW_VAULT_PASSWORD";
+
 type Problem = (String, String);
 
 impl VaultPasswords for VaultArg {
@@ -46,8 +50,7 @@ impl VaultPasswords for VaultArg {
         }
         if found.is_empty() {
             if !terminal() {
-                let hint = format!("{VAULT_HINT}, or {VARIABLE}");
-                return Err(("no password for it was given".to_owned(), hint));
+                return Err(("no password for it was given".to_owned(), HINT.to_owned()));
             }
             found.push(prompt(None, &format!("Vault password ({path}): "))?);
         }
@@ -75,7 +78,7 @@ fn prompt(id: Option<&str>, text: &str) -> Result<VaultPassword, Problem> {
     let term = console::Term::stderr();
     let typed = term.write_str(text).and_then(|()| term.read_secure_line());
     let password =
-        typed.map_err(|error| (format!("its password can't be read: {error}"), VAULT_HINT.to_owned()))?;
+        typed.map_err(|error| (format!("its password can't be read: {error}"), HINT.to_owned()))?;
     let source = "what was typed".to_owned();
     Ok(VaultPassword { id: id.map(str::to_owned), password: Secret::new(password), source })
 }

@@ -75,14 +75,19 @@ impl View<'_> {
             screen::line(&format!("  {name:column$}  {hosts}"));
         }
         let column = width(&mut names.iter().map(String::as_str));
+        let address =
+            |host: &Host| Some(host.address()).filter(|address| *address != host.name).unwrap_or_default();
+        let addresses: Vec<String> = names.iter().filter_map(|name| self.host(name)).map(address).collect();
+        let second = width(&mut addresses.iter().map(|address| address.as_str()));
         screen::line(&format!("\n{}", style("hosts").bold()));
-        for host in names.iter().filter_map(|name| self.host(name)) {
+        for (host, address) in names.iter().filter_map(|name| self.host(name)).zip(&addresses) {
             let faulty = match host.faults.len() {
                 0 => String::new(),
                 count => format!(", {count} that can't be evaluated"),
             };
             let variables = screen::counted(host.vars.len() + host.faults.len(), "variable");
-            screen::line(&format!("  {:column$}  {}  {variables}{faulty}", host.name, host.address()));
+            let gap = if second > 0 { "  " } else { "" };
+            screen::line(&format!("  {:column$}{gap}{address:second$}  {variables}{faulty}", host.name));
         }
         let read: Vec<String> =
             self.loaded.inventory.sources.iter().map(|path| path.display().to_string()).collect();

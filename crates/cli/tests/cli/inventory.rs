@@ -63,9 +63,32 @@ fn stores_nothing_of_it(place: &Place) {
 fn the_inventory_is_shown_with_where_each_value_stands_and_secrets_masked() {
     let place = place();
     let shown = hides(place.flow("inventory --vault-password-file pw").exits(0));
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @r#"
+    $ flow inventory --vault-password-file pw
+    2| read: inventory.ini, group_vars/web.yml
+    2| flow inventory HOST shows a host's variables
+    1| groups
+    1|   web  web1, web2, web3
+    1|
+    1| hosts
+    1|   web1  7 variables, 1 that can't be evaluated
+    1|   web2  7 variables, 1 that can't be evaluated
+    1|   web3  7 variables, 1 that can't be evaluated
+    exit 0
+    "#);
     let shown = hides(place.flow("inventory web1 --vault-password-file pw").exits(0));
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @r#"
+    $ flow inventory web1 --vault-password-file pw
+    1| web1  web1  in web
+    1|   ansible_connection  "local"  inventory.ini:2
+    1|   dsn                 "••••••"  group_vars/web.yml:9
+    1|   fact                can't be evaluated: `ansible_hostname` is not defined (group_vars/web.yml:11); flow gathers no facts, set it in the inventory  group_vars/web.yml:11
+    1|   flow_state_dir      "DIR/state-of-web1"  inventory.ini:2
+    1|   header              "••••••"  group_vars/web.yml:10
+    1|   password            "••••••"  group_vars/web.yml:1
+    1|   port                5432  group_vars/web.yml:8
+    exit 0
+    "#);
 }
 
 #[test]
@@ -128,8 +151,10 @@ fn the_password_of_a_vault_comes_from_where_ansible_takes_it() {
         place.file("wrong", "another password");
         hides(place.flow_with("inventory", &[(name, value)]).exits(0));
     }
-    let (code, seen) = place.at_a_terminal("inventory", &format!("{PASSWORD}\n"));
-    assert!(code == 0 && seen.contains("Vault password (group_vars/web.yml)"), "{seen}");
+    let mut running = place.start_on_a_terminal("inventory");
+    running.wait_to_write("Vault password (group_vars/web.yml)");
+    running.types(PASSWORD);
+    hides(running.ended().exits(0));
     // Nothing is asked where nothing is encrypted.
     place.file("group_vars/web.yml", "a: 1\n");
     let (code, seen) = place.at_a_terminal("inventory", "");
@@ -140,11 +165,43 @@ fn the_password_of_a_vault_comes_from_where_ansible_takes_it() {
 fn a_vault_that_can_t_be_opened_is_told_with_its_place() {
     let place = place();
     place.file("wrong", "another password");
-    assert_snapshot!(hides(place.flow("inventory").exits(3)), @"");
-    assert_snapshot!(hides(place.flow("inventory --vault-password-file wrong").exits(3)), @"");
+    assert_snapshot!(hides(place.flow("inventory").exits(3)), @r#"
+    $ flow inventory
+    2| flow::inventory
+    2|
+    2|   × encrypted with ansible-vault: no password for it was given
+    2|    ╭─[group_vars/web.yml:1:11]
+    2|  1 │ password: !vault |
+    2|    ·           ──────
+    2|  2 │   $ANSIBLE_VAULT;1.1;AES256
+    2|    ╰────
+    2|   help: give it: --vault-password-file FILE, or the variable
+    2|         ANSIBLE_VAULT_PASSWORD_FILE or FLOW_VAULT_PASSWORD
+    exit 3
+    "#);
+    assert_snapshot!(hides(place.flow("inventory --vault-password-file wrong").exits(3)), @r#"
+    $ flow inventory --vault-password-file wrong
+    2| flow::inventory
+    2|
+    2|   × no password opens this vault
+    2|    ╭─[group_vars/web.yml:1:11]
+    2|  1 │ password: !vault |
+    2|    ·           ──────
+    2|  2 │   $ANSIBLE_VAULT;1.1;AES256
+    2|    ╰────
+    2|   help: the password tried is from wrong
+    exit 3
+    "#);
     place.flow("inventory --vault-password-file none").exits(3).says("its password can't be read from none");
-    place.file("group_vars/web.yml", &VAULT.replace('6', "7"));
-    assert_snapshot!(hides(place.flow("inventory --vault-password-file pw").exits(3)), @"");
+    place.file("group_vars/web.yml", VAULT.lines().take(2).collect::<Vec<_>>().join("\n").as_str());
+    assert_snapshot!(hides(place.flow("inventory --vault-password-file pw").exits(3)), @r#"
+    $ flow inventory --vault-password-file pw
+    2| flow::inventory
+    2|
+    2|   × `group_vars/web.yml`: a vault that is cut short or damaged
+    2|   help: encrypt it anew: ansible-vault encrypt
+    exit 3
+    "#);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub use pattern::{PatternError, with_files};
 pub use raw::Place;
 pub use secrets::Masked;
 pub(crate) use secrets::{holds_a_secret, secrets_of};
-pub use vault::{HOW as VAULT_HINT, NoPasswords, VaultPassword, VaultPasswords};
+pub use vault::{NoPasswords, VaultPassword, VaultPasswords};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

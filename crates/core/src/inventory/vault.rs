@@ -47,7 +47,7 @@ impl VaultPasswords for NoPasswords {
 }
 
 /// How a password is given, for hints.
-pub const HOW: &str = "give it: --vault-password-file FILE, or ANSIBLE_VAULT_PASSWORD_FILE";
+const HOW: &str = "give it: --vault-password-file FILE, or ANSIBLE_VAULT_PASSWORD_FILE";
 
 /// Opens vaults with the passwords that there are.
 pub(super) struct Vaults<'p> {
