@@ -153,14 +153,15 @@ fn taken_back(report: &Report) {
         Some(task) => format!("taken back as a whole, right before {task}, the point of no return"),
         None => "taken back as a whole".to_owned(),
     };
-    let kept = match back.kept.as_slice() {
-        [] => String::new(),
-        steps => format!(", but for {}", steps.join(", ")),
-    };
-    let how = match (back.held, back.differences.is_empty()) {
-        (true, true) => format!("the hosts are as before{kept}"),
-        (true, false) => format!("the hosts are as before{kept} and what undo leaves"),
-        (false, _) => format!("DID NOT HOLD: {}", back.ended),
+    let mut stays: Vec<&str> = back.kept.iter().map(String::as_str).collect();
+    if !back.differences.is_empty() {
+        stays.push("what undo leaves");
+    }
+    let how = match (back.held, back.undone) {
+        (true, _) if stays.is_empty() => "the hosts are as before".to_owned(),
+        (true, _) => format!("the hosts are as before, but for {}", stays.join(", ")),
+        (false, true) => "DID NOT HOLD: the hosts are not as before".to_owned(),
+        (false, false) => format!("DID NOT HOLD: {}", back.ended),
     };
     line(&format!("{from}: {how}"));
     if !back.held {

@@ -231,7 +231,7 @@ impl Step for EtcdPrefixAbsent {
         let client = connect(&*host, &self.endpoints).await?;
         let now = client.keys(&self.prefix).await.map_err(StepError::from)?;
         // All are deleted at once, so where one is as it was seen, none was deleted.
-        if now.iter().any(|key| seen.iter().any(|seen| *seen == *key)) {
+        if now.iter().any(|key| seen.contains(key)) {
             return Ok(());
         }
         let kept = to_put_back(&seen, output)?;

@@ -205,6 +205,8 @@ pub struct TakenBack {
     /// The hosts are as before, but for what the workflow keeps, what can't be taken back, and what
     /// steps say that they leave.
     pub held: bool,
+    /// The undo came to its end.
+    pub undone: bool,
     /// How it ended, in words.
     pub ended: String,
     /// The steps that stay as they are.
@@ -232,6 +234,7 @@ impl Recording {
         Some(TakenBack {
             before: pivot.map(|course| course.task.to_string()),
             held: undone && explained(&differences, courses),
+            undone,
             ended: ended.words(),
             kept,
             differences,

@@ -82,7 +82,11 @@ impl Case {
     /// Puts another's store in the place of its own.
     pub(crate) fn copy_store(&self, other: &Self) {
         for file in ["runs.db", "runs.db-wal", "runs.db.key"] {
-            std::fs::copy(other.path().join(file), self.path().join(file)).unwrap();
+            let from = other.path().join(file);
+            // A process that has ended by itself leaves no WAL.
+            if from.exists() {
+                std::fs::copy(from, self.path().join(file)).unwrap();
+            }
         }
     }
 

@@ -64,8 +64,12 @@ fn stays(line: &str) -> bool {
     let data = ["/var/lib/etcd", "/var/lib/postgresql/", "/service/demo/"];
     let down = ["etcd", "patroni"]
         .map(|unit| format!("unit {unit}.service masked inactive dead masked, enabled below"));
-    let of_postgresql =
-        ["unit postgresql.service ", "process root /usr/sbin/postgresql", "/var/log/postgresql"];
+    let of_postgresql = [
+        "unit postgresql.service ",
+        "process root /usr/sbin/postgresql",
+        "/var/log/postgresql",
+        "/etc/postgresql ",
+    ];
     let starts = |with: &&str| what.starts_with(*with);
     of_packages.iter().chain(&data).chain(&of_postgresql).any(starts) || down.iter().any(|line| line == what)
 }
