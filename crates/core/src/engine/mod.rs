@@ -9,6 +9,7 @@ mod executor;
 mod fleet;
 mod held;
 mod history;
+mod notices;
 mod preview;
 mod queue;
 mod resolve;
@@ -20,8 +21,6 @@ mod way_back;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::plan::{Definition, Plan};
 use crate::run::{Asked, Illegal, Outcome, Record, RunId, RunState, TaskName};
 use crate::step::{Registry, Resources, StepError};
@@ -31,6 +30,7 @@ use crate::workflow::Diagnostics;
 pub use control::Stop;
 pub use exchange::{ImportError, Imported, export, import};
 pub use fleet::{Fleet, Holder};
+pub use notices::Notices;
 pub use preview::{Finding, Preview, PreviewTask};
 pub use resolve::Evidence;
 pub use session::Session;
@@ -139,7 +139,7 @@ pub struct RunHandle {
     /// Its id.
     pub id: RunId,
     /// What happens. Ends when the work has ended.
-    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub notices: Notices,
     pub(crate) control: control::Control,
     pub(crate) work: tokio::task::JoinHandle<Result<Report, EngineError>>,
 }
