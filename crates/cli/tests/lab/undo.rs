@@ -16,6 +16,7 @@ fn workflow(operator: &Operator, healthy: &Healthy, config: &Value, first: &str,
     let text = r#"
 name = "maintenance"
 summary = "Changes this and that."
+confirm = "demo"
 FIRST
 
 [steps.issue]
@@ -50,7 +51,7 @@ with = { data_dir = "{{ steps.configuration.data_dir }}", bin_dir = "{{ steps.co
 uses = "patroni.dynamic_config"
 needs = ["aside"]
 hosts = "LEADER"
-with = { config = '{{ CONFIG }}' }
+with = { config = CONFIG }
 
 [steps.last]
 uses = "command"
@@ -63,8 +64,19 @@ with = { script = "LAST", repeatable = true, undo = "true" }
         .replace("LAST", last)
         .replace("REPLICA", &healthy.replicas()[0])
         .replace("LEADER", healthy.leader())
-        .replace("CONFIG", &config.to_string());
+        .replace("CONFIG", &inline(config));
     operator.write("maintenance.toml", &text)
+}
+
+/// A JSON value as TOML has it in one line.
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{name:?} = {}", inline(value));
+            format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// What must be as it was: files with owner and mode, units, the data directory with its inode, what flow
@@ -120,7 +132,7 @@ fn short_a_run_that_is_taken_back_leaves_the_cluster_as_it_was() {
 
     operator.flow(&["run", &workflow, "--confirm", "demo"]).ended(0);
     assert_changed(&lab, &healthy, &before);
-    operator.flow(&["show"]).ended(0).says(&["take back what it did", "flow undo"]);
+    operator.flow(&["show"]).ended(0).says(&["take back what 10 tasks did: flow undo"]);
     operator.flow(&["undo"]).ended(3).says(&[
         "taken back in this order",
         "stays: what the unit itself wrote",
