@@ -1,6 +1,8 @@
 //! `group_vars` and `host_vars`: which files belong to a name, and what they hold (Ansible 2.19,
 //! plugins/vars/host_group_vars.py).
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -29,25 +31,32 @@ pub(super) fn read<'n>(
     hosts: impl Iterator<Item = &'n str>,
 ) -> VarsFiles {
     let mut files = VarsFiles::default();
-    for name in groups {
-        if let Some(vars) = files.entity(&folder.join("group_vars"), name) {
-            files.groups.insert(name.to_owned(), vars);
-        }
-    }
-    for name in hosts {
-        if let Some(vars) = files.entity(&folder.join("host_vars"), name) {
-            files.hosts.insert(name.to_owned(), vars);
-        }
-    }
+    files.groups = files.entities(&folder.join("group_vars"), groups);
+    files.hosts = files.entities(&folder.join("host_vars"), hosts);
     files
 }
 
 impl VarsFiles {
+    /// The variables of each name that has files in a folder, which is listed once: of thousands of hosts
+    /// mostly few have any.
+    fn entities<'n>(&mut self, folder: &Path, names: impl Iterator<Item = &'n str>) -> VarsByName {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let there: HashSet<OsString> = entries.map(|entry| entry.file_name()).collect();
+        let mut found = VarsByName::default();
+        for name in names.filter(|_| !there.is_empty()) {
+            if let Some(vars) = self.entity(folder, &there, name) {
+                found.insert(name.to_owned(), vars);
+            }
+        }
+        found
+    }
+
     /// The variables of one name, where it has files. Later files win over earlier ones.
-    fn entity(&mut self, folder: &Path, name: &str) -> Option<Map<String, Value>> {
-        let mut candidates = vec![folder.join(name)];
-        candidates.extend(SUFFIXES.map(|suffix| folder.join(format!("{name}.{suffix}"))));
-        candidates.retain(|path| path.exists());
+    fn entity(&mut self, folder: &Path, there: &HashSet<OsString>, name: &str) -> Option<Map<String, Value>> {
+        let suffixed = SUFFIXES.map(|suffix| format!("{name}.{suffix}"));
+        let names = std::iter::once(name).chain(suffixed.iter().map(String::as_str));
+        let candidates = names.filter(|name| there.contains(OsStr::new(name))).map(|name| folder.join(name));
+        let candidates: Vec<PathBuf> = candidates.filter(|path| path.exists()).collect();
         let (first, ignored) = candidates.split_first()?;
         for path in ignored {
             // Ansible reads the first alone and says nothing.
