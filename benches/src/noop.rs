@@ -61,12 +61,11 @@ pub fn plan_of(engine: &Engine, tasks: usize, in_a_row: bool) -> Plan {
         }
     }
     let names: Vec<String> = (0..hosts).map(|n| format!("host{n}")).collect();
-    let host =
-        |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), vars: Default::default() }));
+    let host = |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), ..Host::default() }));
     let inventory = Inventory {
         hosts: names.iter().map(host).collect(),
         groups: [("all".to_owned(), names.clone()), ("ungrouped".to_owned(), names)].into_iter().collect(),
-        sources: Vec::new(),
+        ..Inventory::default()
     };
     let request = Request {
         bundle: Bundle::single("noop.toml", &text),

@@ -165,7 +165,7 @@ pub fn ssh_config(data: &[u8]) {
     if let Some(options) = text.lines().next().filter(|line| line.starts_with('-')) {
         vars.insert("ansible_ssh_common_args".to_owned(), options.into());
     }
-    let host = Host { name: "db1".to_owned(), vars };
+    let host = Host { name: "db1".to_owned(), vars, ..Host::default() };
     in_folder(&[(".ssh/config", data)], |home| {
         let environment = SshEnvironment {
             home: home.to_owned(),
@@ -206,11 +206,11 @@ impl Files for OneFile {
 fn hosts() -> Inventory {
     static HOSTS: LazyLock<Inventory> = LazyLock::new(|| {
         let names = ["web1", "web2", "web3"].map(str::to_owned);
-        let host = |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), vars: Map::new() }));
+        let host = |name: &String| (name.clone(), Arc::new(Host { name: name.clone(), ..Host::default() }));
         Inventory {
             hosts: names.iter().map(host).collect(),
             groups: [("all".to_owned(), names.to_vec()), ("web".to_owned(), names.to_vec())].into(),
-            sources: Vec::new(),
+            ..Inventory::default()
         }
     });
     HOSTS.clone()

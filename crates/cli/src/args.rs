@@ -80,6 +80,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Write a run down as one HTML file, for the postmortem.
     Report(crate::commands::report::ReportArgs),
+    /// Show the inventory as flow reads it, and where each value stands.
+    Inventory(crate::commands::inventory::InventoryArgs),
     /// List the step types, or show one with its arguments.
     Steps(StepsArgs),
     /// Print the JSON Schema of workflows, by which editors complete and check.
@@ -134,9 +136,17 @@ pub struct WorkflowArgs {
 
 #[derive(Args, Clone)]
 pub struct InventoryArg {
-    /// An Ansible inventory, INI or YAML, with group_vars beside it [default: inventory.ini, if there].
+    /// An Ansible inventory, INI or YAML, with group_vars beside it; a folder of them; or hosts: `web1,web2,`. May be
+    /// given again, later ones win [default: inventory.ini, if there].
     #[arg(short, long, env = "FLOW_INVENTORY", value_name = "FILE")]
-    pub inventory: Option<PathBuf>,
+    pub inventory: Vec<PathBuf>,
+
+    /// The folder whose group_vars and host_vars are read too [default: the workflow's, or this one].
+    #[arg(long, value_name = "FOLDER")]
+    pub playbook_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub vault: crate::vault::VaultArg,
 }
 
 #[derive(Args, Clone)]

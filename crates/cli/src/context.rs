@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use flow_core::engine::{Engine, Options};
-use flow_core::inventory::{self, Inventory};
+use flow_core::inventory::{self, Given, Inventory, Loaded, PatternError, Sources};
 use flow_core::plan::{Definition, Filter, Fingerprinter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
@@ -98,26 +98,62 @@ fn store_path(global: &Global) -> Result<PathBuf, Error> {
     Ok(state.join("flow/runs.db"))
 }
 
-/// The inventory that the user named, `inventory.ini` of this folder, or none.
-pub fn inventory(arg: &InventoryArg) -> Result<Option<Inventory>, Error> {
-    let path = match &arg.inventory {
-        Some(path) => path.clone(),
-        None if Path::new("inventory.ini").is_file() => "inventory.ini".into(),
-        None => return Ok(None),
-    };
-    Ok(Some(inventory::load(&path)?))
+/// The inventory that the user named, `inventory.ini` of this folder, or none. `workflow` is what it is for: the
+/// folder of a workflow's file counts as the playbook's.
+pub fn inventory(arg: &InventoryArg, workflow: Option<&str>) -> Result<Option<Inventory>, Error> {
+    Ok(loaded(arg, workflow)?.map(|loaded| loaded.inventory))
+}
+
+/// The inventories that are read.
+pub fn named(arg: &InventoryArg) -> Vec<PathBuf> {
+    match arg.inventory.as_slice() {
+        [] if Path::new("inventory.ini").is_file() => vec!["inventory.ini".into()],
+        given => given.to_vec(),
+    }
+}
+
+/// The same, with where everything came from.
+pub fn loaded(arg: &InventoryArg, workflow: Option<&str>) -> Result<Option<Loaded>, Error> {
+    let inventories = named(arg);
+    if inventories.is_empty() {
+        return Ok(None);
+    }
+    let playbook_dir = arg.playbook_dir.clone().unwrap_or_else(|| files::folder(workflow));
+    let given = Given { inventories, playbook_dir: Some(playbook_dir) };
+    Ok(Some(inventory::read_all(&Sources { given, vault: &arg.vault })?))
 }
 
 /// The inventory of a definition that was pinned, read again for its secrets: the one that the user named, or
 /// the one that it came from, if that is there.
 pub fn inventory_again(arg: &InventoryArg, pinned: &Definition) -> Result<Option<Inventory>, Error> {
-    if arg.inventory.is_some() {
-        return inventory(arg);
+    let mut given = pinned.inventory.given.clone();
+    if !arg.inventory.is_empty() {
+        given.inventories = arg.inventory.clone();
     }
-    match pinned.inventory.sources.first().filter(|path| path.exists()) {
-        Some(path) => inventory(&InventoryArg { inventory: Some(path.clone()) }),
-        None => Ok(None),
+    if arg.playbook_dir.is_some() {
+        given.playbook_dir.clone_from(&arg.playbook_dir);
     }
+    let is_there = |path: &PathBuf| path.exists() || path.to_string_lossy().contains(',');
+    if given.inventories.is_empty() || arg.inventory.is_empty() && !given.inventories.iter().all(is_there) {
+        return Ok(None);
+    }
+    Ok(Some(inventory::read_all(&Sources { given, vault: &arg.vault })?.inventory))
+}
+
+/// `--limit` with the files that it names read.
+pub fn limit(limit: Option<&str>) -> Result<Option<String>, Error> {
+    limit.map(|limit| inventory::with_files(limit).map_err(|error| pattern_error(&error))).transpose()
+}
+
+/// The hosts of an inventory that an Ansible pattern names.
+pub fn select(inventory: &Inventory, pattern: &str) -> Result<Vec<String>, Error> {
+    inventory::with_files(pattern)
+        .and_then(|pattern| inventory.select(&pattern))
+        .map_err(|error| pattern_error(&error))
+}
+
+fn pattern_error(error: &PatternError) -> Error {
+    Error::Refused { message: error.to_string(), hint: error.help() }
 }
 
 /// The plan of a workflow as the user asks for it. `print` is the store's key, where the plan is stored.
@@ -125,9 +161,9 @@ pub fn plan(engine: &Engine, args: &WorkflowArgs, print: impl Into<Fingerprinter
     let bundle = files::load(&args.workflow, engine.registry())?;
     let request = Request {
         bundle,
-        inventory: inventory(&args.inventory)?.unwrap_or_default(),
+        inventory: inventory(&args.inventory, Some(&args.workflow))?.unwrap_or_default(),
         inputs: Inputs(args.set.iter().cloned().collect()),
-        filter: Filter { limit: args.limit.clone(), tags: args.tags.iter().cloned().collect() },
+        filter: Filter { limit: limit(args.limit.as_deref())?, tags: args.tags.iter().cloned().collect() },
     };
     Ok(Plan::new(request, engine.registry(), print)?)
 }

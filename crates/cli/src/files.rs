@@ -34,6 +34,13 @@ pub fn load(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
     load_shipped(name, registry)
 }
 
+/// The folder that counts as the playbook's: that of a workflow's file, else this one.
+pub fn folder(workflow: Option<&str>) -> PathBuf {
+    let path = workflow.map(Path::new).filter(|path| path.components().count() > 1 || path.is_file());
+    let folder = path.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| ".".into(), Path::to_owned)
+}
+
 /// The shipped workflow of that name, with or without its ending.
 pub fn load_shipped(name: &str, registry: &Registry) -> Result<Bundle, Diagnostics> {
     let with_ending = format!("{}.toml", name.trim_end_matches(".toml"));

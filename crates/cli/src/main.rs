@@ -12,6 +12,7 @@ mod exit;
 mod files;
 mod report;
 mod screen;
+mod vault;
 
 use clap::Parser;
 
@@ -61,6 +62,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Runs(args) if args.prune.prune => commands::prune::prune(&global, &args.prune),
         Command::Runs(args) => commands::runs::runs(&global, &args),
         Command::Show(args) => commands::show::show(&global, &args),
+        Command::Inventory(args) => commands::inventory::inventory(&global, &args),
         Command::Steps(args) => commands::steps::steps(&global, &args),
         Command::Schema => commands::schema::schema(),
         Command::Workflows => commands::workflows::workflows(&global),

@@ -159,7 +159,7 @@ impl Lab {
         let mut resources = Resources::default();
         resources.insert(Hosts::with_factory(Arc::new(move |entry| Ok(world.host(&entry.name)))));
         let serde_json::Value::Object(vars) = json!({ "answer": "42" }) else { unreachable!() };
-        let host = Arc::new(inventory::Host { name: host.to_owned(), vars });
+        let host = Arc::new(inventory::Host { name: host.to_owned(), vars, ..inventory::Host::default() });
         context("step", Some(host), resources, Files(self.files.clone()), planning)
     }
 

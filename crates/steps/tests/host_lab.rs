@@ -44,7 +44,7 @@ async fn connect(dir: &str, address: &str) -> Arc<dyn Host> {
         "ansible_ssh_common_args": format!("-o UserKnownHostsFile={dir}/known_hosts"),
     });
     let Value::Object(vars) = vars else { unreachable!() };
-    let entry = Arc::new(inventory::Host { name: "lab".into(), vars });
+    let entry = Arc::new(inventory::Host { name: "lab".into(), vars, ..inventory::Host::default() });
     Hosts::new(HostsConfig::default()).get(&entry).await.unwrap()
 }
 

@@ -40,11 +40,9 @@ struct Lock {
 
 pub async fn locks(global: &Global, args: LocksArgs) -> Result<Exit, Error> {
     let (_, hosts) = context::engine();
-    let inventory = context::inventory(&args.inventory)?
+    let inventory = context::inventory(&args.inventory, None)?
         .ok_or_else(|| Error::refused("the hosts are not known", "give the inventory: -i INVENTORY"))?;
-    let names = inventory
-        .select(&args.limit)
-        .map_err(|e| Error::Refused { message: e.to_string(), hint: e.help() })?;
+    let names = context::select(&inventory, &args.limit)?;
     let entries: Vec<Arc<Host>> = names.iter().filter_map(|name| inventory.host(name).cloned()).collect();
     let found = join_all(entries.iter().map(|entry| look(&hosts, entry))).await;
     hosts.close().await;

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod export;
 pub mod graph;
 pub mod import;
+pub mod inventory;
 pub mod locks;
 pub mod man;
 pub mod plan;

@@ -100,7 +100,7 @@ fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error>
         bundle: files::load(name, &registry)?,
         inputs,
         filter: Filter {
-            limit: args.workflow.limit.clone(),
+            limit: context::limit(args.workflow.limit.as_deref())?,
             tags: args.workflow.tags.iter().cloned().collect(),
         },
     };
@@ -111,7 +111,7 @@ fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error>
         false => file.after.iter().map(|before| beside(name, before)).collect(),
     };
     let after = before.iter().map(|name| earlier(name, &registry)).collect::<Result<Vec<_>, Error>>()?;
-    let inventory = match context::inventory(&args.workflow.inventory)? {
+    let inventory = match context::inventory(&args.workflow.inventory, Some(name))? {
         Some(inventory) => inventory,
         None => {
             let bundles = after.iter().chain([&subject]).map(|subject| &subject.bundle);

@@ -8,11 +8,9 @@ use crate::{context, screen};
 
 pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
     let (_, hosts) = context::engine();
-    let inventory = context::inventory(&args.inventory)?
+    let inventory = context::inventory(&args.inventory, None)?
         .ok_or_else(|| Error::refused("the hosts are not known", "give the inventory: -i INVENTORY"))?;
-    let names = inventory
-        .select(&args.limit)
-        .map_err(|e| Error::Refused { message: e.to_string(), hint: e.help() })?;
+    let names = context::select(&inventory, &args.limit)?;
     // A process that still works on the run would find its locks gone; it must end first.
     let store = context::store(global)?;
     let run = store.find(&args.run).map_or_else(|_| args.run.clone(), |row| row.id.to_string());

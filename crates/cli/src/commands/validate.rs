@@ -13,8 +13,7 @@ pub fn validate(global: &Global, args: &WorkflowArgs) -> Result<Exit, Error> {
     let bundle = files::load(&args.workflow, &registry)?;
     let workflow = Documents::load(&bundle, &registry)?.root;
     // With an inventory, or where none is needed, the plan is checked too.
-    let inventory = context::inventory(&args.inventory)?;
-    let tasks = if inventory.is_some() || needs_no_inventory(&workflow) {
+    let tasks = if !context::named(&args.inventory).is_empty() || needs_no_inventory(&workflow) {
         Some(context::plan(&Engine::new(registry), args, context::NO_KEY)?.len())
     } else {
         None

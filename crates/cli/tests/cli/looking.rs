@@ -25,6 +25,7 @@ fn the_help_names_every_command_and_exit_code() {
       runs         List the runs, newest first, or remove old ones
       show         Show a run: every task's state, times, attempts and output
       report       Write a run down as one HTML file, for the postmortem
+      inventory    Show the inventory as flow reads it, and where each value stands
       steps        List the step types, or show one with its arguments
       schema       Print the JSON Schema of workflows, by which editors complete and check
       workflows    List the shipped workflows

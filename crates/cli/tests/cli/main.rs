@@ -10,6 +10,7 @@ mod explain;
 mod graph;
 mod hosts;
 mod interrupted;
+mod inventory;
 mod json;
 mod limits;
 mod locks;

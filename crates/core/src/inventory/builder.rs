@@ -1,16 +1,12 @@
 //! Puts an inventory together: groups in groups, hosts in groups, and which variable wins.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use indexmap::{IndexMap, IndexSet};
-use serde_json::{Map, Value};
 
-use super::{Host, Inventory};
-use crate::workflow::{Code, Diagnostic, Diagnostics, Source, Span};
-
-/// Variables by the name of their host or group.
-pub(super) type VarsByName = IndexMap<String, Map<String, Value>>;
+use super::raw::{self, Var, Vars};
+use super::vars_files::VarsFiles;
+use crate::workflow::{Code, Diagnostic, Diagnostics, Span};
 
 /// The group of all hosts.
 pub(super) const ALL: &str = "all";
@@ -21,22 +17,67 @@ pub(super) const UNGROUPED: &str = "ungrouped";
 struct Group {
     hosts: IndexSet<String>,
     children: IndexMap<String, Span>,
-    vars: Map<String, Value>,
+    vars: Vars,
     priority: i64,
+}
+
+/// A host while files are read.
+#[derive(Default)]
+struct Entry {
+    vars: Vars,
+    /// The file that named it first.
+    file: PathBuf,
+}
+
+/// An inventory put together, its variables not yet evaluated.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    pub(super) hosts: IndexMap<String, MergedHost>,
+    /// All hosts of each group, its children's included.
+    pub(super) members: IndexMap<String, Vec<String>>,
+    /// What each group itself holds.
+    pub(super) groups: IndexMap<String, GroupOutline>,
+}
+
+/// A host with the variables that won.
+#[derive(Debug)]
+pub(super) struct MergedHost {
+    pub(super) vars: Vars,
+    pub(super) file: PathBuf,
+}
+
+/// What a group itself holds, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupOutline {
+    /// Its own hosts.
+    pub hosts: Vec<String>,
+    /// Its groups.
+    pub children: Vec<String>,
 }
 
 /// An inventory while its file is read.
 pub(super) struct Builder {
     groups: IndexMap<String, Group>,
-    hosts: IndexMap<String, Map<String, Value>>,
+    hosts: IndexMap<String, Entry>,
+    file: PathBuf,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
-        let mut builder = Self { groups: IndexMap::new(), hosts: IndexMap::new() };
+        let mut builder = Self { groups: IndexMap::new(), hosts: IndexMap::new(), file: PathBuf::new() };
         builder.group(ALL);
         builder.group(UNGROUPED);
         builder
+    }
+
+    /// What comes is of this file.
+    pub(super) fn begin(&mut self, file: &Path) {
+        file.clone_into(&mut self.file);
+    }
+
+    fn host(&mut self, name: &str) -> &mut Entry {
+        let file = &self.file;
+        self.hosts.entry(name.to_owned()).or_insert_with(|| Entry { vars: Vars::new(), file: file.clone() })
     }
 
     fn group(&mut self, name: &str) -> &mut Group {
@@ -48,24 +89,25 @@ impl Builder {
     }
 
     pub(super) fn add_host(&mut self, group: &str, host: &str) {
-        self.hosts.entry(host.to_owned()).or_default();
+        self.host(host);
         self.group(group).hosts.insert(host.to_owned());
     }
 
-    pub(super) fn set_host_var(&mut self, host: &str, name: &str, value: Value) {
-        set(self.hosts.entry(host.to_owned()).or_default(), name, value);
+    pub(super) fn set_host_var(&mut self, host: &str, name: &str, var: Var) {
+        raw::set(&mut self.host(host).vars, name, var);
     }
 
     /// Sets a group's variable.
     ///
     /// # Errors
     /// `ansible_group_priority` that isn't an integer.
-    pub(super) fn set_group_var(&mut self, group: &str, name: &str, value: Value) -> Result<(), String> {
+    pub(super) fn set_group_var(&mut self, group: &str, name: &str, var: Var) -> Result<(), String> {
         let group = self.group(group);
         if name != "ansible_group_priority" {
-            set(&mut group.vars, name, value);
+            raw::set(&mut group.vars, name, var);
             return Ok(());
         }
+        let value = var.raw.to_value();
         let number = value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
         group.priority = number.ok_or("`ansible_group_priority` is an integer")?;
         Ok(())
@@ -114,7 +156,7 @@ impl Builder {
     }
 
     /// Refuses names that could lead out of `group_vars` and `host_vars`, or clash with task names.
-    pub(super) fn check_names(&self, source: &Source) -> Result<(), Diagnostics> {
+    pub(super) fn check_names(&self, source: &str) -> Result<(), Diagnostics> {
         let mut diagnostics = Diagnostics::default();
         for (what, name) in
             self.groups.keys().map(|name| ("group", name)).chain(self.hosts.keys().map(|name| ("host", name)))
@@ -122,21 +164,17 @@ impl Builder {
             let bad =
                 |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '@' | '!' | '&' | ',');
             if name.is_empty() || name.contains(bad) || name == "." || name == ".." {
-                let message = format!("{name:?} in `{}` can't be the name of a {what}", source.name);
+                let message = format!("{name:?} in `{source}` can't be the name of a {what}");
                 diagnostics.push(Diagnostic::general(Code::INVENTORY, message));
             }
         }
         diagnostics.into_result(())
     }
 
-    /// The inventory with everything merged. What is later here wins: variables of the file's
-    /// groups from `all` down, `group_vars` in the same order, the file's host variables, `host_vars`.
-    pub(super) fn finish(
-        mut self,
-        group_files: &VarsByName,
-        host_files: &VarsByName,
-        sources: Vec<PathBuf>,
-    ) -> Inventory {
+    /// The inventory with everything merged. What is later here wins: variables of the inventory's groups
+    /// from `all` down, `group_vars` for `all`, for other groups, the inventory's host variables, `host_vars`; each
+    /// folder beside an inventory in the inventories' order, then the playbook's (Ansible 2.19, vars/manager.py).
+    pub(super) fn finish(mut self, beside: &[VarsFiles], playbook: &VarsFiles) -> Merged {
         self.settle_ungrouped();
         self.settle_all();
         let order = self.merge_order();
@@ -146,19 +184,25 @@ impl Builder {
         for (name, own) in &self.hosts {
             let groups: Vec<&str> =
                 order.iter().copied().filter(|group| members[*group].contains(name)).collect();
-            let mut vars = Map::new();
-            for group in &groups {
-                extend(&mut vars, &self.groups[*group].vars);
+            let mut vars = Vars::new();
+            groups.iter().for_each(|group| extend(&mut vars, &self.groups[*group].vars));
+            let files = || beside.iter().chain([playbook]);
+            files().filter_map(|files| files.groups.get(ALL)).for_each(|file| extend(&mut vars, file));
+            for files in files() {
+                let special = groups.iter().filter(|group| **group != ALL);
+                special.filter_map(|group| files.groups.get(*group)).for_each(|file| extend(&mut vars, file));
             }
-            for group in &groups {
-                group_files.get(*group).into_iter().for_each(|file| extend(&mut vars, file));
-            }
-            extend(&mut vars, own);
-            host_files.get(name).into_iter().for_each(|file| extend(&mut vars, file));
-            hosts.insert(name.clone(), Arc::new(Host { name: name.clone(), vars }));
+            extend(&mut vars, &own.vars);
+            files().filter_map(|files| files.hosts.get(name)).for_each(|file| extend(&mut vars, file));
+            hosts.insert(name.clone(), MergedHost { vars, file: own.file.clone() });
         }
-        let groups = members.into_iter().map(|(name, hosts)| (name, hosts.into_iter().collect())).collect();
-        Inventory { hosts, groups, sources }
+        let members = members.into_iter().map(|(name, hosts)| (name, hosts.into_iter().collect())).collect();
+        let outline = |group: &Group| GroupOutline {
+            hosts: group.hosts.iter().cloned().collect(),
+            children: group.children.keys().cloned().collect(),
+        };
+        let groups = self.groups.iter().map(|(name, group)| (name.clone(), outline(group))).collect();
+        Merged { hosts, members, groups }
     }
 
     /// `ungrouped` holds the hosts that are in no group but `all`, and only those.
@@ -233,16 +277,6 @@ impl Builder {
     }
 }
 
-/// Sets a variable as Ansible does where one entity sets it twice: tables are merged one level deep.
-fn set(vars: &mut Map<String, Value>, name: &str, value: Value) {
-    match (vars.get_mut(name), value) {
-        (Some(Value::Object(old)), Value::Object(new)) => old.extend(new),
-        (_, value) => {
-            vars.insert(name.to_owned(), value);
-        }
-    }
-}
-
-fn extend(vars: &mut Map<String, Value>, more: &Map<String, Value>) {
-    vars.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+fn extend(vars: &mut Vars, more: &Vars) {
+    vars.extend(more.iter().map(|(name, var)| (name.clone(), var.clone())));
 }

@@ -1,17 +1,16 @@
 //! Ansible's INI inventories, line by line (Ansible 2.19, plugins/inventory/ini.py).
 
-use std::sync::Arc;
-
 use indexmap::{IndexMap, IndexSet};
 
 use super::builder::{ALL, Builder, UNGROUPED};
+use super::raw::{File, Raw, Var};
 use super::{literal, range, shlex};
-use crate::workflow::{Code, Diagnostic, Diagnostics, Source, Span, nearest};
+use crate::workflow::{Diagnostics, Span, nearest};
 
 /// Reads hosts, groups and variables into the builder.
-pub(super) fn read(source: &Arc<Source>, builder: &mut Builder) -> Diagnostics {
+pub(super) fn read(file: &File, builder: &mut Builder) -> Diagnostics {
     let mut reader = Reader {
-        source,
+        file,
         builder,
         diagnostics: Diagnostics::default(),
         declared: IndexMap::new(),
@@ -30,7 +29,7 @@ enum Section {
 }
 
 struct Reader<'r> {
-    source: &'r Arc<Source>,
+    file: &'r File,
     builder: &'r mut Builder,
     diagnostics: Diagnostics,
     /// Groups by where a section names them, and whether as more than the owner of variables.
@@ -41,7 +40,8 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn read(&mut self) {
-        let text = &self.source.text;
+        let file = self.file;
+        let text = &file.source.text;
         let mut group = UNGROUPED.to_owned();
         let mut section = Section::Hosts;
         let mut start = 0;
@@ -121,7 +121,8 @@ impl Reader<'_> {
         for host in &hosts {
             self.builder.add_host(group, host);
             if let Some(port) = port {
-                self.builder.set_host_var(host, "ansible_port", port.into());
+                let port = Var { raw: Raw::Plain(port.into()).into(), place: self.file.place(begin) };
+                self.builder.set_host_var(host, "ansible_port", port);
             }
         }
         for (word, place) in variables {
@@ -134,8 +135,8 @@ impl Reader<'_> {
                 );
                 continue;
             };
-            let value = literal::read(value);
-            hosts.iter().for_each(|host| self.builder.set_host_var(host, name, value.clone()));
+            let var = self.var(name, value, begin);
+            hosts.iter().for_each(|host| self.builder.set_host_var(host, name, var.clone()));
         }
     }
 
@@ -155,9 +156,16 @@ impl Reader<'_> {
             self.refuse(span, format!("`{line}` is not a variable"), "write: NAME = VALUE");
             return;
         };
-        if let Err(what) = self.builder.set_group_var(group, name.trim(), literal::read(value.trim())) {
+        if let Err(what) =
+            self.builder.set_group_var(group, name.trim(), self.var(name.trim(), value.trim(), begin))
+        {
             self.refuse(span, what, "such as: ansible_group_priority = 10");
         }
+    }
+
+    fn var(&self, name: &str, value: &str, at: usize) -> Var {
+        let place = self.file.place(at);
+        Var { raw: Raw::new(literal::read(value), &name.into(), &place).into(), place }
     }
 
     /// What can be told only when all lines are read: groups that are named but nowhere declared,
@@ -195,7 +203,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, span: Span, message: impl Into<String>, help: &str) {
-        self.diagnostics.push(Diagnostic::at(Code::INVENTORY, self.source, span, message).help(help));
+        self.diagnostics.push(self.file.refuse(span, message).help(help));
     }
 }
 

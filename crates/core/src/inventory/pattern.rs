@@ -1,4 +1,4 @@
-//! Ansible's host patterns: `all`, `a:b`, `a,b`, `web*`, `:!x`, `:&x`, `group[0]`, `group[0:1]`.
+//! Ansible's host patterns: `all`, `a:b`, `a,b`, `web*`, `~web[0-9]+`, `:!x`, `:&x`, `group[0]`, `group[0:1]`.
 
 mod glob;
 
@@ -34,9 +34,17 @@ pub enum PatternError {
         /// How many hosts there are.
         count: usize,
     },
-    /// `~...`
-    #[error("`{0}` is a regular expression, which patterns here can't be")]
+    /// `~...` that is no regular expression.
+    #[error("`{0}` is no regular expression that can be read")]
     Regex(String),
+    /// `@...` names a file that can't be read.
+    #[error("`{path}` can't be read: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// Brackets that can't be read.
     #[error("`{0}` has a bracket without its counterpart")]
     Brackets(String),
@@ -50,7 +58,8 @@ impl PatternError {
             Self::Unknown { near, .. } => near.as_ref().map(|near| format!("did you mean `{near}`?")),
             Self::Ambiguous(_) => Some("rename one of them".to_owned()),
             Self::Subscript { .. } => Some("they are counted from 0; [-1] is the last".to_owned()),
-            Self::Regex(_) => Some("use `*`, `?` and `[abc]`".to_owned()),
+            Self::Regex(_) => Some("there is no look-around here; a `:` or `,` ends a pattern".to_owned()),
+            Self::File { .. } => Some("`@FILE` names a file with a pattern on each line".to_owned()),
             Self::Brackets(_) => None,
         }
     }
@@ -98,8 +107,11 @@ impl Inventory {
         if part.is_empty() {
             return Err(PatternError::Empty);
         }
-        if part.starts_with('~') {
-            return Err(PatternError::Regex(part.to_owned()));
+        if let Some(regex) = part.strip_prefix('~') {
+            // It need not match to the end, as in Ansible.
+            let regex = regex::Regex::new(&format!(r"\A(?:{regex})"))
+                .map_err(|_| PatternError::Regex(part.to_owned()))?;
+            return Ok(self.named_like(|name| regex.is_match(name)));
         }
         let (name, subscript) = split_subscript(part);
         let hosts = self.named(name)?;
@@ -118,7 +130,10 @@ impl Inventory {
             (Some(host), Some(group)) if group != [host] => Err(PatternError::Ambiguous(name.to_owned())),
             (Some(host), _) => Ok(vec![host]),
             (None, Some(group)) => Ok(group),
-            (None, None) if glob::is_glob(name) => Ok(self.globbed(name)),
+            (None, None) if glob::is_glob(name) => {
+                let glob = Glob::new(name);
+                Ok(self.named_like(|name| glob.matches(name)))
+            }
             (None, None) => {
                 let names = self.groups.keys().chain(self.hosts.keys()).map(String::as_str);
                 let near = nearest(name, names).map(str::to_owned);
@@ -128,14 +143,34 @@ impl Inventory {
     }
 
     /// Hosts of all groups that match, then hosts that match themselves.
-    fn globbed(&self, name: &str) -> Vec<&str> {
-        let glob = Glob::new(name);
-        let groups = self.groups.iter().filter(|(group, _)| glob.matches(group));
+    fn named_like(&self, matches: impl Fn(&str) -> bool) -> Vec<&str> {
+        let groups = self.groups.iter().filter(|(group, _)| matches(group));
         let in_groups = groups.flat_map(|(_, hosts)| hosts.iter());
-        let alone = self.hosts.keys().filter(|host| glob.matches(host));
+        let alone = self.hosts.keys().filter(|host| matches(host));
         let matching: IndexSet<&str> = in_groups.chain(alone).map(String::as_str).collect();
         matching.into_iter().collect()
     }
+}
+
+/// A pattern with the lines of the files that it names as `@FILE` in their place, as `--limit` takes them.
+///
+/// # Errors
+/// Files that can't be read, and brackets that can't be.
+pub fn with_files(pattern: &str) -> Result<String, PatternError> {
+    if !pattern.contains('@') {
+        return Ok(pattern.to_owned());
+    }
+    let mut parts = Vec::new();
+    for part in split(pattern)? {
+        let Some(path) = part.strip_prefix('@') else {
+            parts.push(part);
+            continue;
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| PatternError::File { path: path.to_owned(), why: error.to_string() })?;
+        parts.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    if parts.is_empty() { Err(PatternError::Empty) } else { Ok(parts.join(",")) }
 }
 
 /// The parts between `,`, or where there is none between `:`. Colons in brackets and those of an

@@ -1,14 +1,18 @@
 //! YAML text to a tree in which everything keeps its place, typed as Ansible types it (PyYAML's
-//! `SafeLoader`, YAML 1.1: `yes` and `off` are booleans, `010` is 8, dates stay text here).
+//! `SafeLoader`, YAML 1.1: `yes` and `off` are booleans, `010` is 8, dates stay text here). `!vault` values are
+//! opened on the way.
 
 mod scalar;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, StructureStyle, Tag};
 
+use super::raw::{self, File, Place, Raw, Template, Var, Vars};
+use super::vault::Vaults;
 use crate::workflow::{Code, Diagnostic, Source, Span};
 
 /// Nesting deeper than this is refused.
@@ -21,6 +25,17 @@ const MAX_NODES: usize = 500_000;
 pub(super) struct Node {
     pub(super) span: Span,
     pub(super) kind: NodeKind,
+    pub(super) mark: Mark,
+}
+
+/// What a tag says of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    None,
+    /// `!vault`: it was encrypted.
+    Vault,
+    /// `!unsafe`: it is no template.
+    Unsafe,
 }
 
 /// What a value is.
@@ -38,12 +53,61 @@ impl Node {
     }
 
     /// The value without its places.
+    #[cfg(test)]
     pub(super) fn to_value(&self) -> Value {
         match &self.kind {
             NodeKind::Scalar(value) => value.clone(),
             NodeKind::List(items) => Value::Array(items.iter().map(Self::to_value).collect()),
-            NodeKind::Table(fields) => Value::Object(to_map(fields)),
+            NodeKind::Table(fields) => Value::Object(
+                fields.iter().map(|(name, _, field)| (name.clone(), field.to_value())).collect(),
+            ),
         }
+    }
+
+    /// A variable of that name with this value.
+    pub(super) fn to_var(&self, file: &File, name: &str, at: &Span) -> Var {
+        Var { raw: Arc::new(self.to_raw(file, &name.into())), place: file.place(at.start) }
+    }
+
+    fn to_raw(&self, file: &File, variable: &Arc<str>) -> Raw {
+        match &self.kind {
+            NodeKind::Scalar(value) => {
+                let secret = file.secret || self.mark == Mark::Vault;
+                match value {
+                    // What `!vault` hides is no template; what a whole vault holds may be.
+                    Value::String(text) if self.mark == Mark::None && raw::is_template(text) => {
+                        let (variable, place) = (Arc::clone(variable), self.place(file));
+                        Raw::Template(Template { text: text.clone(), secret, variable, place })
+                    }
+                    Value::Null | Value::Bool(_) => Raw::Plain(value.clone()),
+                    value if secret => Raw::Secret(value.clone()),
+                    value => Raw::Plain(value.clone()),
+                }
+            }
+            NodeKind::List(items) => {
+                let items: Vec<Raw> = items.iter().map(|item| item.to_raw(file, variable)).collect();
+                if items.iter().all(|item| matches!(item, Raw::Plain(_))) {
+                    return Raw::Plain(items.iter().map(Raw::to_value).collect());
+                }
+                Raw::List(items.into_iter().map(Arc::new).collect())
+            }
+            NodeKind::Table(fields) => {
+                let fields: IndexMap<String, Raw> = fields
+                    .iter()
+                    .map(|(name, _, field)| (name.clone(), field.to_raw(file, variable)))
+                    .collect();
+                if fields.values().all(|field| matches!(field, Raw::Plain(_))) {
+                    let plain: Map<String, Value> =
+                        fields.into_iter().map(|(name, field)| (name, field.to_value())).collect();
+                    return Raw::Plain(plain.into());
+                }
+                Raw::Table(fields.into_iter().map(|(name, field)| (name, Arc::new(field))).collect())
+            }
+        }
+    }
+
+    fn place(&self, file: &File) -> Place {
+        file.place(self.span.start)
     }
 
     /// What it is, in words.
@@ -59,29 +123,45 @@ impl Node {
     }
 }
 
-/// The fields of a table without their places.
-pub(super) fn to_map(fields: &[(String, Span, Node)]) -> Map<String, Value> {
-    fields.iter().map(|(name, _, field)| (name.clone(), field.to_value())).collect()
+/// The fields of a table as variables.
+pub(super) fn to_vars(fields: &[(String, Span, Node)], file: &File) -> Vars {
+    fields.iter().map(|(name, span, field)| (name.clone(), field.to_var(file, name, span))).collect()
 }
 
 /// Reads the one document of a file. None where it is empty.
 ///
 /// # Errors
-/// Text that isn't YAML, keys that are there twice, tags that flow doesn't know, `!vault`, several
-/// documents, and files too large or too deep.
-pub(super) fn read(source: &Arc<Source>) -> Result<Option<Node>, Diagnostic> {
+/// Text that isn't YAML, keys that are there twice, tags that flow doesn't know, vaults that can't be opened,
+/// several documents, and files too large or too deep.
+pub(super) fn read(file: &File, vaults: &Vaults<'_>) -> Result<Option<Node>, Diagnostic> {
+    let source = &file.source;
     let mut reader = Reader {
         source,
+        vaults,
+        json: source.text.trim_start().starts_with('{')
+            && serde_json::from_str::<serde::de::IgnoredAny>(&source.text).is_ok(),
         events: Parser::new_from_str(&source.text),
         anchors: HashMap::new(),
         nodes: 0,
         tag: None,
     };
-    reader.document()
+    reader.document().map_err(|error| if file.secret { without_text(&error, file) } else { error })
+}
+
+/// An error in what was a vault: its text must not be shown.
+fn without_text(error: &Diagnostic, file: &File) -> Diagnostic {
+    let at = error.labels.first().map_or(0, |(span, _)| span.start);
+    let message =
+        format!("`{}`: what is in the vault can't be read, line {}", file.source.name, file.place(at).line);
+    Diagnostic::general(Code::INVENTORY, message)
+        .help("look at it: ansible-vault view FILE; it is YAML, such as NAME: VALUE on each line")
 }
 
 struct Reader<'s, E> {
     source: &'s Arc<Source>,
+    vaults: &'s Vaults<'s>,
+    /// The text is JSON, whose numbers are told otherwise: `1e3`.
+    json: bool,
     events: E,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
@@ -160,8 +240,8 @@ where
                 return Ok(Node { span, ..node });
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let kind = NodeKind::Scalar(self.scalar(&text, style, tag.as_deref(), &span)?);
-                (anchor, Node { span, kind })
+                let (value, mark) = self.scalar(&text, style, tag.as_deref(), &span)?;
+                (anchor, Node { span, kind: NodeKind::Scalar(value), mark })
             }
             Event::SequenceStart(style, anchor, tag) => {
                 self.plain_tag(tag.as_deref(), &span)?;
@@ -193,7 +273,7 @@ where
             match self.next()? {
                 (Event::SequenceEnd, span) => {
                     let end = end(style, &span, items.last());
-                    return Ok(Node { span: start..end, kind: NodeKind::List(items) });
+                    return Ok(Node { span: start..end, kind: NodeKind::List(items), mark: Mark::None });
                 }
                 event => items.push(self.node(event, depth + 1)?),
             }
@@ -210,7 +290,7 @@ where
                 Event::MappingEnd => {
                     let end = end(style, &key_span, fields.last().map(|(_, _, last)| last));
                     let kind = NodeKind::Table(merge(fields, merged));
-                    return Ok(Node { span: start..end, kind });
+                    return Ok(Node { span: start..end, kind, mark: Mark::None });
                 }
                 Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<" => {
                     let value = self.next()?;
@@ -249,33 +329,46 @@ where
         style: ScalarStyle,
         tag: Option<&Tag>,
         span: &Span,
-    ) -> Result<Value, Diagnostic> {
+    ) -> Result<(Value, Mark), Diagnostic> {
         let Some(tag) = tag else {
-            return Ok(if style == ScalarStyle::Plain { scalar::typed(text) } else { Value::from(text) });
+            let value = match style {
+                ScalarStyle::Plain if self.json => {
+                    serde_json::from_str(text).unwrap_or_else(|_| scalar::typed(text))
+                }
+                ScalarStyle::Plain => scalar::typed(text),
+                _ => Value::from(text),
+            };
+            return Ok((value, Mark::None));
         };
         let wrong = |kind: &str| self.at(span.clone(), format!("`{text}` is not {kind}"));
-        match tag.core_suffix() {
-            Some("str") => return Ok(Value::from(text)),
-            Some("int") => {
-                return Some(scalar::typed(text)).filter(Value::is_i64).ok_or_else(|| wrong("an integer"));
-            }
+        let value = match tag.core_suffix() {
+            Some("str") => Ok(Value::from(text)),
+            Some("int") => Some(scalar::typed(text)).filter(Value::is_i64).ok_or_else(|| wrong("an integer")),
             Some("bool") => {
-                return Some(scalar::typed(text)).filter(Value::is_boolean).ok_or_else(|| wrong("a boolean"));
+                Some(scalar::typed(text)).filter(Value::is_boolean).ok_or_else(|| wrong("a boolean"))
             }
             Some("float") => {
                 let number = Some(scalar::typed(text)).and_then(|value| value.as_f64());
-                return number.map(Value::from).ok_or_else(|| wrong("a number"));
+                number.map(Value::from).ok_or_else(|| wrong("a number"))
             }
-            Some("null") => return Ok(Value::Null),
-            _ => {}
-        }
+            Some("null") => Ok(Value::Null),
+            _ => return self.tagged(text, tag, span),
+        };
+        Ok((value?, Mark::None))
+    }
+
+    fn tagged(&self, text: &str, tag: &Tag, span: &Span) -> Result<(Value, Mark), Diagnostic> {
         match (tag.handle(), tag.suffix()) {
-            ("!" | "", "unsafe" | "") | ("", "!") => Ok(Value::from(text)),
-            ("!", "vault" | "vault-encrypted") => Err(self
-                .at(self.tag.clone().unwrap_or_else(|| span.clone()), "a value encrypted with ansible-vault")
-                .label("can't be read")
-                .help("vaults are not read; take it out and give it as a secret: env:NAME or file:PATH")),
-            _ => self.plain_tag(Some(tag), span).map(|()| Value::from(text)),
+            ("!", "unsafe") | ("", "!unsafe") => Ok((Value::from(text), Mark::Unsafe)),
+            ("!" | "", "") | ("", "!") => Ok((Value::from(text), Mark::None)),
+            ("!", "vault" | "vault-encrypted") | ("", "!vault" | "!vault-encrypted") => {
+                let place = self.tag.clone().unwrap_or_else(|| span.clone());
+                let opened = self.vaults.open(text, &self.source.name);
+                opened
+                    .map(|plain| (Value::from(plain), Mark::Vault))
+                    .map_err(|(message, hint)| self.at(place, message).help(hint))
+            }
+            _ => self.plain_tag(Some(tag), span).map(|()| (Value::from(text), Mark::None)),
         }
     }
 

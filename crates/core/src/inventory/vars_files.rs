@@ -1,24 +1,23 @@
 //! `group_vars` and `host_vars`: which files belong to a name, and what they hold (Ansible 2.19,
 //! plugins/vars/host_group_vars.py).
 
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use indexmap::IndexMap;
 
-use super::builder::VarsByName;
 use super::load;
+use super::raw::Vars;
 use super::tree::{self, NodeKind};
+use super::vault::Vaults;
 use crate::workflow::{Code, Diagnostic, Diagnostics};
 
 const SUFFIXES: [&str; 3] = ["yml", "yaml", "json"];
 
-/// What the files beside an inventory hold.
+/// What the files beside an inventory or a playbook hold, by the name of the group or host.
 #[derive(Default)]
 pub(super) struct VarsFiles {
-    pub(super) groups: VarsByName,
-    pub(super) hosts: VarsByName,
+    pub(super) groups: IndexMap<String, Vars>,
+    pub(super) hosts: IndexMap<String, Vars>,
     /// The files that were read.
     pub(super) read: Vec<PathBuf>,
     pub(super) diagnostics: Diagnostics,
@@ -29,34 +28,33 @@ pub(super) fn read<'n>(
     folder: &Path,
     groups: impl Iterator<Item = &'n str>,
     hosts: impl Iterator<Item = &'n str>,
+    vaults: &Vaults<'_>,
 ) -> VarsFiles {
     let mut files = VarsFiles::default();
-    files.groups = files.entities(&folder.join("group_vars"), groups);
-    files.hosts = files.entities(&folder.join("host_vars"), hosts);
+    let (group_vars, host_vars) = (folder.join("group_vars"), folder.join("host_vars"));
+    if group_vars.is_dir() {
+        for name in groups {
+            if let Some(vars) = files.entity(&group_vars, name, vaults) {
+                files.groups.insert(name.to_owned(), vars);
+            }
+        }
+    }
+    if host_vars.is_dir() {
+        for name in hosts {
+            if let Some(vars) = files.entity(&host_vars, name, vaults) {
+                files.hosts.insert(name.to_owned(), vars);
+            }
+        }
+    }
     files
 }
 
 impl VarsFiles {
-    /// The variables of each name that has files in a folder, which is listed once: of thousands of hosts
-    /// mostly few have any.
-    fn entities<'n>(&mut self, folder: &Path, names: impl Iterator<Item = &'n str>) -> VarsByName {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let there: HashSet<OsString> = entries.map(|entry| entry.file_name()).collect();
-        let mut found = VarsByName::default();
-        for name in names.filter(|_| !there.is_empty()) {
-            if let Some(vars) = self.entity(folder, &there, name) {
-                found.insert(name.to_owned(), vars);
-            }
-        }
-        found
-    }
-
     /// The variables of one name, where it has files. Later files win over earlier ones.
-    fn entity(&mut self, folder: &Path, there: &HashSet<OsString>, name: &str) -> Option<Map<String, Value>> {
-        let suffixed = SUFFIXES.map(|suffix| format!("{name}.{suffix}"));
-        let names = std::iter::once(name).chain(suffixed.iter().map(String::as_str));
-        let candidates = names.filter(|name| there.contains(OsStr::new(name))).map(|name| folder.join(name));
-        let candidates: Vec<PathBuf> = candidates.filter(|path| path.exists()).collect();
+    fn entity(&mut self, folder: &Path, name: &str, vaults: &Vaults<'_>) -> Option<Vars> {
+        let mut candidates = vec![folder.join(name)];
+        candidates.extend(SUFFIXES.map(|suffix| folder.join(format!("{name}.{suffix}"))));
+        candidates.retain(|path| path.exists());
         let (first, ignored) = candidates.split_first()?;
         for path in ignored {
             // Ansible reads the first alone and says nothing.
@@ -72,9 +70,9 @@ impl VarsFiles {
         } else {
             paths.push(first.clone());
         }
-        let mut vars = Map::new();
+        let mut vars = Vars::new();
         for path in paths {
-            match self.file(&path) {
+            match variables(&path, vaults) {
                 Ok(more) => vars.extend(more),
                 Err(diagnostic) => self.diagnostics.push(diagnostic),
             }
@@ -106,27 +104,20 @@ impl VarsFiles {
             }
         }
     }
+}
 
-    fn file(&self, path: &Path) -> Result<Map<String, Value>, Diagnostic> {
-        let source = load::read(path)?;
-        if source.text.starts_with("$ANSIBLE_VAULT") {
-            return Err(Diagnostic::general(
-                Code::INVENTORY,
-                format!("`{}` is encrypted with ansible-vault", path.display()),
-            )
-            .help("vaults are not read; move the secrets out and give them as env:NAME or file:PATH"));
-        }
-        match tree::read(&source)? {
-            None => Ok(Map::new()),
-            Some(node) => match &node.kind {
-                NodeKind::Table(fields) => Ok(tree::to_map(fields)),
-                _ => {
-                    let message = format!("variables are a table, this is {}", node.describe());
-                    let span = node.span.start..node.span.start;
-                    Err(Diagnostic::at(Code::INVENTORY, &source, span, message)
-                        .help("write NAME: VALUE, each on its own line"))
-                }
-            },
-        }
+/// The variables of one file.
+fn variables(path: &Path, vaults: &Vaults<'_>) -> Result<Vars, Diagnostic> {
+    let file = load::read(path, vaults)?;
+    match tree::read(&file, vaults)? {
+        None => Ok(Vars::new()),
+        Some(node) => match &node.kind {
+            NodeKind::Table(fields) => Ok(tree::to_vars(fields, &file)),
+            _ => {
+                let message = format!("variables are a table, this is {}", node.describe());
+                let span = node.span.start..node.span.start;
+                Err(file.refuse(span, message).help("write NAME: VALUE, each on its own line"))
+            }
+        },
     }
 }

@@ -1,27 +1,27 @@
 //! Ansible's YAML inventories: groups with `hosts`, `children` and `vars` (Ansible 2.19,
 //! plugins/inventory/yaml.py).
 
-use std::sync::Arc;
-
 use super::builder::Builder;
 use super::range;
-use super::tree::{self, Node, NodeKind};
-use crate::workflow::{Code, Diagnostic, Diagnostics, Source, Span, nearest};
+use super::raw::{File, Raw, Var, Vars};
+use super::tree::{self, Mark, Node, NodeKind};
+use super::vault::Vaults;
+use crate::workflow::{Code, Diagnostic, Diagnostics, Span, nearest};
 
 const SECTIONS: [&str; 3] = ["hosts", "children", "vars"];
 
 /// Reads hosts, groups and variables into the builder.
-pub(super) fn read(source: &Arc<Source>, builder: &mut Builder) -> Diagnostics {
-    let mut reader = Reader { source, builder, diagnostics: Diagnostics::default() };
-    match tree::read(source) {
+pub(super) fn read(file: &File, builder: &mut Builder, vaults: &Vaults<'_>) -> Diagnostics {
+    let mut reader = Reader { file, builder, diagnostics: Diagnostics::default() };
+    match tree::read(file, vaults) {
         Ok(Some(Node { kind: NodeKind::Table(groups), .. })) => reader.top(&groups),
         Ok(Some(other)) => {
             let message = format!("an inventory is a table of groups, this is {}", other.describe());
             reader.refuse(other.span.start..other.span.start, message, EXAMPLE);
         }
         Ok(None) => {
-            let empty =
-                Diagnostic::general(Code::INVENTORY, format!("`{}` is empty", source.name)).help(EXAMPLE);
+            let empty = Diagnostic::general(Code::INVENTORY, format!("`{}` is empty", file.source.name))
+                .help(EXAMPLE);
             reader.diagnostics.push(empty);
         }
         Err(error) => reader.diagnostics.push(error),
@@ -34,7 +34,7 @@ const EXAMPLE: &str = "such as: promoters: {hosts: {patroni1: {ansible_host: 198
 type Fields = [(String, Span, Node)];
 
 struct Reader<'r> {
-    source: &'r Arc<Source>,
+    file: &'r File,
     builder: &'r mut Builder,
     diagnostics: Diagnostics,
 }
@@ -87,8 +87,11 @@ impl Reader<'_> {
         match &content.kind {
             NodeKind::Table(fields) => fields.clone(),
             NodeKind::Scalar(serde_json::Value::String(name)) => {
-                let empty =
-                    Node { span: content.span.clone(), kind: NodeKind::Scalar(serde_json::Value::Null) };
+                let empty = Node {
+                    span: content.span.clone(),
+                    kind: NodeKind::Scalar(serde_json::Value::Null),
+                    mark: Mark::None,
+                };
                 vec![(name.clone(), content.span.clone(), empty)]
             }
             _ if content.is_null() => Vec::new(),
@@ -114,8 +117,8 @@ impl Reader<'_> {
                 }
             };
             let vars = match &vars.kind {
-                NodeKind::Table(fields) => tree::to_map(fields),
-                _ if vars.is_null() => serde_json::Map::new(),
+                NodeKind::Table(fields) => tree::to_vars(fields, self.file),
+                _ if vars.is_null() => Vars::new(),
                 _ => {
                     let message = format!("a host's variables are a table, this is {}", vars.describe());
                     self.refuse(vars.span.clone(), message, "write NAME: VALUE, each on its own line");
@@ -125,9 +128,11 @@ impl Reader<'_> {
             for host in &hosts {
                 self.builder.add_host(group, host);
                 if let Some(port) = port {
-                    self.builder.set_host_var(host, "ansible_port", port.into());
+                    let port =
+                        Var { raw: Raw::Plain(port.into()).into(), place: self.file.place(span.start) };
+                    self.builder.set_host_var(host, "ansible_port", port);
                 }
-                vars.iter().for_each(|(name, value)| self.builder.set_host_var(host, name, value.clone()));
+                vars.iter().for_each(|(name, var)| self.builder.set_host_var(host, name, var.clone()));
             }
         }
     }
@@ -144,13 +149,14 @@ impl Reader<'_> {
 
     fn vars(&mut self, group: &str, content: &Node) {
         for (name, span, value) in self.entries("vars", content) {
-            if let Err(what) = self.builder.set_group_var(group, &name, value.to_value()) {
+            if let Err(what) = self.builder.set_group_var(group, &name, value.to_var(self.file, &name, &span))
+            {
                 self.refuse(span, what, "such as: ansible_group_priority: 10");
             }
         }
     }
 
     fn refuse(&mut self, span: Span, message: String, help: &str) {
-        self.diagnostics.push(Diagnostic::at(Code::INVENTORY, self.source, span, message).help(help));
+        self.diagnostics.push(self.file.refuse(span, message).help(help));
     }
 }

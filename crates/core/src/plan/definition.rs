@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::Shown;
-use crate::inventory::{Host, Inventory};
+use crate::inventory::{Host, Inventory, holds_a_secret};
 use crate::step::{MASK, Origin, Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
 
@@ -187,30 +187,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a variable of that name is taken for a secret wherever it stands.
-pub(super) fn names_a_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "_pass", "private_key"]
-        .iter()
-        .any(|word| name.contains(word))
-        && !name.ends_with("_file")
-        && !name.ends_with("_path")
-}
-
-/// Whether a variable is secret, by its name or by that of a field inside it.
-pub(super) fn holds_a_secret(name: &str, value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        _ if names_a_secret(name) => true,
-        Value::Array(items) => items.iter().any(|item| holds_a_secret("", item)),
-        Value::Object(fields) => fields.iter().any(|(name, field)| holds_a_secret(name, field)),
-        _ => false,
-    }
-}
-
 /// The inventory with every secret variable replaced by its fingerprint.
 ///
-/// Secret is what has a secret's name or a field of such a name, and what holds one of `known` (the secret params' values).
+/// Secret is what came out of a vault or was rendered from that, what has a secret's name or a field of such a name,
+/// and what holds one of `known` (the secret params' values).
 pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fingerprinter) -> Inventory {
     let hosts = inventory
         .hosts
@@ -225,7 +205,7 @@ pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fi
                         known.value(&mut masked);
                         masked != *value
                     };
-                    let value = if holds_known || holds_a_secret(var, value) {
+                    let value = if holds_known || host.secret.contains(var) || holds_a_secret(var, value) {
                         json!({ SECRET_MARK: print.of(&value.to_string()) })
                     } else {
                         value.clone()
@@ -233,7 +213,7 @@ pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fi
                     (var.clone(), value)
                 })
                 .collect::<Map<_, _>>();
-            (name.clone(), Host { name: host.name.clone(), vars }.into())
+            (name.clone(), Host { vars, ..Host::clone(host) }.into())
         })
         .collect();
     Inventory { hosts, ..inventory.clone() }
@@ -248,7 +228,7 @@ pub(super) fn masked_inventory(pinned: &Inventory) -> Inventory {
         }
         let shown = |value: &Value| if is_secret(value) { Value::from(MASK) } else { value.clone() };
         let vars = host.vars.iter().map(|(var, value)| (var.clone(), shown(value))).collect();
-        (name.clone(), Arc::new(Host { name: host.name.clone(), vars }))
+        (name.clone(), Arc::new(Host { vars, ..Host::clone(host) }))
     });
     Inventory { hosts: hosts.collect(), ..pinned.clone() }
 }
@@ -284,36 +264,8 @@ pub(super) fn unmask_inventory(
                 ),
             }
         }
-        hosts.insert(name.clone(), Host { name: name.clone(), vars }.into());
+        hosts.insert(name.clone(), Host { vars, ..Host::clone(host) }.into());
     }
-    wrong.into_result(Inventory { hosts, ..pinned.clone() })
-}
-
-/// All secrets among an inventory's variables.
-pub(super) fn secrets_of(inventory: &Inventory) -> BTreeSet<String> {
-    let mut secrets = BTreeSet::new();
-    for host in inventory.hosts.values() {
-        for (name, value) in &host.vars {
-            add_secrets(name, value, &mut secrets);
-        }
-    }
-    secrets
-}
-
-/// The texts and numbers of a value that have a secret's name, and all those below such a name.
-fn add_secrets(name: &str, value: &Value, secrets: &mut BTreeSet<String>) {
-    let name_below = |field: &str| if names_a_secret(name) { name.to_owned() } else { field.to_owned() };
-    match value {
-        Value::String(text) if names_a_secret(name) => {
-            secrets.insert(text.clone());
-        }
-        Value::Number(number) if names_a_secret(name) => {
-            secrets.insert(number.to_string());
-        }
-        Value::Array(items) => items.iter().for_each(|item| add_secrets(name, item, secrets)),
-        Value::Object(fields) => {
-            fields.iter().for_each(|(field, inner)| add_secrets(&name_below(field), inner, secrets));
-        }
-        _ => {}
-    }
+    let secrets = current.map(|inventory| inventory.secrets.clone()).unwrap_or_default();
+    wrong.into_result(Inventory { hosts, secrets, ..pinned.clone() })
 }

@@ -7,9 +7,9 @@ use indexmap::IndexMap;
 use minijinja::Value as Jinja;
 use serde_json::Value;
 
-use super::definition::{PinnedParam, holds_a_secret, secrets_of};
+use super::definition::PinnedParam;
 use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, holds_a_secret, secrets_of};
 use crate::step::{Redactor, Secret};
 use crate::workflow::expr::{Evaluator, ExprError};
 use crate::workflow::{Argument, Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
@@ -219,6 +219,10 @@ impl Params {
     /// Whether a value is made of a secret: of a param before it, or of the inventory.
     fn holds_known_secret(&self, value: &Value, inventory: &Inventory) -> bool {
         let text = value.to_string();
+        // A value out of a vault is secret however short it is.
+        if value.as_str().is_some_and(|text| inventory.secrets.iter().any(|secret| secret == text)) {
+            return true;
+        }
         let variables = secrets_of(inventory);
         self.secrets
             .iter()
@@ -308,10 +312,14 @@ fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -
         plain.push('\n');
         plain.push_str(name);
     }
-    for (name, value) in inventory.hosts.values().flat_map(|host| &host.vars) {
+    let vars = inventory
+        .hosts
+        .values()
+        .flat_map(|host| host.vars.iter().map(move |(name, value)| (host, name, value)));
+    for (host, name, value) in vars {
         plain.push('\n');
         plain.push_str(name);
-        if !holds_a_secret(name, value) {
+        if !host.secret.contains(name) && !holds_a_secret(name, value) {
             plain.push('\n');
             plain.push_str(&value.to_string());
         }

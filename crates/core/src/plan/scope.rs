@@ -149,7 +149,7 @@ impl Object for Root {
             }
             "item" => to_jinja(&scope.item.as_ref()?.value),
             "item_index" => Jinja::from(scope.item.as_ref()?.index),
-            "vars" => to_jinja(&scope.host.as_ref()?.vars),
+            "vars" => Jinja::from_object(Vars(Arc::clone(scope.host.as_ref()?))),
             "run" => to_jinja(serde_json::json!({
                 "id": scope.run.as_str(),
                 "started": scope.started.to_string(),
@@ -179,6 +179,9 @@ fn group_var(inventory: &Inventory, group: &str, name: &str) -> Result<Jinja, Er
         inventory.groups.get(group).ok_or_else(|| fail(format!("the inventory has no group `{group}`")))?;
     let mut found: Option<(&str, &Value)> = None;
     for host in hosts.iter().filter_map(|host| inventory.host(host)) {
+        if let Some(why) = host.faults.get(name) {
+            return Err(unevaluated(&host.name, name, why));
+        }
         let Some(value) = host.vars.get(name) else { continue };
         match found {
             Some((other, known)) if known != value => {
@@ -352,12 +355,34 @@ struct HostVars(Arc<Inventory>);
 
 impl Object for HostVars {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
-        self.0.host(key.as_str()?).map(|host| to_jinja(&host.vars))
+        self.0.host(key.as_str()?).map(|host| Jinja::from_object(Vars(Arc::clone(host))))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         self.mapped_enumerator(|this| Box::new(this.0.hosts.keys().map(|name| Jinja::from(name.as_str()))))
     }
+}
+
+/// A host's variables.
+struct Vars(Arc<Host>);
+
+impl Object for Vars {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let name = key.as_str()?;
+        if let Some(why) = self.0.faults.get(name) {
+            return Some(Jinja::from(unevaluated(&self.0.name, name, why)));
+        }
+        self.0.vars.get(name).map(to_jinja)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        self.mapped_enumerator(|this| Box::new(this.0.vars.keys().map(|name| Jinja::from(name.as_str()))))
+    }
+}
+
+/// A variable was asked for that is there but can't be evaluated.
+fn unevaluated(host: &str, name: &str, why: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("`{name}` of {host} can't be evaluated: {why}"))
 }
 
 macro_rules! debug_as_name {
@@ -370,4 +395,4 @@ macro_rules! debug_as_name {
         })*
     };
 }
-debug_as_name!(Root, Params, Steps, StepOutputs, ByHost, ItemsOnly, ByItem, WorkflowOutputs, HostVars);
+debug_as_name!(Root, Params, Steps, StepOutputs, ByHost, ItemsOnly, ByItem, WorkflowOutputs, HostVars, Vars);

@@ -335,7 +335,7 @@ pub fn engine(world: &Arc<World>) -> Engine {
 pub fn inventory(hosts: &[&str]) -> Inventory {
     let mut inventory = Inventory::default();
     for name in hosts {
-        let host = Host { name: (*name).to_owned(), vars: serde_json::Map::new() };
+        let host = Host { name: (*name).to_owned(), ..Host::default() };
         inventory.hosts.insert((*name).to_owned(), host.into());
     }
     let all: Vec<String> = hosts.iter().map(|name| (*name).to_owned()).collect();

@@ -212,6 +212,7 @@ fn an_item_that_holds_a_secret_is_refused_since_names_are_shown() {
     let host = flow_core::inventory::Host {
         name: "n1".to_owned(),
         vars: serde_json::Map::from_iter([("db_password".to_owned(), "correct horse".into())]),
+        ..Default::default()
     };
     request.inventory.hosts.insert("n1".to_owned(), host.into());
     let refused = Plan::new(request, engine.registry(), [7; 32]).map(drop).unwrap_err().to_string();

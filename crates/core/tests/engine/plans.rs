@@ -135,6 +135,7 @@ with = { thing = "a", value = "{{ params.password }}" }
         let host = flow_core::inventory::Host {
             name: "n1".to_owned(),
             vars: serde_json::Map::from_iter([("db_password".to_owned(), password.into())]),
+            ..Default::default()
         };
         request.inventory.hosts.insert("n1".to_owned(), host.into());
         request

@@ -93,9 +93,35 @@ impl fmt::Debug for Hosts {
     }
 }
 
+/// The variables that say how a host is reached.
+const FOLLOWED: [&str; 19] = [
+    "ansible_become",
+    "ansible_become_method",
+    "ansible_become_pass",
+    "ansible_become_password",
+    "ansible_become_user",
+    "ansible_connection",
+    "ansible_host",
+    "ansible_port",
+    "ansible_private_key_file",
+    "ansible_ssh_args",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_ssh_host",
+    "ansible_ssh_port",
+    "ansible_ssh_private_key_file",
+    "ansible_ssh_user",
+    "ansible_sudo_pass",
+    "ansible_user",
+    "flow_state_dir",
+];
+
 /// A real host, as its variables say.
 fn real(config: &HostsConfig, entry: &inventory::Host) -> Result<Arc<dyn Host>, HostError> {
     let refused = |message: String| Failure::unreachable(message).into_error(&entry.name, &entry.address());
+    if let Some((name, why)) = entry.faults.iter().find(|(name, _)| FOLLOWED.contains(&name.as_str())) {
+        return Err(refused(format!("`{name}` can't be evaluated: {why}")));
+    }
     let login = login(entry).map_err(refused)?;
     let paths = paths(config, entry).map_err(refused)?;
     let transport: Arc<dyn Transport> = match entry.text("ansible_connection").as_deref() {
@@ -189,7 +215,7 @@ mod tests {
 
     fn entry(vars: serde_json::Value) -> Arc<inventory::Host> {
         let serde_json::Value::Object(vars) = vars else { panic!("an object") };
-        Arc::new(inventory::Host { name: "h".into(), vars })
+        Arc::new(inventory::Host { name: "h".into(), vars, ..inventory::Host::default() })
     }
 
     fn hosts() -> Hosts {

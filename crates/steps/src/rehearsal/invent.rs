@@ -58,7 +58,7 @@ pub fn invent<'b>(
             }
         }
         vars.entry("ansible_host").or_insert_with(|| json!(format!("198.18.0.{}", 11 + number)));
-        inventory.hosts.insert(name.clone(), Arc::new(Host { name: name.clone(), vars }));
+        inventory.hosts.insert(name.clone(), Arc::new(Host { name: name.clone(), vars, ..Host::default() }));
     }
     inventory.groups.insert("all".to_owned(), names);
     for group in named.keys().chain(groups.keys()).filter(|group| *group != "all") {

@@ -114,7 +114,10 @@ impl Sshd {
     pub(crate) async fn host_with(&self, ssh: SshEnvironment, vars: Value) -> Arc<dyn Host> {
         let Value::Object(vars) = vars else { panic!("variables are an object") };
         let config = HostsConfig { ssh, run_directory: self.text("run"), lib_directory: self.text("lib") };
-        Hosts::new(config).get(&Arc::new(inventory::Host { name: "box".into(), vars })).await.unwrap()
+        Hosts::new(config)
+            .get(&Arc::new(inventory::Host { name: "box".into(), vars, ..inventory::Host::default() }))
+            .await
+            .unwrap()
     }
 }
 

@@ -3,11 +3,17 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{read, scalar};
-use crate::workflow::Source;
+use super::{Node, scalar};
+use crate::inventory::raw::File;
+use crate::inventory::vault::{NoPasswords, Vaults};
+use crate::workflow::{Diagnostic, Source};
 
-fn source(text: &str) -> Arc<Source> {
-    Arc::new(Source { name: "test.yml".to_owned(), text: text.to_owned() })
+fn source(text: &str) -> File {
+    File::new(Arc::new(Source { name: "test.yml".to_owned(), text: text.to_owned() }), false)
+}
+
+fn read(file: &File) -> Result<Option<Node>, Diagnostic> {
+    super::read(file, &Vaults::new(&NoPasswords))
 }
 
 fn value(text: &str) -> Value {
@@ -71,7 +77,7 @@ fn anchors_and_merge_keys_are_followed() {
 #[test]
 fn what_is_not_understood_is_an_error() {
     assert_eq!(error("a: 1\na: 2\n"), "`a` is there twice");
-    assert_eq!(error("a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n"), "a value encrypted with ansible-vault");
+    assert_eq!(error("a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n"), "a vault that is cut short or damaged");
     assert_eq!(error("a: !mine 1\n"), "the tag `!mine` is not understood");
     assert_eq!(error("a: 1\n---\nb: 2\n"), "a second document in one file");
     assert!(error("a: [1\n").starts_with("not YAML: "));

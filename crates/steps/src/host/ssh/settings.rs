@@ -289,7 +289,7 @@ mod tests {
             agent: None,
         };
         let serde_json::Value::Object(vars) = vars else { panic!("an object") };
-        of_host(&environment, &inventory::Host { name: "db1".into(), vars })
+        of_host(&environment, &inventory::Host { name: "db1".into(), vars, ..inventory::Host::default() })
     }
 
     #[test]
