@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy takes a test's helpers for no part of it")]
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
 
 use flow_core::run::{Event, Record, RunId};
 use flow_core::store::{NewRun, SqliteStore, Store, StoreError};
@@ -73,6 +76,24 @@ fn of_two_that_append_to_one_run_the_later_one_is_refused() {
     second.append(&other, &records(1, 1)).unwrap_err();
 }
 
+#[test]
+fn of_many_that_open_a_new_store_at_once_each_gets_it() {
+    const OPENERS: usize = 8;
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs.db");
+        let begin = Barrier::new(OPENERS);
+        thread::scope(|scope| {
+            for _ in 0..OPENERS {
+                scope.spawn(|| {
+                    begin.wait();
+                    assert_eq!(SqliteStore::open(&path).unwrap().runs().unwrap().len(), 0);
+                });
+            }
+        });
+    }
+}
+
 /// Not a test of its own: appends, three at a time, until something ends it.
 #[test]
 #[ignore = "started by the test of a killed writer, with FLOW_STORE set"]
@@ -87,10 +108,12 @@ fn writer() {
 fn a_writer_that_is_killed_leaves_whole_batches_from_the_first_on() {
     for rounds in [1, 7, 20] {
         let folder = tempfile::tempdir().unwrap();
+        // Made before: the writer leaves no time for another to do it.
+        drop(SqliteStore::open(&folder.path().join("runs.db")).unwrap());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "writer", "--ignored"])
             .env("FLOW_STORE", folder.path())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -98,7 +121,11 @@ fn a_writer_that_is_killed_leaves_whole_batches_from_the_first_on() {
         let read =
             || SqliteStore::open(&folder.path().join("runs.db")).unwrap().events(&run).unwrap_or_default();
         while read().len() < 3 * rounds {
-            assert!(child.try_wait().unwrap().is_none(), "the writer failed");
+            if child.try_wait().unwrap().is_some() {
+                let mut said = String::new();
+                child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+                panic!("the writer failed: {said}");
+            }
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -96,7 +96,7 @@ impl Scheduler {
                     let _ = sender.send(Message::Expired { node, attempt });
                 });
             }
-            let _ = self.env.notices.send(Notice::Asks(asked));
+            self.env.notices.hold(Notice::Asks(asked));
         }
         self.asking.remind(&self.runtime, &self.sender);
     }

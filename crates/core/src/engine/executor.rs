@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::control::Message;
 use super::held::HeldTo;
+use super::notices::Notifier;
 use super::{Fleet, Notice, SharedPlan};
 use crate::plan::{Mode, Outputs, Scope, Task};
 use crate::run::{NodeId, RunId, TaskName};
@@ -36,7 +37,7 @@ pub(super) struct Env {
     pub(super) epoch: u64,
     /// Hosts that could not be met; their tasks fail with this.
     pub(super) unreachable: HashMap<String, StepError>,
-    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) notices: Notifier,
     pub(super) planning: bool,
     /// The run does what a saved plan showed, and nothing else.
     pub(super) held_to: Option<HeldTo>,
@@ -461,13 +462,13 @@ fn merge(mut seen: Output, said: Output) -> Output {
 /// Tells what a task waits for, with secrets masked.
 struct Teller {
     task: TaskName,
-    notices: mpsc::UnboundedSender<Notice>,
+    notices: Notifier,
     plan: SharedPlan,
 }
 
 impl Progress for Teller {
     fn say(&self, text: &str) {
         let text = self.plan.redactor.text(text).into_owned();
-        let _ = self.notices.send(Notice::Progress { task: self.task.clone(), text });
+        self.notices.tell(Notice::Progress { task: self.task.clone(), text });
     }
 }

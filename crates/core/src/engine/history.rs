@@ -11,8 +11,8 @@ use crate::store::Store;
 /// So many events are handed over at once.
 const CHUNK: usize = 1000;
 
-/// So many chunks wait for the plan.
-const WAITING: usize = 64;
+/// So many chunks wait for the plan: about 100 MB of events at most.
+const WAITING: usize = 256;
 
 /// Makes something by `make`, and gives it every event of the run in order by `take`.
 pub(super) fn replay<T>(

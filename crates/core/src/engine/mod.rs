@@ -9,6 +9,7 @@ mod executor;
 mod fleet;
 mod held;
 mod history;
+mod notices;
 mod past;
 mod preview;
 mod queue;
@@ -21,8 +22,6 @@ mod way_back;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::plan::{Definition, Plan};
 use crate::run::{Asked, Illegal, Outcome, Record, RunId, RunState, TaskName};
 use crate::step::{Registry, Resources, StepError};
@@ -32,6 +31,7 @@ use crate::workflow::Diagnostics;
 pub use control::Stop;
 pub use exchange::{ImportError, Imported, export, import};
 pub use fleet::{Fleet, Holder};
+pub use notices::Notices;
 pub use past::outputs_of;
 pub use preview::{Finding, Preview, PreviewTask};
 pub use resolve::Evidence;
@@ -141,7 +141,7 @@ pub struct RunHandle {
     /// Its id.
     pub id: RunId,
     /// What happens. Ends when the work has ended.
-    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub notices: Notices,
     pub(crate) control: control::Control,
     pub(crate) work: tokio::task::JoinHandle<Result<Report, EngineError>>,
 }

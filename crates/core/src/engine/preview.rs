@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
+use super::Engine;
 use super::executor::{Env, Preparation, Unchosen};
-use super::{Engine, Notice};
+use super::notices;
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
 use crate::step::{Change, Check, StepError, Undoability};
@@ -185,7 +185,7 @@ impl Engine {
                 }
             }
         }
-        let (notices, _) = mpsc::unbounded_channel::<Notice>();
+        let (notices, _) = notices::channel();
         let env = Env {
             outputs: Arc::new(Outputs::new(plan.shape().len())),
             resources: Arc::clone(&self.resources),

@@ -186,7 +186,7 @@ impl Session {
             started: self.started,
             epoch: self.journal.state.epoch(),
             unreachable: HashMap::new(),
-            notices: self.journal.env_notices.clone(),
+            notices: self.journal.notifier.clone(),
             planning: false,
             held_to: None,
         }

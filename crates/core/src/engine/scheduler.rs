@@ -16,6 +16,7 @@ use super::asking::Asking;
 use super::clock::Clock;
 use super::control::{Control, Message, Stop};
 use super::executor::{self, End, Env};
+use super::notices::Notifier;
 use super::queue::Queue;
 use super::undo::Undo;
 use super::{EngineError, Notice};
@@ -30,7 +31,7 @@ pub(super) struct Journal {
     pub(super) state: RunState,
     pub(super) seq: u64,
     pub(super) clock: Clock,
-    pub(super) env_notices: mpsc::UnboundedSender<Notice>,
+    pub(super) notifier: Notifier,
     pub(super) redactor: Arc<crate::step::Redactor>,
     pub(super) run: crate::run::RunId,
 }
@@ -51,7 +52,7 @@ impl Journal {
         }
         self.store.append(&self.run, &records)?;
         for record in records {
-            let _ = self.env_notices.send(Notice::Event(record));
+            self.notifier.hold(Notice::Event(record));
         }
         Ok(())
     }
@@ -176,6 +177,7 @@ impl Scheduler {
             let told = self.take_all(&mut batch, store_error.is_some());
             self.hand_over(&batch);
             if !told {
+                self.journal.notifier.hand_over();
                 let Some(first) = self.inbox.blocking_recv() else { break };
                 self.take(first, &mut batch, store_error.is_some());
                 self.take_all(&mut batch, store_error.is_some());
@@ -195,6 +197,7 @@ impl Scheduler {
                 break;
             }
         }
+        self.journal.notifier.hand_over();
         Ok(store_error)
     }
 
@@ -238,7 +241,7 @@ impl Scheduler {
             }
             let attempt = self.journal.state.attempt(node) + 1;
             if let Some(task) = self.env.task(node) {
-                let _ = self.env.notices.send(Notice::Started { task: task.name.clone(), attempt });
+                self.env.notices.hold(Notice::Started { task: task.name.clone(), attempt });
             }
             let work = executor::run(Arc::clone(&self.env), node, attempt, self.sender.clone());
             self.working.insert(node, poll(Box::pin(work)));
@@ -412,7 +415,7 @@ impl Scheduler {
                 self.enqueue(node);
             }
             if let Some(note) = batch.note {
-                let _ = self.env.notices.send(Notice::Note(note));
+                self.env.notices.hold(Notice::Note(note));
             }
         }
         self.tell_asked(&batch.asked);

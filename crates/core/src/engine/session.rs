@@ -14,6 +14,7 @@ use super::control::{Control, Message, Stop};
 use super::executor::Env;
 use super::held::HeldTo;
 use super::history;
+use super::notices::{self, Notices, Notifier};
 use super::queue::Queue;
 use super::scheduler::{Journal, Scheduler};
 use super::undo::Undo;
@@ -37,13 +38,13 @@ pub struct Session {
     claim: Box<dyn Claim>,
     pub(super) outputs: Arc<Outputs>,
     pub(super) started: Timestamp,
-    /// The last change of each task.
+    /// The change of each attempt of which it isn't known what became of it.
     pub(super) changes: HashMap<NodeId, Change>,
     /// What waits for approval.
     asked: BTreeMap<NodeId, Asked>,
     pub(super) ready: Vec<NodeId>,
     as_found: bool,
-    notices: mpsc::UnboundedReceiver<Notice>,
+    notices: Notices,
     fresh: bool,
     /// Where it is taken back.
     pub(super) undo: Option<Undo>,
@@ -80,7 +81,7 @@ impl Engine {
             started,
             definition,
         })?;
-        let (sender, notices) = mpsc::unbounded_channel();
+        let (notifier, notices) = notices::channel();
         let mut ready = Vec::new();
         let state = RunState::new(Arc::clone(plan.shape()), &mut ready);
         let outputs = Arc::new(Outputs::new(plan.shape().len()));
@@ -88,15 +89,7 @@ impl Engine {
         let mut session = Session {
             engine: self.clone(),
             plan,
-            journal: Journal {
-                store,
-                state,
-                seq: 0,
-                clock: Clock::after(None),
-                env_notices: sender,
-                redactor,
-                run: id,
-            },
+            journal: Journal { store, state, seq: 0, clock: Clock::after(None), notifier, redactor, run: id },
             claim,
             outputs,
             started,
@@ -130,7 +123,7 @@ impl Engine {
         let make = || Ok(Past::of(Plan::pinned(definition, inventory, &self.registry, key)?));
         let Past { plan, state, outputs, changes, asked, seq, at } =
             history::replay(&mut *store, run, make, |past, record| past.take(run, record))?;
-        let (sender, notices) = mpsc::unbounded_channel();
+        let (notifier, notices) = notices::channel();
         // The time that the run was created with: names that steps make of it stay the same.
         let started = store.find(run.as_str())?.started;
         let redactor = Arc::clone(&plan.redactor);
@@ -142,7 +135,7 @@ impl Engine {
                 state,
                 seq,
                 clock: Clock::after(at),
-                env_notices: sender,
+                notifier,
                 redactor,
                 run: run.clone(),
             },
@@ -184,12 +177,11 @@ impl Past {
         let Record { seq, at, event } = record;
         self.seq = seq;
         self.at = Some(at);
-        self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
+        let node = self.state.apply(&event, &mut Vec::new()).map_err(|source| EngineError::History {
             run: run.clone(),
             seq,
             source,
         })?;
-        let node = event.task().and_then(|task| self.plan.shape().node(task));
         if let Some(node) = node.filter(|_| !self.asked.is_empty()) {
             self.asked.remove(&node);
         }
@@ -200,12 +192,17 @@ impl Past {
             (Event::TaskApproved { by, when, .. }, Some(node)) => {
                 self.outputs.set(node, asking::approval(&by, when));
             }
-            (Event::TaskSatisfied { output, .. } | Event::TaskDone { output, .. }, Some(node)) => {
+            (Event::TaskSatisfied { output, .. }, Some(node)) => self.outputs.set(node, output),
+            (Event::TaskDone { output, .. }, Some(node)) => {
+                self.changes.remove(&node);
                 self.outputs.set(node, output);
             }
             (Event::HostsChosen { hosts, .. }, Some(node)) => self.outputs.set(node, chosen_output(&hosts)),
             (Event::TaskIntended { change, .. }, Some(node)) => {
                 self.changes.insert(node, change);
+            }
+            (Event::TaskFailed { .. } | Event::TaskNotDone { .. }, Some(node)) => {
+                self.changes.remove(&node);
             }
             _ => {}
         }
@@ -262,8 +259,9 @@ impl Session {
     pub(super) fn work(mut self) -> RunHandle {
         let (sender, inbox) = mpsc::unbounded_channel();
         let control = Control::new(sender.clone());
-        let (_, empty) = mpsc::unbounded_channel();
+        let (_, empty) = notices::channel();
         let notices = std::mem::replace(&mut self.notices, empty);
+        self.journal.notifier.hand_over();
         let id = self.journal.run.clone();
         let work = tokio::spawn(self.run_to_end(control.clone(), sender, inbox));
         RunHandle { id, notices, control, work }
@@ -321,12 +319,15 @@ impl Session {
         let state = &journal.state;
         let unsettled = OPEN.into_iter().flat_map(|s| state.in_state(s));
         let held_to = match &plan.definition.shown {
-            Some(_) if !as_found => Some(HeldTo::new(changes.keys().copied())),
+            Some(_) if !as_found => {
+                let all = 0..state.shape().len() as NodeId;
+                Some(HeldTo::new(all.filter(|&node| state.begun(node))))
+            }
             _ => None,
         };
         let unsettled: Vec<(NodeId, Change)> =
             unsettled.map(|node| (node, changes.get(&node).cloned().unwrap_or_default())).collect();
-        let notices = journal.env_notices.clone();
+        let notices = journal.notifier.clone();
         let whole = Scope {
             plan: Arc::clone(&plan),
             frame: 0,
@@ -436,6 +437,7 @@ impl Session {
             }
         }
         self.journal.commit(events, &mut Vec::new()).map_err(Taking::Engine)?;
+        self.journal.notifier.hand_over();
         for (taken, host) in here.iter().enumerate() {
             if let Err(error) = fleet.lock(host, holder).await {
                 if self.fresh {
@@ -465,10 +467,10 @@ impl Session {
 }
 
 /// A host that an earlier process met, and this one didn't, may still have that one's lock.
-fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &mpsc::UnboundedSender<Notice>) {
+fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &Notifier) {
     for host in away.iter().filter(|host| state.hosts().contains_key(&host.name)) {
         let text = format!("{} can't be reached; it may still be locked for this run", host.name);
-        let _ = notices.send(Notice::Note(text));
+        notices.tell(Notice::Note(text));
     }
 }
 
@@ -485,7 +487,7 @@ async fn give_back(
     holder: &Holder,
     state: &RunState,
     outcome: Outcome,
-    notices: &mpsc::UnboundedSender<Notice>,
+    notices: &Notifier,
 ) -> Vec<String> {
     let any = |wanted| state.in_state(wanted).next().is_some();
     let unsettled = OPEN.into_iter().any(any);
@@ -499,7 +501,7 @@ async fn give_back(
         let back = futures_util::future::join_all(hosts.iter().map(|host| fleet.unlock(host, holder))).await;
         for (host, result) in hosts.iter().zip(back) {
             if let Err(error) = result {
-                let _ = notices.send(Notice::Note(format!("the lock on {} is kept: {error}", host.name)));
+                notices.tell(Notice::Note(format!("the lock on {} is kept: {error}", host.name)));
                 kept.push(host.name.clone());
             }
         }

@@ -56,7 +56,7 @@ impl Scheduler {
 
     fn stay(&mut self, why: String) {
         let text = format!("what was done is not taken back: {why}");
-        let _ = self.env.notices.send(Notice::Note(text));
+        self.env.notices.hold(Notice::Note(text));
         self.not_unwound = Some(why);
     }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The id of a run: 12 characters of Crockford's base 32 in lower case.
 ///
@@ -53,7 +54,7 @@ impl fmt::Display for RunId {
 /// that goes through items, the item's key too: `create[app]@patroni1`.
 ///
 /// Neither a step's name nor a key has an `@`: what follows the first one is the host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct TaskName(Arc<str>);
 
@@ -84,6 +85,27 @@ impl TaskName {
     /// The host's part.
     pub fn host(&self) -> Option<&str> {
         self.0.split_once('@').map(|(_, host)| host)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// Copies a name once, from where it stands: a run that is opened again has millions.
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = TaskName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a task")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<TaskName, E> {
+        Ok(TaskName::from_text(text))
     }
 }
 

@@ -50,7 +50,7 @@ impl Successors {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     names: Arc<Vec<Option<TaskName>>>,
-    by_name: Arc<HashMap<TaskName, NodeId>>,
+    by_name: Arc<HashMap<TaskName, NodeId, foldhash::fast::RandomState>>,
     choices: Arc<HashMap<NodeId, Choice>>,
     after: Successors,
     incoming: Vec<u32>,
@@ -77,8 +77,8 @@ impl Shape {
             incoming[to as usize] += 1;
         }
         let after = Successors::new(nodes.len(), edges);
-        let by_name: HashMap<_, _> =
-            nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))).collect();
+        let mut by_name = HashMap::with_capacity_and_hasher(nodes.len(), Default::default());
+        by_name.extend(nodes.iter().enumerate().filter_map(|(n, name)| Some((name.clone()?, n as NodeId))));
         let tasks = by_name.len();
         let (names, by_name, choices) = (Arc::new(nodes), Arc::new(by_name), Arc::default());
         Self { names, by_name, choices, after, incoming, gates, tasks }

@@ -213,9 +213,9 @@ impl RunState {
         (0..self.cells.len() as NodeId).filter(named).filter(move |&n| self.task(n) == state)
     }
 
-    /// Takes in one event. `ready` gets the tasks that it makes ready; on the way back, those that it
-    /// makes free to be taken back. On an error nothing changes.
-    pub fn apply(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+    /// Takes in one event, and gives the task that it is about. `ready` gets the tasks that it makes
+    /// ready; on the way back, those that it makes free to be taken back. On an error nothing changes.
+    pub fn apply(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<Option<NodeId>, Illegal> {
         match event {
             Event::RunStarted { epoch, .. } => {
                 self.expect_run(self.status == RunStatus::New && *epoch == 1, "the start of the run")?;
@@ -261,14 +261,19 @@ impl RunState {
                 self.expect_run(self.status == RunStatus::Open && right, "the end of the run")?;
                 self.status = RunStatus::Ended(*outcome);
             }
-            Event::HostsChosen { task, hosts } => self.choose(task, hosts, ready)?,
-            _ => self.apply_task(event, ready)?,
+            Event::HostsChosen { task, hosts } => return self.choose(task, hosts, ready).map(Some),
+            _ => return self.apply_task(event, ready),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Hosts were chosen: the order among them becomes a part of the DAG.
-    fn choose(&mut self, task: &TaskName, hosts: &[String], ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+    fn choose(
+        &mut self,
+        task: &TaskName,
+        hosts: &[String],
+        ready: &mut Vec<NodeId>,
+    ) -> Result<NodeId, Illegal> {
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
         let Cell { state, attempt, .. } = self.cells[node as usize];
@@ -292,13 +297,13 @@ impl RunState {
         }
         self.cells[node as usize].state = TaskState::Satisfied;
         self.end(node, true, ready);
-        Ok(())
+        Ok(node)
     }
 
-    fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<(), Illegal> {
+    fn apply_task(&mut self, event: &Event, ready: &mut Vec<NodeId>) -> Result<Option<NodeId>, Illegal> {
         use TaskState::{Ready, Waiting};
         self.expect_run(self.status == RunStatus::Open, "work on a task")?;
-        let Some(task) = event.task() else { return Ok(()) };
+        let Some(task) = event.task() else { return Ok(None) };
         let node = self.shape.node(task).ok_or_else(|| Illegal::NoTask(task.clone()))?;
         let Cell { state, attempt: last, .. } = self.cells[node as usize];
         let step = if event.is_of_undo() { self.step_back(event, node) } else { self.step(event, node) };
@@ -322,7 +327,7 @@ impl RunState {
         } else {
             self.go_on(node, next, ready);
         }
-        Ok(())
+        Ok(Some(node))
     }
 
     /// What follows from where a task stands now for those behind it.

@@ -101,7 +101,8 @@ impl SqliteStore {
             let seq = place - first;
             let wrong = |e: &dyn std::fmt::Display| self.damaged(format!("event {seq} of run {run}: {e}"));
             let at: i64 = row.get(1).map_err(|e| wrong(&e))?;
-            let body = row.get_ref(2).map_err(|e| wrong(&e))?.as_str().map_err(|e| wrong(&e))?;
+            // That it is UTF-8 is seen where it is read as JSON.
+            let body = row.get_ref(2).map_err(|e| wrong(&e))?.as_bytes().map_err(|e| wrong(&e))?;
             let noted: i64 = row.get(3).map_err(|e| wrong(&e))?;
             if event_sum(place, at, body) != noted {
                 return Err(wrong(&"its checksum is wrong"));
@@ -109,7 +110,7 @@ impl SqliteStore {
             let record = Record {
                 seq: seq.unsigned_abs(),
                 at: Timestamp::from_nanosecond(at.into()).map_err(|e| wrong(&e))?,
-                event: serde_json::from_str::<Event>(body).map_err(|e| wrong(&e))?,
+                event: serde_json::from_slice::<Event>(body).map_err(|e| wrong(&e))?,
             };
             if !visit(record) {
                 break;
@@ -348,14 +349,14 @@ fn append_in(
         // In range until the year 2262.
         let at = i64::try_from(record.at.as_nanosecond()).unwrap_or(i64::MAX);
         let place = first + seq;
-        insert.execute(params![place, at, event_sum(place, at, body), body]).map_err(error)?;
+        insert.execute(params![place, at, event_sum(place, at, body.as_bytes()), body]).map_err(error)?;
         last = seq;
     }
     Ok(())
 }
 
-fn event_sum(place: i64, at: i64, body: &str) -> i64 {
-    Sum::new().number(place).number(at).text(body).get()
+fn event_sum(place: i64, at: i64, body: &[u8]) -> i64 {
+    Sum::new().number(place).number(at).bytes(body).get()
 }
 
 fn sql_error(path: &Path, problem: &'static str, error: rusqlite::Error) -> StoreError {

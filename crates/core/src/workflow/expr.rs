@@ -16,7 +16,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Jinja
 use serde_json::Value;
 
 /// What evaluating one text may cost, in instructions of the template engine or the like: some tenths of a second.
-const BUDGET: u64 = 1_000_000;
+pub(crate) const BUDGET: u64 = 1_000_000;
 
 /// The largest list or table that an expression may give, as JSON, in bytes. Parts that are the same count each time.
 const LARGEST: usize = 4 << 20;
@@ -163,8 +163,8 @@ pub fn as_condition(value: &Value) -> Result<bool, ExprError> {
     })
 }
 
-/// Refuses what would take the engine too deep.
-fn bounded(text: &str, bare: bool) -> Result<(), ExprError> {
+/// Refuses what would take the engine too deep. `bare`: the text is one expression.
+pub(crate) fn bounded(text: &str, bare: bool) -> Result<(), ExprError> {
     match size::excess(text, bare) {
         Some(message) => Err(ExprError { message, range: None }),
         None => Ok(()),

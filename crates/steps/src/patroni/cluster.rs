@@ -18,7 +18,7 @@ use crate::host::{Host, HostContext};
 use crate::support::{Seen, address_and_port, wait_until};
 
 /// How often the leader is woken while its replicas don't stream.
-const WAKE_EVERY: Duration = Duration::from_secs(2);
+const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// The cluster is healthy: one leader, all other members replicas that stream from it, one system identifier.
 ///
@@ -66,34 +66,24 @@ impl StepType for PatroniCluster {
 type Answers<'a> = Vec<(&'a str, Result<Report, String>)>;
 
 impl PatroniCluster {
+    async fn ask_one(&self, host: &dyn Host, member: usize) -> Result<Result<Report, String>, StepError> {
+        let (address, port) =
+            address_and_port(&self.members[member], REST_PORT).map_err(StepError::permanent)?;
+        report(host, &address, port).await
+    }
+
     async fn ask(&self, host: &dyn Host) -> Result<Answers<'_>, StepError> {
-        let ask = |text: &'_ String| {
-            let address = address_and_port(text, REST_PORT);
-            async move {
-                let (address, port) = address.map_err(StepError::permanent)?;
-                report(host, &address, port).await
-            }
-        };
-        let answers = try_join_all(self.members.iter().map(ask)).await?;
+        let answers = try_join_all((0..self.members.len()).map(|member| self.ask_one(host, member))).await?;
         Ok(self.members.iter().map(String::as_str).zip(answers).collect())
     }
 
     fn judge(&self, answers: &Answers<'_>) -> Seen {
         let mut members = Vec::new();
         for (rest, answer) in answers {
-            match answer {
-                Ok(report) => members.push((*rest, report)),
-                Err(why) => return Seen::NotYet(format!("Patroni at {rest} doesn't answer: {why}")),
+            match (missing(rest, answer), answer) {
+                (None, Ok(report)) => members.push((*rest, report)),
+                (why, _) => return Seen::NotYet(why.unwrap_or_default()),
             }
-        }
-        if let Some((rest, report)) = members.iter().find(|(_, report)| !report.leads() && !report.follows())
-        {
-            let paused = if report.paused {
-                "; the cluster is in pause, so Patroni does nothing about it"
-            } else {
-                ""
-            };
-            return Seen::NotYet(format!("{rest} is {}, {}{paused}", report.role, report.state));
         }
         let (leaders, replicas): (Vec<_>, Vec<_>) = members.iter().partition(|(_, report)| report.leads());
         let [(address, leader)] = leaders.as_slice() else {
@@ -140,25 +130,69 @@ impl PatroniCluster {
     }
 }
 
-/// Wakes the leader now and then. That it fails is no matter: the leader wakes by itself too.
-struct Waker {
-    settings: Option<Settings>,
-    last: Mutex<Option<Instant>>,
+/// What a member by itself lacks; none where it leads or follows.
+fn missing(rest: &str, answer: &Result<Report, String>) -> Option<String> {
+    match answer {
+        Err(why) => Some(format!("Patroni at {rest} doesn't answer: {why}")),
+        Ok(report) if report.leads() || report.follows() => None,
+        Ok(report) => {
+            let paused = if report.paused {
+                "; the cluster is in pause, so Patroni does nothing about it"
+            } else {
+                ""
+            };
+            Some(format!("{rest} is {}, {}{paused}", report.role, report.state))
+        }
+    }
 }
 
-impl Waker {
-    async fn wake(&self, host: &dyn Host, answers: &Answers<'_>) {
-        let Some(settings) = &self.settings else { return };
-        let leader = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(Report::leads));
-        let Some((rest, _)) = leader else { return };
-        let mut last = self.last.lock().await;
-        if last.is_some_and(|at| at.elapsed() < WAKE_EVERY) {
-            return;
+/// Waits for the cluster, and is no burden to it: each question makes Patroni query its database. Between two
+/// looks at all members, only one that was seen to lack something is asked.
+struct Wait<'a> {
+    cluster: &'a PatroniCluster,
+    host: &'a dyn Host,
+    settings: Option<Settings>,
+    woken: Mutex<Option<Woken>>,
+}
+
+/// When the leader was last woken, and for whom.
+struct Woken {
+    at: Instant,
+    member: usize,
+}
+
+impl Wait<'_> {
+    async fn look(&self) -> Result<Seen, StepError> {
+        let mut woken = self.woken.lock().await;
+        if let Some(Woken { at, member }) = *woken
+            && at.elapsed() < WAKE_EVERY
+        {
+            let answer = self.cluster.ask_one(self.host, member).await?;
+            if let Some(why) = missing(&self.cluster.members[member], &answer) {
+                return Ok(Seen::NotYet(why));
+            }
         }
-        let settings = Settings { rest: (*rest).to_owned(), ..settings.clone() };
+        let answers = self.cluster.ask(self.host).await?;
+        let seen = self.cluster.judge(&answers);
+        let leader = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(Report::leads));
+        let due = woken.as_ref().is_none_or(|last| last.at.elapsed() >= WAKE_EVERY);
+        if let (Seen::NotYet(_), Some((leader, _))) = (&seen, leader) {
+            if due {
+                self.wake(leader).await;
+            }
+            let at = woken.as_ref().filter(|_| !due).map_or_else(Instant::now, |last| last.at);
+            let member = answers.iter().position(|(rest, answer)| missing(rest, answer).is_some());
+            *woken = Some(Woken { at, member: member.unwrap_or(0) });
+        }
+        Ok(seen)
+    }
+
+    /// That it fails is no matter: the leader wakes by itself too.
+    async fn wake(&self, leader: &str) {
+        let Some(settings) = &self.settings else { return };
+        let settings = Settings { rest: leader.to_owned(), ..settings.clone() };
         // A key that isn't there is taken away: nothing changes.
-        let _ = patch_config(host, &settings, json!({ "flow_wakes_the_leader": null })).await;
-        *last = Some(Instant::now());
+        let _ = patch_config(self.host, &settings, json!({ "flow_wakes_the_leader": null })).await;
     }
 }
 
@@ -180,16 +214,8 @@ impl Step for PatroniCluster {
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let settings = Settings::of(&*host, &self.config_file).await?;
-        let waker = Waker { settings, last: Mutex::new(None) };
-        let look = async || {
-            let answers = self.ask(&*host).await?;
-            let seen = self.judge(&answers);
-            if matches!(seen, Seen::NotYet(_)) {
-                waker.wake(&*host, &answers).await;
-            }
-            Ok(seen)
-        };
-        let waited = wait_until(cx, Duration::from_secs(self.timeout), look).await;
+        let wait = Wait { cluster: self, host: &*host, settings, woken: Mutex::default() };
+        let waited = wait_until(cx, Duration::from_secs(self.timeout), || wait.look()).await;
         waited.map_err(|error| {
             error.with_hint("`journalctl -u patroni` on the members says what they wait for")
         })

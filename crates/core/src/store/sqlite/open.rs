@@ -4,15 +4,19 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::{FORMAT, SqliteStore, TABLES, beside, sql_error};
 use crate::store::StoreError;
 
 /// `application_id`: "flow" in ASCII.
 const APPLICATION: i64 = 0x666c_6f77;
+
+/// How long another process that holds the store is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every SQLite file begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -35,7 +39,16 @@ impl SqliteStore {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io("can't be opened"))?;
         let connection = Connection::open(path).map_err(|e| sql_error(path, "can't be opened", e))?;
         let mut store = Self { connection, path: path.to_owned(), mark: None };
-        store.prepare().map_err(|e| match e {
+        let deadline = Instant::now() + PATIENCE;
+        let mut prepared = store.prepare();
+        // Where two switch a new store to WAL at once, SQLite doesn't wait but refuses one of them.
+        while matches!(&prepared, Err(Prepare::Sql(e)) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_millis(10));
+            prepared = store.prepare();
+        }
+        prepared.map_err(|e| match e {
             Prepare::Sql(e) => sql_error(path, "can't be opened", e),
             Prepare::Newer(found) => StoreError::Newer { path: path.to_owned(), found, known: FORMAT },
             Prepare::Another => StoreError::NoStore {
@@ -48,7 +61,7 @@ impl SqliteStore {
     }
 
     fn prepare(&mut self) -> Result<(), Prepare> {
-        self.connection.busy_timeout(Duration::from_secs(10))?;
+        self.connection.busy_timeout(PATIENCE)?;
         let number =
             |c: &Connection, name: &str| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         // Looked at before the first write, which setting the journal's mode is.
@@ -60,7 +73,10 @@ impl SqliteStore {
                 _ => Kind::Another,
             })
         };
-        let found = kind(&self.connection)?;
+        // In one transaction: another process may make the tables between two of its looks.
+        let tx = self.connection.transaction()?;
+        let found = kind(&tx)?;
+        drop(tx);
         if let Kind::Store | Kind::Empty = found {
             self.connection.pragma_update(None, "journal_mode", "WAL")?;
             self.connection.pragma_update(None, "synchronous", "FULL")?;

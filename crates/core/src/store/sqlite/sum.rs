@@ -20,8 +20,14 @@ impl Sum {
     /// Takes in a text with its length.
     #[must_use]
     pub(super) fn text(self, text: &str) -> Self {
-        let mut sum = self.number(text.len() as i64);
-        for chunk in text.as_bytes().chunks(8) {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Takes in bytes with their number.
+    #[must_use]
+    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+        let mut sum = self.number(bytes.len() as i64);
+        for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             sum = sum.number(i64::from_le_bytes(word));
