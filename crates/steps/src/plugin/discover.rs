@@ -194,6 +194,7 @@ fn info(executable: &Arc<Executable>, step: StepDescription) -> StepInfo {
         undoable: about.undoable,
         undo_argument: None,
         not_undoable: "the plugin has no undo for it",
+        undo_leaves: None,
         waits: false,
         read_only: about.read_only,
         gate: false,

@@ -350,7 +350,7 @@ impl World {
                 ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction,
                 Some(detail),
             ) => {
-                format!("{detail}, which flow doesn't have")
+                format!("{detail}; what flow has is in docs/inventory.md")
             }
             (false, kind @ ErrorKind::SyntaxError, Some(detail)) => format!("{kind}: {detail}"),
             (false, _, Some(detail)) => detail.to_owned(),
@@ -464,7 +464,7 @@ fn environment(track: &Track) -> Environment<'static> {
     let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).build();
     env.set_syntax(syntax.expect("the default delimiters don't clash"));
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_unknown_method_callback(functions::method);
     let track = track.clone();
     env.set_formatter(move |out, _, value| {
         track.emitted(value);
