@@ -104,6 +104,9 @@ fn show(info: &StepInfo) {
     if let Some(origin) = &info.origin {
         screen::line(&format!("\nFrom the plugin {}, version {}", origin.path.display(), info.version));
         screen::line(&format!("  SHA-256 {}", origin.sha256));
+        for (file, sha256) in &origin.files {
+            screen::line(&format!("  SHA-256 {sha256}  {file}"));
+        }
     }
 }
 

@@ -116,6 +116,9 @@ pub struct Origin {
     pub path: PathBuf,
     /// SHA-256 of its content, hexadecimal.
     pub sha256: String,
+    /// What else it is made of: files by their path relative to it, with the SHA-256 of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 impl StepInfo {

@@ -95,7 +95,7 @@ impl StepSource for Plugin {
                 description.flow
             ));
         }
-        let executable = Arc::new(executable);
+        let executable = Arc::new(executable.made_of(&description.files)?);
         let mut names = BTreeSet::new();
         for step in &description.steps {
             self.refuse(step)?;
