@@ -46,6 +46,10 @@ pub struct Global {
     /// How results are written. `json` is stable; see docs/json.md.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub output: Format,
+
+    /// A folder with plugins, looked into before those of FLOW_PLUGIN_PATH; may be given several times.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub plugins: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

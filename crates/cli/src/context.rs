@@ -1,7 +1,7 @@
 //! What most commands need: the engine with its step types and hosts, the store, the inventory.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use flow_core::engine::{Engine, Options};
 use flow_core::inventory::{self, Given, Inventory, Loaded, PatternError, Sources};
@@ -16,11 +16,34 @@ use crate::args::{Global, InventoryArg, WorkflowArgs};
 use crate::exit::Error;
 use crate::files;
 
-/// The step types of this program, and those of the plugins on its path.
+/// The folders of `--plugins`. Of the whole process, as the environment is: all that reads a workflow or a run needs
+/// its step types.
+static PLUGIN_FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+
+/// Looks for plugins in the folders that were named, before those of the path.
+///
+/// # Errors
+/// One that isn't there.
+pub fn look_for_plugins(global: &Global) -> Result<(), Error> {
+    if let Some(missing) = global.plugins.iter().find(|folder| !folder.is_dir()) {
+        return Err(Error::refused(
+            format!("there is no folder {}", missing.display()),
+            "--plugins DIR names a folder with executables called flow-step-NAME",
+        ));
+    }
+    // What is run is found wherever it is started from.
+    let folders = global.plugins.iter().filter_map(|folder| std::path::absolute(folder).ok());
+    PLUGIN_FOLDERS.get_or_init(|| folders.collect());
+    Ok(())
+}
+
+/// The step types of this program, and those of the plugins in the folders that were named and on its path.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     flow_steps::register(&mut registry);
-    plugin::register(&mut registry, &plugin::plugin_path(|name| std::env::var_os(name)));
+    let named = PLUGIN_FOLDERS.get().into_iter().flatten().cloned();
+    let folders: Vec<PathBuf> = named.chain(plugin::plugin_path(|name| std::env::var_os(name))).collect();
+    plugin::register(&mut registry, &folders);
     registry
 }
 

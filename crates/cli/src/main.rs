@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
     let global = cli.global;
+    context::look_for_plugins(&global)?;
     match cli.command {
         Command::Run(args) => commands::run::run(&global, args).await,
         Command::Resume(args) => commands::resume::resume(&global, args).await,

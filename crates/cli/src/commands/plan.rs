@@ -9,7 +9,7 @@ use flow_core::plan::{Plan, SavedPlan, is_plan_file};
 use flow_core::run::RunId;
 use jiff::Timestamp;
 
-use crate::args::{Format, Global, WorkflowArgs};
+use crate::args::{AtOnceArg, Format, Global, WorkflowArgs};
 use crate::exit::{Error, Exit};
 use crate::{context, files, screen};
 
@@ -17,6 +17,9 @@ use crate::{context, files, screen};
 pub struct PlanArgs {
     #[command(flatten)]
     pub workflow: WorkflowArgs,
+
+    #[command(flatten)]
+    pub at_once: AtOnceArg,
 
     /// Keep the plan in a file: `flow run FILE` applies exactly what was shown.
     #[arg(long, value_name = "FILE")]
@@ -27,7 +30,7 @@ pub async fn plan(global: &Global, args: PlanArgs) -> Result<Exit, Error> {
     if let Some(path) = &args.out {
         refuse_to_overwrite(path)?;
     }
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_for(args.at_once.concurrency);
     let (salt, print) = SavedPlan::fresh_salt();
     // Only what is kept needs fingerprints that hold elsewhere; they take their time.
     let print = if args.out.is_some() { print } else { context::NO_KEY.into() };

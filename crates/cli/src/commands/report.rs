@@ -4,9 +4,11 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
-use flow_core::engine::read_definition;
+use flow_core::engine::{outputs_of, read_definition};
+use serde_json::Map;
 
 use super::runs::{Next, status};
 use super::{graph, show};
@@ -34,9 +36,18 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Error> {
     let drawing = graph::of_run(&*store, &row).ok();
     let next = Next::of(global, &store.runs()?, &row.id);
     let turned_back = records.iter().any(|record| record.event.is_of_undo());
+    let status = status(&*store, &row.id)?;
+    let outputs = match &definition {
+        Some(definition) if status == "succeeded" => {
+            let registry = Arc::new(context::registry());
+            outputs_of(definition.clone(), &row.id, row.started, &records, &registry).unwrap_or_default()
+        }
+        _ => Map::new(),
+    };
     let html = page(&Report {
         row: &row,
-        status: status(&*store, &row.id)?,
+        status,
+        outputs,
         records: &records,
         tasks: &tasks,
         definition: definition.as_ref(),

@@ -96,6 +96,9 @@ fn show(run: &RunId, evidence: &Evidence, next: &Next) {
     let found = match found {
         None => None,
         Some(Ok(Resolved::Done(_))) => Some(format!("it was {done}")),
+        Some(Ok(Resolved::NotDone)) if *of_undo => {
+            Some("it can't tell that all was taken back, so it is taken back again".to_owned())
+        }
         Some(Ok(Resolved::NotDone)) => Some(format!("it was not {done}")),
         Some(Ok(Resolved::Running)) => Some("it is still going on".to_owned()),
         Some(Ok(Resolved::Unknown(why))) => Some(why.clone()),

@@ -79,10 +79,10 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Commands on a run, to be copied: with the store, where it was named on the command line.
+/// Commands on a run, to be copied: with the store and the plugins' folders that were named on the command line.
 pub struct Next {
     id: String,
-    store: String,
+    more: String,
 }
 
 impl Next {
@@ -94,13 +94,15 @@ impl Next {
             }
             _ => String::new(),
         };
-        Self { id: short(all, id).to_owned(), store }
+        let plugins: String =
+            global.plugins.iter().map(|folder| format!(" --plugins {}", folder.display())).collect();
+        Self { id: short(all, id).to_owned(), more: store + &plugins }
     }
 
     /// `flow VERB RUN REST`
     pub fn command(&self, verb: &str, rest: &str) -> String {
         let blank = if rest.is_empty() { "" } else { " " };
-        format!("flow {verb} {}{blank}{rest}{}", self.id, self.store)
+        format!("flow {verb} {}{blank}{rest}{}", self.id, self.more)
     }
 
     /// The command that goes on with it.

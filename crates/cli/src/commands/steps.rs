@@ -49,7 +49,7 @@ pub fn steps(global: &Global, args: &StepsArgs) -> Result<Exit, Error> {
 
 fn as_json(info: &StepInfo) -> Value {
     json!({
-        "name": info.name, "destructive": info.destructive, "undoable": info.undoable,
+        "name": info.name, "destructive": info.destructive, "undoable": info.undoable, "undo_leaves": info.undo_leaves,
         "undo_argument": info.undo_argument, "waits": info.waits, "read_only": info.read_only,
         "version": info.version, "schema": info.schema, "plugin": info.origin,
     })
@@ -93,7 +93,10 @@ fn show(info: &StepInfo) {
         (Undoability::Nothing, _) => Some("It changes nothing: there is nothing to take back.".to_owned()),
         (Undoability::Impossible(why), _) => Some(format!("What it does can't be taken back: {why}.")),
         (_, Some(argument)) => Some(format!("What it does can be taken back where `{argument}` is given.")),
-        (_, None) => Some("What it does can be taken back.".to_owned()),
+        (_, None) => Some(match info.undo_leaves {
+            Some(leaves) => format!("What it does can be taken back; what stays: {leaves}."),
+            None => "What it does can be taken back.".to_owned(),
+        }),
     };
     if let Some(text) = taken_back {
         screen::line(&format!("\n{text}"));
@@ -101,6 +104,9 @@ fn show(info: &StepInfo) {
     if let Some(origin) = &info.origin {
         screen::line(&format!("\nFrom the plugin {}, version {}", origin.path.display(), info.version));
         screen::line(&format!("  SHA-256 {}", origin.sha256));
+        for (file, sha256) in &origin.files {
+            screen::line(&format!("  SHA-256 {sha256}  {file}"));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use flow_core::plan::{Definition, Drawing, PinnedParam};
 use flow_core::run::{Event, Record};
 use flow_core::store::RunRow;
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::commands::show::Row;
 
@@ -25,6 +26,8 @@ pub struct Report<'r> {
     /// None where what was pinned can't be read any more.
     pub definition: Option<&'r Definition>,
     pub drawing: Option<&'r Drawing>,
+    /// The workflow's, where the run has succeeded.
+    pub outputs: Map<String, Value>,
     /// The command that goes on with it.
     pub go_on: String,
 }
@@ -63,7 +66,7 @@ impl Report<'_> {
 
 fn shown(param: &PinnedParam) -> String {
     match param {
-        PinnedParam::Value(serde_json::Value::String(text)) => text.clone(),
+        PinnedParam::Value(Value::String(text)) => text.clone(),
         PinnedParam::Value(value) => value.to_string(),
         PinnedParam::Secret { source, .. } => {
             format!("a secret, from {}", serde_json::to_value(source).unwrap_or_default())

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use flow_core::plan::DrawnTask;
 use flow_core::run::{Event, Record};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Report;
 use super::time::timeline;
@@ -34,6 +34,7 @@ pub fn page(report: &Report<'_>) -> String {
     );
     head(&mut out, report);
     next(&mut out, report);
+    outputs(&mut out, report);
     counts(&mut out, report);
     let picture = timeline(report);
     if !picture.is_empty() {
@@ -152,6 +153,17 @@ fn error(out: &mut String, row: &Row) {
     }
 }
 
+/// What the workflow says that it gives.
+fn outputs(out: &mut String, report: &Report<'_>) {
+    let fields = fields(&report.outputs);
+    if !fields.is_empty() {
+        let _ = write!(
+            out,
+            "<section id=\"outputs\"><h2>Outputs</h2>\n<dl class=\"output\">{fields}</dl></section>\n"
+        );
+    }
+}
+
 fn counts(out: &mut String, report: &Report<'_>) {
     let mut counts: std::collections::BTreeMap<(Look, &str), usize> = std::collections::BTreeMap::new();
     for row in report.tasks.values() {
@@ -221,7 +233,14 @@ fn task(out: &mut String, name: &str, row: &Row, drawn: Option<&DrawnTask>) {
 }
 
 fn output(out: &mut String, output: Option<&Value>) {
-    let fields = output.and_then(Value::as_object).into_iter().flatten();
+    let fields = output.and_then(Value::as_object).map(fields).unwrap_or_default();
+    if !fields.is_empty() {
+        let _ = write!(out, "<h3>Output</h3><dl class=\"output\">{fields}</dl>");
+    }
+}
+
+/// Fields with their values; what is empty says nothing.
+fn fields(fields: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (name, value) in fields {
         let shown = match value {
@@ -232,9 +251,7 @@ fn output(out: &mut String, output: Option<&Value>) {
         };
         let _ = write!(text, "<dt>{}</dt><dd><pre>{}</pre></dd>", plain(name), plain(&shown));
     }
-    if !text.is_empty() {
-        let _ = write!(out, "<h3>Output</h3><dl class=\"output\">{text}</dl>");
-    }
+    text
 }
 
 fn diff_lines(diff: &str) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flow_core::plan::Plan;
+use flow_core::step::Undoability;
 
 use super::tell;
 
@@ -41,6 +42,27 @@ pub fn destructive(plan: &Plan) {
         tell(&format!("    {help}"));
     }
     tell("");
+    not_to_be_taken_back(plan);
+}
+
+/// How many tasks can't be taken back, and of which steps they are.
+fn not_to_be_taken_back(plan: &Plan) {
+    let tasks = plan.tasks();
+    let mut steps: Vec<&str> = Vec::new();
+    let mut count = 0;
+    for task in tasks.iter().filter(|task| !task.must_hold) {
+        if task.pivot || matches!(task.undo, Undoability::Impossible(_)) {
+            count += 1;
+            let step = task.name.step();
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+    }
+    if count > 0 {
+        let of = super::tasks(tasks.len());
+        tell(&format!("Can't be taken back: {count} of {of}: {}\n", steps.join(", ")));
+    }
 }
 
 /// Says that a plugin has changed since the run was started.

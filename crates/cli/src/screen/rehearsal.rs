@@ -31,12 +31,13 @@ pub fn show(report: &Report, format: Format) {
     }
     line("");
     again(report);
+    taken_back(report);
     line(&verdict(report));
 }
 
 fn steps(report: &Report) {
     let width = report.steps.iter().map(|step| step.step.len()).max().unwrap_or(0).max(4);
-    line(&format!("{:width$}  tasks  done twice  undo  cases", "step"));
+    line(&format!("{:width$}  tasks  done twice  undo    cases", "step"));
     for step in &report.steps {
         let again = match step.again {
             "nothing" => "nothing",
@@ -44,8 +45,40 @@ fn steps(report: &Report) {
             "changes" => "AGAIN",
             _ => "-",
         };
-        let undo = if step.undoable { "yes" } else { "no" };
-        line(&format!("{:width$}  {:>5}  {again:10}  {undo:4}  {}", step.step, step.changed, cases(step)));
+        let undo = match step.undo {
+            "exact" => "exact",
+            "leaves" => "leaves",
+            "differs" => "FAILS",
+            "kept" => "stays",
+            "impossible" => "no",
+            "past_pivot" => "past",
+            _ => "-",
+        };
+        line(&format!("{:width$}  {:>5}  {again:10}  {undo:6}  {}", step.step, step.changed, cases(step)));
+    }
+    undo_notes(report);
+}
+
+/// What undo leaves, and why there is none, each once.
+fn undo_notes(report: &Report) {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for step in &report.steps {
+        let text = match (step.undo, &step.undo_why) {
+            ("leaves", Some(leaves)) => format!("undo leaves {leaves}"),
+            ("impossible", Some(why)) => format!("no undo: {why}"),
+            ("past_pivot", _) => "past the point of no return: never taken back".to_owned(),
+            _ => continue,
+        };
+        match told.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, steps)) => steps.push(&step.step),
+            None => told.push((text, vec![&step.step])),
+        }
+    }
+    if !told.is_empty() {
+        line("");
+    }
+    for (text, steps) in told {
+        line(&format!("{}: {text}", steps.join(", ")));
     }
 }
 
@@ -114,6 +147,33 @@ fn again(report: &Report) {
     }
 }
 
+fn taken_back(report: &Report) {
+    let Some(back) = &report.taken_back else { return };
+    let from = match &back.before {
+        Some(task) => format!("taken back as a whole, right before {task}, the point of no return"),
+        None => "taken back as a whole".to_owned(),
+    };
+    let mut stays: Vec<&str> = back.kept.iter().map(String::as_str).collect();
+    if !back.differences.is_empty() {
+        stays.push("what undo leaves");
+    }
+    let how = match (back.held, back.undone) {
+        (true, _) if stays.is_empty() => "the hosts are as before".to_owned(),
+        (true, _) => format!("the hosts are as before, but for {}", stays.join(", ")),
+        (false, true) => "DID NOT HOLD: the hosts are not as before".to_owned(),
+        (false, false) => format!("DID NOT HOLD: {}", back.ended),
+    };
+    line(&format!("{from}: {how}"));
+    if !back.held {
+        for each in back.differences.iter().take(LINES) {
+            indented(each, 4);
+        }
+        if back.differences.len() > LINES {
+            line(&format!("    and {} more; --output json has all", back.differences.len() - LINES));
+        }
+    }
+}
+
 fn verdict(report: &Report) -> String {
     let of = format!(
         "{} of {} on {}",
@@ -135,6 +195,7 @@ fn verdict(report: &Report) -> String {
                 tasks(open)
             )
         }
+        _ if wrong == 0 => format!("{}: DID NOT HOLD, taken back as a whole: {of}{but}", report.workflow),
         _ => format!("{}: DID NOT HOLD: {wrong} of {of}{but}", report.workflow),
     }
 }

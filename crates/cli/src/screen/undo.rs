@@ -33,7 +33,24 @@ pub fn before(row: &RunRow, short: &str, tasks: &[UndoTask], format: Format) {
         };
         tell(&format!("  {mark} {:width$}  {text}", task.name.as_str()));
     }
+    for (leaves, steps) in left(tasks) {
+        tell(&format!("  stays: {leaves} ({})", steps.join(", ")));
+    }
     tell("");
+}
+
+/// What stays though its task is taken back, each once, with the steps.
+fn left(tasks: &[UndoTask]) -> Vec<(&'static str, Vec<&str>)> {
+    let mut left: Vec<(&'static str, Vec<&str>)> = Vec::new();
+    for (leaves, task) in tasks.iter().filter_map(|task| Some((task.leaves?, task))) {
+        let step = task.name.step();
+        match left.iter_mut().find(|(known, _)| *known == leaves) {
+            Some((_, steps)) if steps.contains(&step) => {}
+            Some((_, steps)) => steps.push(step),
+            None => left.push((leaves, vec![step])),
+        }
+    }
+    left
 }
 
 fn as_json(task: &UndoTask) -> Value {
@@ -42,7 +59,9 @@ fn as_json(task: &UndoTask) -> Value {
         UndoAction::Keep(why) => ("keep", Some(why)),
         UndoAction::Impossible(why) => ("impossible", Some(why)),
     };
-    json!({ "task": task.name, "action": action, "why": why, "change": task.summary })
+    json!({
+        "task": task.name, "action": action, "why": why, "change": task.summary, "leaves": task.leaves
+    })
 }
 
 /// A word for programs, and why not.

@@ -57,6 +57,10 @@ fn the_help_names_every_command_and_exit_code() {
               
               [default: text]
 
+          --plugins <DIR>
+              A folder with plugins, looked into before those of FLOW_PLUGIN_PATH; may be given several
+              times
+
       -h, --help
               Print help (see a summary with '-h')
 

@@ -19,6 +19,8 @@ const GROUP: &str = "planted-group-it's-7";
 const HOST: &str = "planted-host-token-7";
 /// A field inside a variable.
 const FIELD: &str = "planted-field-7";
+/// Made on the host: flow never knows it.
+const MADE: &str = "planted-made-7";
 
 const WORKFLOW: &str = r#"
 name = "planted"
@@ -56,9 +58,19 @@ cat; echo "out $PASSWORD $TOKEN"; echo "err $PASSWORD" >&2
 echo {{ vars.users[0].password }} '{{ params.url | replace("'", "") }}'
 """
 
-[steps.waited]
+[steps.made]
 uses = "command"
 needs = ["said"]
+hosts = "web[0]"
+
+[steps.made.with]
+repeatable = true
+secret_output = true
+script = "cat DIR/made; cat DIR/made >&2"
+
+[steps.waited]
+uses = "command"
+needs = ["made"]
 hosts = "web[0]"
 
 [steps.waited.with]
@@ -92,6 +104,43 @@ test -e DIR/mended
 said = "{{ steps.said.hosts['web1'].stdout }} {{ params.url }}"
 "#;
 
+/// What a command writes is secret: also where it fails, and where it is taken back.
+const WRITTEN: &str = r#"
+name = "written"
+summary = "Commands that write a secret."
+
+[steps.made]
+uses = "command"
+hosts = "web[0]"
+
+[steps.made.with]
+repeatable = true
+secret_output = true
+script = "cat DIR/made; cat DIR/made >&2"
+undo = "cat DIR/made; cat DIR/made >&2; test -e DIR/taken"
+
+[steps.used]
+uses = "file"
+needs = ["made"]
+hosts = "web[0]"
+with = { path = "DIR/code", content = "{{ steps.made.code }}{{ steps.made.stdout | default('-') }}" }
+
+[steps.failed]
+uses = "command"
+needs = ["used"]
+hosts = "web[0]"
+retries = 1
+backoff = "1ms"
+
+[steps.failed.with]
+repeatable = true
+secret_output = true
+script = "cat DIR/made; cat DIR/made >&2; exit 1"
+
+[outputs]
+code = "{{ steps.made.hosts['web1'].code }}"
+"#;
+
 const TEMPLATE: &str = "password = {{ params.password }}\nkey = {{ params.key }}\ngroup = {{ vars.db_password }}\n\
     host = {{ vars.api_token }}\nfield = {{ vars.users[0].password }}\n";
 
@@ -101,8 +150,10 @@ fn place() -> Place {
         fs::create_dir(place.path(folder)).unwrap();
     }
     place.file("planted.toml", WORKFLOW);
+    place.file("written.toml", WRITTEN);
     place.file("conf.tmpl", TEMPLATE);
     place.file("key", &format!("{KEY}\n"));
+    place.file("made", &format!("{MADE}\n"));
     let vars = format!("db_password: \"{GROUP}\"\nusers:\n  - name: app\n    password: {FIELD}\n");
     place.file("group_vars/web.yml", &vars);
     let hosts = fs::read_to_string(place.path("inventory.ini")).unwrap();
@@ -114,7 +165,7 @@ fn place() -> Place {
 /// Every secret in every form in which it could show.
 fn forms() -> Vec<(String, Vec<u8>)> {
     let mut forms = Vec::new();
-    for secret in [ENV, KEY, GROUP, HOST, FIELD] {
+    for secret in [ENV, KEY, GROUP, HOST, FIELD, MADE] {
         let json = serde_json::to_string(secret).unwrap();
         let url: String = secret
             .bytes()
@@ -166,7 +217,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn nothing_shows(place: &Place) {
     let mut all = Vec::new();
     files(&place.path(""), &mut all);
-    let sources = ["key", "group_vars/web.yml", "inventory.ini", "target/conf", "target/url"];
+    let sources = ["key", "made", "group_vars/web.yml", "inventory.ini", "target/conf", "target/url"];
     let sources = sources.map(|name| place.path(name));
     assert!(all.len() > 8, "{all:?}");
     for path in all.iter().filter(|path| !sources.contains(path)) {
@@ -259,5 +310,36 @@ fn planted_secrets_are_found_nowhere_outside_their_source() {
     for secret in [ENV, KEY, GROUP, HOST, FIELD] {
         assert!(made.contains(secret), "{made}");
     }
+    nothing_shows(&place);
+}
+
+#[test]
+fn what_is_seen_live_at_a_terminal_shows_no_planted_secret() {
+    let place = place();
+    let environment = [("PW", ENV), ("TMPDIR", "/tmp"), ("TERM", "xterm")];
+    let given = "planted.toml --set password=env:PW --set key=file:key";
+    let running = place.start_on_a_terminal_with(&format!("run {given}"), &environment);
+    running.wait_to_write("waited@web1");
+    place.file("go", "");
+    let ran = running.ended().exits(1);
+    // It was live: lines were drawn over.
+    assert!(ran.out.contains("\u{1b}["), "{}", ran.out);
+    assert!(ran.out.contains("refused: ••••••"), "{}", ran.out);
+    nothing_shows(&place);
+}
+
+#[test]
+fn what_a_command_writes_of_a_secret_that_flow_does_not_know_is_found_nowhere() {
+    let place = place();
+    let ran = place.flow("run written.toml").exits(1);
+    ran.says("failed@web1: exit status 1\n").says("what it wrote is secret and was dropped");
+    assert_eq!(fs::read_to_string(place.path("code")).unwrap(), "0-");
+    for line in ["show -v", "show --output json", "report --out report.html", "resume --output json"] {
+        place.flow(line);
+    }
+    place.start_on_a_terminal("resume").ended().exits(1);
+    place.flow("undo --yes --keep-impossible").exits(1);
+    place.file("taken", "");
+    place.flow("undo --yes --keep-impossible").exits(0);
     nothing_shows(&place);
 }

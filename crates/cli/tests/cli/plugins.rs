@@ -42,6 +42,11 @@ impl Plugins {
     }
 }
 
+/// What was said, as one line: where it is broken depends on the folder's name.
+fn unwrapped(ran: &Ran) -> String {
+    ran.err.replace("  │ ", " ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 const CONFIGURE: &str = r#"
 name = "configure"
 summary = "A line and a value."
@@ -152,8 +157,7 @@ fn a_workflow_that_needs_a_broken_plugin_is_refused_at_its_place() {
     plugins.write("line", "#!/bin/sh\necho broken >&2; exit 4\n");
     plugins.0.file("configure.toml", CONFIGURE);
     let ran = plugins.flow("validate configure.toml").exits(3);
-    // Where the lines are broken depends on the folder's name.
-    let told = ran.err.replace("  │ ", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = unwrapped(&ran);
     for part in [
         "flow::plugin",
         "`line.present` can't be had: the plugin",
@@ -253,4 +257,110 @@ fn a_plan_file_holds_for_the_plugin_that_it_was_made_with_only() {
     assert!(!plugins.0.has("made"));
     plugins.write("thing", &thing(1, ": >DIR/made"));
     plugins.flow("run thing.plan").exits(0);
+}
+
+/// The same, made of a file beside it.
+fn made_of(files: &str, apply: &str) -> String {
+    thing(1, apply).replace(r#""steps":"#, &format!(r#""files":{files},"steps":"#))
+}
+
+#[test]
+fn what_a_plugin_is_made_of_is_pinned_and_a_resume_refuses_another_content_by_name() {
+    let plugins = Plugins::new();
+    let place = &plugins.0;
+    fs::create_dir(place.path("plugins/lib")).unwrap();
+    place.file("plugins/lib/words", "exit 1");
+    place.file("plugins/more", "");
+    plugins.write("thing", &made_of(r#"["lib/words","more"]"#, ". DIR/plugins/lib/words"));
+    place.file("thing.toml", THING);
+    let described = plugins.flow("steps thing").exits(0);
+    assert!(described.out.contains("  lib/words\n"), "{}", described.out);
+    plugins.flow("run thing.toml").exits(1);
+
+    place.file("plugins/lib/words", ": >DIR/made");
+    let refused = unwrapped(&plugins.flow("resume").exits(3));
+    for part in [
+        "flow::plugin",
+        "`lib/words`, which the plugin of `thing` is made of, has changed since the run began",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    plugins.write("thing", &made_of(r#"["more"]"#, ": >DIR/made"));
+    let refused = unwrapped(&plugins.flow("resume").exits(3));
+    assert!(refused.contains("the plugin of `thing` is no longer made of `lib/words`"), "{refused}");
+    fs::remove_file(place.path("plugins/more")).unwrap();
+    let refused = unwrapped(&plugins.flow("resume").exits(3));
+    assert!(refused.contains("`more`, which it is made of: it can't be read"), "{refused}");
+    assert!(!place.has("made"));
+
+    place.file("plugins/lib/words", "exit 1");
+    place.file("plugins/more", "");
+    plugins.write("thing", &made_of(r#"["lib/words","more","lib/new"]"#, ": >DIR/made"));
+    place.file("plugins/lib/new", "");
+    plugins.flow("resume").exits(0).says("has changed since the run began; the run goes on with it");
+    assert!(place.has("made"));
+}
+
+#[test]
+fn a_saved_plan_is_refused_with_another_file_of_a_plugin() {
+    let plugins = Plugins::new();
+    plugins.0.file("plugins/words", "1");
+    plugins.write("thing", &made_of(r#"["words"]"#, ": >DIR/made"));
+    plugins.0.file("thing.toml", THING);
+    plugins.flow("plan thing.toml --out thing.plan").exits(2);
+    plugins.0.file("plugins/words", "2");
+    let refused = unwrapped(&plugins.flow("run thing.plan").exits(3));
+    assert!(refused.contains("has changed since the plan was made"), "{refused}");
+    assert!(!plugins.0.has("made"));
+}
+
+#[test]
+fn files_that_a_plugin_is_made_of_lie_below_its_folder_and_nobody_else_may_write_them() {
+    let plugins = Plugins::new();
+    plugins.0.file("thing.toml", THING);
+    plugins.0.file("outside", "");
+    plugins.0.file("plugins/open", "");
+    fs::set_permissions(plugins.0.path("plugins/open"), fs::Permissions::from_mode(0o666)).unwrap();
+    for (files, why) in [
+        (r#"["../outside"]"#, "`../outside`, which it is made of, is no path below its folder"),
+        (r#"["/etc/passwd"]"#, "`/etc/passwd`, which it is made of, is no path below its folder"),
+        (r#"[""]"#, "``, which it is made of, is no path below its folder"),
+        (r#"["missing"]"#, "`missing`, which it is made of: it can't be read"),
+        (r#"["open"]"#, "can be written by anyone"),
+    ] {
+        plugins.write("thing", &made_of(files, ": >DIR/made"));
+        let ran = plugins.flow("steps").exits(0);
+        assert!(ran.err.contains(why), "{files}: {}", ran.err);
+    }
+}
+
+#[test]
+fn folders_of_plugins_can_be_named_on_the_command_line() {
+    let place = Place::new();
+    for (folder, word) in [("first", "one"), ("second", "two")] {
+        fs::create_dir(place.path(folder)).unwrap();
+        let path =
+            place.file(&format!("{folder}/flow-step-thing"), &thing(1, &format!("echo {word} >DIR/made")));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir(place.path("path")).unwrap();
+    place.file("thing.toml", THING);
+    let path = place.path("path").display().to_string();
+    let flow = |line: &str| place.flow_with(line, &[("FLOW_PLUGIN_PATH", path.as_str())]);
+    flow("validate thing.toml").exits(3);
+    // The first folder counts; a relative one is that of here.
+    flow("run thing.toml --plugins first --plugins second").exits(0);
+    assert_eq!(fs::read_to_string(place.path("made")).unwrap(), "one\n");
+    flow("show").exits(0);
+    let ran = flow("run thing.toml --plugins none").exits(3);
+    ran.says("there is no folder none");
+}
+
+#[test]
+fn the_next_command_names_the_folders_of_plugins_too() {
+    let plugins = Plugins::new();
+    plugins.write("thing", &thing(1, "exit 1"));
+    plugins.0.file("thing.toml", THING);
+    let ran = plugins.0.flow("run thing.toml --plugins plugins").exits(1);
+    assert!(format!("{}{}", ran.err, ran.out).contains(" --plugins plugins"), "{}{}", ran.err, ran.out);
 }

@@ -47,7 +47,63 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
             let changed = step["changed"].as_u64().unwrap();
             assert_eq!(step["again"] != "not_tried", changed > 0, "{name}: {step}");
         }
+        assert_eq!(report["taken_back"]["held"], true, "{name}: {}", report["taken_back"]);
+        let undo = |wanted: &str| -> Vec<String> {
+            let steps = report["steps"].as_array().unwrap().iter().filter(|step| step["undo"] == wanted);
+            steps.map(|step| step["step"].as_str().unwrap().to_owned()).collect()
+        };
+        match name.as_str() {
+            "deploy.toml" => {
+                let exact = ["no-automatic-cluster", "etcd-configuration", "patroni-configuration"];
+                assert_eq!(undo("exact"), exact);
+                assert_eq!(undo("leaves"), ["etcd-running", "patroni-running"]);
+                assert_eq!(undo("kept"), ["packages", "data-parent"]);
+            }
+            _ => {
+                assert_eq!(report["taken_back"]["before"], "purge@db1");
+                assert!(undo("exact").contains(&"set-aside".to_owned()), "{:?}", undo("exact"));
+                assert!(undo("past_pivot").contains(&"start-first".to_owned()));
+            }
+        }
     }
+}
+
+#[test]
+fn a_step_that_is_not_as_before_when_it_is_taken_back_is_told_and_can_be_accepted() {
+    let place = Place::new();
+    one(
+        &place,
+        "script = \"touch /root/log && touch /root/made\", creates = \"/root/made\", undo = \"rm -f /root/made\"",
+    );
+    let ran = place.flow("test one.toml").exits(1);
+    insta::assert_snapshot!(ran);
+    place.file("one.test.toml", "[accept]\nundo = [\"it\"]\n");
+    place.flow("test one.toml").exits(0);
+    place.flow("test one.toml --only it@web1/undo-after-effect").exits(0);
+}
+
+#[test]
+fn a_workflow_that_unwinds_must_leave_the_hosts_as_before_by_itself() {
+    let place = Place::new();
+    let text = |undo: &str| {
+        format!(
+            "name = \"two\"\nsummary = \"Two files.\"\non_failure = \"unwind\"\n\
+             [steps.first]\nuses = \"command\"\nhosts = \"web1\"\n\
+             with = {{ script = \"touch /root/a && touch /root/b\", creates = \"/root/b\", undo = \"{undo}\" }}\n\
+             [steps.second]\nuses = \"file\"\nneeds = [\"first\"]\nhosts = \"web1\"\n\
+             with = {{ path = \"/root/c\", content = \"c\" }}\n"
+        )
+    };
+    place.file("two.toml", &text("rm -f /root/a && rm -f /root/b"));
+    place.flow("test two.toml").exits(0);
+    place.file("two.toml", &text("rm -f /root/b"));
+    let report = place.flow("test two.toml --only second --output json").exits(1).document();
+    let failures = failures(&report);
+    let (point, what) = &failures[0];
+    assert_eq!(
+        (point.as_str(), what.as_str()),
+        ("fails-1", "the run has taken itself back, and the hosts are not as before")
+    );
 }
 
 #[test]

@@ -141,3 +141,51 @@ fn in_a_browser_a_report_has_a_picture_also_where_it_is_dark() {
         assert!(picture.len() > 60_000, "{} bytes", picture.len());
     }
 }
+
+/// Gives something, and a secret that it was given.
+const GIVES: &str = r#"
+name = "gives"
+summary = "Has outputs."
+[params.password]
+type = "secret"
+[steps.say]
+uses = "command"
+hosts = "web"
+with = { script = "echo said by {{ host.name }}", repeatable = true }
+[outputs]
+said = "{{ steps.say.hosts['web2'].stdout }}"
+hosts = "{{ steps.say.hosts | list }}"
+hidden = "{{ params.password }} {{ hostvars['web1'].api_token }}"
+unset = "{{ steps.say.hosts['web9'].stdout }}"
+"#;
+
+#[test]
+fn a_report_shows_what_the_workflow_gives_without_reading_a_secret() {
+    let place = Place::new();
+    place.file("gives.toml", GIVES);
+    let hosts = std::fs::read_to_string(place.path("inventory.ini")).unwrap();
+    place.file(
+        "inventory.ini",
+        &hosts.replacen("connection=local", "connection=local api_token=token-7-7", 1),
+    );
+    let given = [("PW", "correct-horse-battery")];
+    let ran = place.flow_with("run gives.toml --set password=env:PW", &given).exits(0);
+    assert!(ran.out.contains("said by web2"), "{}", ran.out);
+    // Neither the variable nor the inventory is needed any more.
+    std::fs::remove_file(place.path("inventory.ini")).unwrap();
+    place.flow("report -o report.html").exits(0);
+    let html = std::fs::read_to_string(place.path("report.html")).unwrap();
+    let outputs = html.split_once("<section id=\"outputs\">").unwrap().1.split_once("</section>").unwrap().0;
+    for part in
+        ["<dt>said</dt><dd><pre>said by web2</pre>", "web3", "<dt>hidden</dt><dd><pre>•••••• ••••••</pre>"]
+    {
+        assert!(outputs.contains(part), "{part}:\n{outputs}");
+    }
+    assert!(!outputs.contains("unset") && !html.contains("$flow_secret"), "{outputs}");
+    // A run that has failed gives nothing.
+    place.file("gives.toml", &GIVES.replace("echo said", "exit 1; echo said"));
+    place.file("inventory.ini", &hosts);
+    place.flow_with("run gives.toml --set password=env:PW", &given).exits(1);
+    place.flow("report -o failed.html").exits(0);
+    assert!(!std::fs::read_to_string(place.path("failed.html")).unwrap().contains("id=\"outputs\""));
+}

@@ -95,7 +95,13 @@ impl Place {
 
     /// Starts `flow` on a terminal of its own; what it prints there is its standard output.
     pub(crate) fn start_on_a_terminal(&self, line: &str) -> Running<'_> {
-        let flow = self.command(line);
+        self.start_on_a_terminal_with(line, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_on_a_terminal_with(&self, line: &str, environment: &[(&str, &str)]) -> Running<'_> {
+        let mut flow = self.command(line);
+        flow.envs(environment.iter().copied());
         let mut command = Command::new("script");
         let words = format!("{} {line}", env!("CARGO_BIN_EXE_flow"));
         command.args(["-qefc", &words, "/dev/null"]).current_dir(self.folder.path()).stdin(Stdio::piped());

@@ -179,6 +179,46 @@ fn an_undo_that_was_killed_is_waited_for_and_gone_on_with() {
 }
 
 #[test]
+fn of_an_undo_that_was_killed_the_evidence_is_shown_and_goes_before_anyone_s_word() {
+    let waits =
+        "touch DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; rm -f DIR/linked; touch DIR/ended";
+    let place = made(&MADE.replace("echo x >>DIR/undos; rm -f DIR/linked", waits));
+    place.flow("run made.toml").exits(0);
+    let running = place.start("undo --yes");
+    place.wait_for("begun");
+    running.signal("KILL");
+    running.ended().exits(-1);
+    let run = place.newest();
+    assert_snapshot!(place.flow(&format!("resolve {run} link@web1")).exits(4), @r"
+    $ flow resolve RUN link@web1
+    1| link@web1 of run RUN, attempt 2
+    1|   it was to undo:   run: touch DIR/linked
+    1|   on its host now:  a process of it is at work
+    1|
+    1| wait for its end, or end it on the host; `flow undo` waits for it too
+    exit 4
+    ");
+    place.flow(&format!("resolve {run} link@web1 --done")).exits(3).says("still at work");
+    place.file("go", "");
+    place.wait_for("ended");
+    // The shell that made the file may not have ended yet.
+    while place.flow(&format!("resolve {run} link@web1")).out.contains("a process of it") {}
+    assert_snapshot!(place.flow(&format!("resolve {run} link@web1")).exits(0), @r"
+    $ flow resolve RUN link@web1
+    1| link@web1 of run RUN, attempt 2
+    1|   it was to undo:   run: touch DIR/linked
+    1|   on its host now:  nothing of it is at work
+    1|   the step finds:   it can't tell that all was taken back, so it is taken back again
+    1|
+    1| `flow undo` goes on from there
+    exit 0
+    ");
+    place.flow(&format!("resolve {run} link@web1 --done")).exits(3).says("nobody's word is needed");
+    place.flow("undo --yes").exits(0);
+    assert!(!place.has("linked") && !place.has("etc"));
+}
+
+#[test]
 fn after_ctrl_c_what_runs_is_finished_and_the_next_undo_goes_on() {
     let waits = "touch DIR/begun; while ! test -e DIR/go; do sleep 0.02; done; rm -f DIR/linked";
     let place = made(&MADE.replace("echo x >>DIR/undos; rm -f DIR/linked", waits));

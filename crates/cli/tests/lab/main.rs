@@ -16,3 +16,4 @@ mod locks;
 mod login;
 mod recovery;
 mod secrets;
+mod undo;

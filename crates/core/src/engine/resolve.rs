@@ -48,6 +48,10 @@ impl Evidence {
             (_, Some(Ok(Resolved::Done(_)))) => {
                 refused(format!("the step can tell: it was {done}"), &format!("{go_on} goes on from there"))
             }
+            (_, Some(Ok(Resolved::NotDone))) if self.of_undo => refused(
+                "an undo can be made again, also where it was done: nobody's word is needed".to_owned(),
+                "`flow undo` goes on from there",
+            ),
             (_, Some(Ok(Resolved::NotDone))) => {
                 let hint =
                     if self.undoing { "`flow undo` goes on from there" } else { "`flow resume` does it" };

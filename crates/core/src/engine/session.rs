@@ -154,10 +154,10 @@ impl Engine {
 }
 
 /// A run as its events leave it.
-struct Past {
-    plan: Plan,
+pub(super) struct Past {
+    pub(super) plan: Plan,
     state: RunState,
-    outputs: Arc<Outputs>,
+    pub(super) outputs: Arc<Outputs>,
     changes: HashMap<NodeId, Change>,
     asked: BTreeMap<NodeId, Asked>,
     /// The number of the last event.
@@ -167,13 +167,13 @@ struct Past {
 }
 
 impl Past {
-    fn of(plan: Plan) -> Self {
+    pub(super) fn of(plan: Plan) -> Self {
         let state = RunState::new(Arc::clone(plan.shape()), &mut Vec::new());
         let outputs = Arc::new(Outputs::new(plan.shape().len()));
         Self { plan, state, outputs, changes: HashMap::new(), asked: BTreeMap::new(), seq: 0, at: None }
     }
 
-    fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
+    pub(super) fn take(&mut self, run: &RunId, record: Record) -> Result<(), EngineError> {
         let Record { seq, at, event } = record;
         self.seq = seq;
         self.at = Some(at);

@@ -40,6 +40,8 @@ pub struct UndoTask {
     pub action: UndoAction,
     /// What was changed, in a line.
     pub summary: String,
+    /// What stays though it is taken back, as a fragment.
+    pub leaves: Option<&'static str>,
 }
 
 /// What the scheduler needs for the way back.
@@ -128,10 +130,14 @@ impl Session {
         let undo = self.prepare_undo(options)?;
         let state = self.state();
         let tasks = left_in_order(self.plan(), state).into_iter().filter_map(|node| {
+            let action = undo.action(self.plan(), state, node);
+            let taken_back = action == UndoAction::TakeBack;
+            let task = self.plan().node(node).task().filter(|_| taken_back);
             Some(UndoTask {
                 name: state.shape().name(node)?.clone(),
                 state: state.task(node),
-                action: undo.action(self.plan(), state, node),
+                action,
+                leaves: task.and_then(|task| self.plan().undo_leaves(task)),
                 summary: undo.changes.get(&node).map(|change| change.summary.clone()).unwrap_or_default(),
             })
         });

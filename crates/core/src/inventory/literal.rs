@@ -1,10 +1,14 @@
 //! Values of INI inventories: Python literals, or else text, as Ansible types them
 //! (`ast.literal_eval`, Python 3).
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Number, Value};
 
 /// Lists and dicts in each other deeper than this are text.
 const MAX_DEPTH: usize = 64;
+/// The letters that may stand before a string's quote: `rb`.
+const MAX_PREFIX: usize = 2;
 
 /// The value that a text stands for: a Python literal, or the text itself.
 pub(super) fn read(text: &str) -> Value {
@@ -90,42 +94,52 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A dict, or a set, which becomes a list.
+    /// A dict, or a set: which of the two, the sign after its first value tells.
     fn braces(&mut self, depth: usize) -> Option<Value> {
-        let start = self.rest;
         self.eat("{");
         self.skip();
         if self.eat("}") {
             return Some(Value::Object(Map::new()));
         }
-        self.value(depth + 1)?;
+        let first = self.value(depth + 1)?;
         self.skip();
-        let dict = self.rest.starts_with(':');
-        self.rest = start;
-        if !dict {
-            let (items, _) = self.items(depth, "{", "}")?;
-            let mut once: Vec<Value> = Vec::new();
-            items.into_iter().for_each(|item| {
-                if !once.contains(&item) {
-                    once.push(item);
-                }
-            });
-            return Some(Value::Array(once));
-        }
-        self.eat("{");
+        if self.eat(":") { self.dict(depth, &first) } else { self.set(depth, first) }
+    }
+
+    /// A dict, after the colon of its first key.
+    fn dict(&mut self, depth: usize, first: &Value) -> Option<Value> {
         let mut fields = Map::new();
+        let mut key = key_text(first)?;
         loop {
+            fields.insert(key, self.value(depth + 1)?);
+            self.skip();
+            let more = self.eat(",");
             self.skip();
             if self.eat("}") {
                 return Some(Value::Object(fields));
             }
-            let key = key_text(&self.value(depth + 1)?)?;
+            more.then_some(())?;
+            key = key_text(&self.value(depth + 1)?)?;
             self.skip();
             self.eat(":").then_some(())?;
-            fields.insert(key, self.value(depth + 1)?);
+        }
+    }
+
+    /// A set after its first item; it becomes a list.
+    fn set(&mut self, depth: usize, first: Value) -> Option<Value> {
+        let mut known = HashSet::from([first.to_string()]);
+        let mut items = vec![first];
+        loop {
             self.skip();
-            if !self.eat(",") {
-                return self.eat("}").then_some(Value::Object(fields));
+            let more = self.eat(",");
+            self.skip();
+            if self.eat("}") {
+                return Some(Value::Array(items));
+            }
+            more.then_some(())?;
+            let item = self.value(depth + 1)?;
+            if known.insert(item.to_string()) {
+                items.push(item);
             }
         }
     }
@@ -191,7 +205,8 @@ impl<'t> Parser<'t> {
     }
 
     fn one_string(&mut self) -> Option<String> {
-        let quote_at = self.rest.find(['\'', '"'])?;
+        let mut beginning = self.rest.char_indices().take(MAX_PREFIX + 1);
+        let (quote_at, _) = beginning.find(|(_, c)| matches!(c, '\'' | '"'))?;
         let prefix = self.rest[..quote_at].to_ascii_lowercase();
         let (raw, bytes) = match prefix.as_str() {
             "" | "u" => (false, false),

@@ -8,7 +8,7 @@ use super::{Host, Inventory};
 use crate::step::{MASK, Redactor};
 
 /// Whether a variable of that name is taken for a secret wherever it stands.
-fn names_a_secret(name: &str) -> bool {
+pub(super) fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["password", "passwd", "passphrase", "secret", "token", "_pass", "private_key"]
         .iter()

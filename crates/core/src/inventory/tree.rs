@@ -4,7 +4,7 @@
 
 mod scalar;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -395,13 +395,8 @@ fn end(style: StructureStyle, closing: &Span, last: Option<&Node>) -> usize {
 
 /// A table's own fields, and those merged into it that it doesn't have itself; earlier sources win.
 fn merge(own: Vec<(String, Span, Node)>, merged: Vec<(String, Span, Node)>) -> Vec<(String, Span, Node)> {
-    let mut fields: Vec<(String, Span, Node)> = Vec::new();
-    for field in own.into_iter().chain(merged) {
-        if !fields.iter().any(|(name, ..)| *name == field.0) {
-            fields.push(field);
-        }
-    }
-    fields
+    let mut names = HashSet::new();
+    own.into_iter().chain(merged).filter(|(name, ..)| names.insert(name.clone())).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 use super::Shown;
 use crate::inventory::{Host, Inventory, holds_a_secret};
-use crate::step::{Origin, Redactor, Secret};
+use crate::step::{MASK, Origin, Redactor, Secret};
 use crate::workflow::{Bundle, Code, Diagnostic, Diagnostics};
 
 /// The key in a pinned variable that stands for a secret.
@@ -217,6 +217,20 @@ pub(super) fn mask_inventory(inventory: &Inventory, known: &Redactor, print: &Fi
         })
         .collect();
     Inventory { hosts, ..inventory.clone() }
+}
+
+/// The pinned inventory for looking at only: its secret variables are their mask.
+pub(super) fn masked_inventory(pinned: &Inventory) -> Inventory {
+    let is_secret = |value: &Value| value.get(SECRET_MARK).is_some();
+    let hosts = pinned.hosts.iter().map(|(name, host)| {
+        if !host.vars.values().any(is_secret) {
+            return (name.clone(), Arc::clone(host));
+        }
+        let shown = |value: &Value| if is_secret(value) { Value::from(MASK) } else { value.clone() };
+        let vars = host.vars.iter().map(|(var, value)| (var.clone(), shown(value))).collect();
+        (name.clone(), Arc::new(Host { vars, ..Host::clone(host) }))
+    });
+    Inventory { hosts: hosts.collect(), ..pinned.clone() }
 }
 
 /// The pinned inventory with its secret variables taken from `current`, where they must be the same.

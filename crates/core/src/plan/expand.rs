@@ -76,14 +76,39 @@ pub(super) fn pinned(
             return Err(wrong.into());
         }
     }
+    refuse_other_files(&plan, print.since())?;
     Ok(plan)
+}
+
+/// Refuses plugins that are made of other files than those that were pinned.
+fn refuse_other_files(plan: &Plan, since: &str) -> Result<(), Diagnostics> {
+    let mut wrong = Diagnostics::default();
+    for (name, then) in &plan.definition.plugins {
+        let now = plan.registry.get(name).and_then(|info| info.origin.as_ref());
+        for (file, sha256) in &then.files {
+            let message = match now.and_then(|now| now.files.get(file)) {
+                Some(now) if now == sha256 => continue,
+                Some(_) => {
+                    format!("`{file}`, which the plugin of `{name}` is made of, has changed since {since}")
+                }
+                None => {
+                    format!("the plugin of `{name}` is no longer made of `{file}`, as it was when {since}")
+                }
+            };
+            wrong.push(Diagnostic::general(Code::PLUGIN, message).help(format!(
+                "put the file with the SHA-256 {sha256} back beside {}, or begin anew",
+                then.path.display()
+            )));
+        }
+    }
+    wrong.into_result(())
 }
 
 /// What a run pinned, without reading any secret: to be shown, never to be run.
 pub(super) fn outlined(pinned: Definition, registry: &Arc<Registry>) -> Result<Plan, Diagnostics> {
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
-    let inventory = Arc::new(pinned.inventory.clone());
+    let inventory = Arc::new(definition::masked_inventory(&pinned.inventory));
     let params = Params::without_secrets(&pinned.params);
     let redactor = params.redactor(&inventory, &pinned.bundle);
     expand(&documents, pinned, inventory, params, redactor, registry, evaluator)

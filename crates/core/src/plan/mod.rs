@@ -361,6 +361,11 @@ impl Plan {
         if keep { Undoability::Kept } else { of_type }
     }
 
+    /// What stays of a task that was taken back.
+    pub(crate) fn undo_leaves(&self, task: &Task) -> Option<&'static str> {
+        self.registry.get(&self.steps[task.step].def.uses.value)?.undo_leaves
+    }
+
     /// Whether the task's step is a pivot, or one that leads to it.
     pub(crate) fn is_pivot(&self, task: &Task) -> bool {
         self.step_and_callers(task.step).any(|def| def.pivot)

@@ -27,6 +27,8 @@ pub trait StepType: Step + DeserializeOwned + JsonSchema + 'static {
     const UNDO_ARGUMENT: Option<&'static str> = None;
     /// Why it can't be taken back, as a fragment; only where `UNDOABLE` is false.
     const NOT_UNDOABLE: &'static str = "this step type has no undo";
+    /// What stays on the hosts where it was taken back, as a fragment; by default all is as before.
+    const UNDO_LEAVES: Option<&'static str> = None;
     /// Whether it changes nothing, at most waits for something: there is nothing to take back.
     const WAITS: bool = false;
     /// Whether it only looks: its `check` never says pending.
@@ -87,6 +89,8 @@ pub struct StepInfo {
     pub undo_argument: Option<&'static str>,
     /// Why it can't be taken back.
     pub not_undoable: &'static str,
+    /// What stays on the hosts where it was taken back.
+    pub undo_leaves: Option<&'static str>,
     /// Changes nothing, at most waits.
     pub waits: bool,
     /// Only looks.
@@ -112,6 +116,9 @@ pub struct Origin {
     pub path: PathBuf,
     /// SHA-256 of its content, hexadecimal.
     pub sha256: String,
+    /// What else it is made of: files by their path relative to it, with the SHA-256 of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 impl StepInfo {
@@ -206,6 +213,7 @@ impl Registry {
             undoable: S::UNDOABLE,
             undo_argument: S::UNDO_ARGUMENT,
             not_undoable: S::NOT_UNDOABLE,
+            undo_leaves: S::UNDO_LEAVES,
             waits: S::WAITS,
             read_only: S::READ_ONLY,
             gate: S::GATE,
@@ -306,6 +314,7 @@ mod tests {
                 undoable: false,
                 undo_argument: None,
                 not_undoable: "",
+                undo_leaves: None,
                 waits: false,
                 read_only: false,
                 gate: false,

@@ -2,19 +2,21 @@
 //! WAL mode `NORMAL` is not safe against a loss of power). Files are 0600, their folder 0700. Every row has a
 //! checksum, and how many events a run has is noted beside the database too: damage is found, not read.
 
+mod beside;
 mod mark;
 mod open;
+mod runs;
 mod sum;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use beside::beside;
 use mark::Mark;
+use runs::insert_run;
 use sum::Sum;
 
 use super::{Claim, NewRun, RunRow, Signal, Store, StoreError};
@@ -116,13 +118,6 @@ impl SqliteStore {
         }
         Ok(())
     }
-}
-
-/// The path of what lies beside the database: `runs.db` and a suffix.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 impl Store for SqliteStore {
@@ -310,99 +305,11 @@ impl Store for SqliteStore {
     }
 
     fn claim(&self, run: &RunId, owner: &str) -> Result<Box<dyn Claim>, StoreError> {
-        let folder = beside(&self.path, ".locks");
-        let path = folder.join(run.as_str());
-        let io = |problem: &'static str| {
-            let path = path.clone();
-            move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
-        };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io("can't be made"))?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io("can't be opened"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                file.read_to_string(&mut owner).map_err(io("can't be read"))?;
-                return Err(StoreError::Busy { run: run.clone(), owner: owner.trim().to_owned() });
-            }
-            Err(TryLockError::Error(e)) => return Err(io("can't be locked")(e)),
-        }
-        // Who holds it is a courtesy to others: a full disk must not keep a run from going on.
-        let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
-        Ok(Box::new(FileClaim(file)))
+        beside::claim(&self.path, run, owner)
     }
 
     fn fingerprint_key(&self) -> Result<[u8; 32], StoreError> {
-        let path = beside(&self.path, ".key");
-        let io = |problem: &'static str| {
-            let path = path.clone();
-            move |source: std::io::Error| StoreError::Io { path, problem, source: source.into() }
-        };
-        if !path.exists() {
-            // Written beside and linked into place: of two processes one wins, and both read the same.
-            let fresh = beside(&self.path, &format!(".key.{}", std::process::id()));
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&fresh)
-                .map_err(io("can't be made"))?;
-            file.write_all(&rand::random::<[u8; 32]>())
-                .and_then(|()| file.sync_all())
-                .map_err(io("can't be written"))?;
-            let linked = fs::hard_link(&fresh, &path);
-            let _ = fs::remove_file(&fresh);
-            match linked {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(io("can't be made")(e));
-                }
-                _ => {}
-            }
-        }
-        let bytes = fs::read(&path).map_err(io("can't be read"))?;
-        bytes
-            .try_into()
-            .map_err(|_| StoreError::Damaged { path, what: "the key isn't 32 bytes long".to_owned() })
-    }
-}
-
-impl SqliteStore {
-    fn select_runs(&self, prefix: &str) -> Result<Vec<RunRow>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT id, workflow, started, imported, sum FROM runs WHERE substr(id, 1, length(?1)) = ?1
-                 ORDER BY number DESC",
-            )
-            .map_err(self.error("can't be read"))?;
-        let rows = statement
-            .query_map([prefix], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, bool>(3)?,
-                    row.get::<_, i64>(4)?,
-                ))
-            })
-            .map_err(self.error("can't be read"))?;
-        rows.map(|row| {
-            let (id, workflow, started, imported, noted) = row.map_err(self.error("can't be read"))?;
-            if run_sum(&id, &workflow, &started, imported) != noted {
-                return Err(self.damaged(format!("run {id}: its checksum is wrong")));
-            }
-            let started = started.parse().map_err(|e| self.damaged(format!("run {id}: {e}")))?;
-            Ok(RunRow { id: RunId::from_text(&id), workflow, started })
-        })
-        .collect()
+        beside::fingerprint_key(&self.path)
     }
 }
 
@@ -448,44 +355,9 @@ fn append_in(
     Ok(())
 }
 
-/// Gives the run's number.
-fn insert_run(connection: &Connection, path: &Path, run: &NewRun, imported: bool) -> Result<i64, StoreError> {
-    let (id, started) = (run.id.as_str(), run.started.to_string());
-    let inserted = connection.execute(
-        "INSERT INTO runs (id, workflow, started, imported, sum, definition, definition_sum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            id,
-            run.workflow,
-            started,
-            imported,
-            run_sum(id, &run.workflow, &started, imported),
-            run.definition,
-            Sum::new().text(&run.definition).get()
-        ],
-    );
-    match inserted {
-        Ok(_) => Ok(connection.last_insert_rowid()),
-        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-            Err(StoreError::Exists { run: run.id.clone() })
-        }
-        Err(e) => Err(sql_error(path, "can't be written", e)),
-    }
-}
-
-fn run_sum(id: &str, workflow: &str, started: &str, imported: bool) -> i64 {
-    Sum::new().text(id).text(workflow).text(started).number(imported.into()).get()
-}
-
 fn event_sum(place: i64, at: i64, body: &[u8]) -> i64 {
     Sum::new().number(place).number(at).bytes(body).get()
 }
-
-/// An advisory lock on a file beside the store; the kernel drops it with the process. The file stays:
-/// removing it would let two processes hold locks on two files of one name.
-struct FileClaim(#[expect(dead_code, reason = "held for its lock")] File);
-
-impl Claim for FileClaim {}
 
 fn sql_error(path: &Path, problem: &'static str, error: rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

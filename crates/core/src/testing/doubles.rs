@@ -10,7 +10,9 @@ use serde::Deserialize;
 use crate::engine::Engine;
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Filter, Inputs, Plan, Request};
-use crate::step::{Change, Check, Context, Output, Registry, Resolved, Resources, Step, StepError, StepType};
+use crate::step::{
+    Change, Check, Context, Output, Registry, Resolved, Resources, Step, StepError, StepType, UndoError,
+};
 use crate::workflow::{Bundle, Diagnostics};
 
 /// What the doubles have established, and how often. Outlives the engines that work on it.
@@ -23,14 +25,22 @@ pub struct World(Mutex<Inner>);
 struct Inner {
     there: BTreeMap<String, String>,
     effects: Vec<String>,
-    faults: BTreeMap<String, Vec<Fault>>,
+    /// So many of them were told as the latest.
+    told: usize,
+    faults: Faults,
+    taken_back: Vec<String>,
+    undo_faults: Faults,
 }
 
-/// What an `apply` does instead.
+type Faults = BTreeMap<String, Vec<Fault>>;
+
+/// What an `apply` or an `undo` does instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is done, and it fails.
+    /// Nothing is done, and it fails; an undo for good.
     Fail,
+    /// It is done, and it fails all the same; an undo for good.
+    FailAfterwards,
     /// It is done, and the answer is lost.
     LoseAnswer,
     /// Nothing is done, and the answer is lost.
@@ -54,6 +64,21 @@ impl World {
         self.inner().faults.insert(thing.to_owned(), faults.to_vec());
     }
 
+    /// The next undos of a thing, one after another, do this instead.
+    pub fn undo_fault(&self, thing: &str, faults: &[Fault]) {
+        self.inner().undo_faults.insert(thing.to_owned(), faults.to_vec());
+    }
+
+    /// The faults that attempts have not met yet.
+    pub fn faults_left(&self) -> Vec<Fault> {
+        self.inner().faults.values().flatten().copied().collect()
+    }
+
+    /// The faults that undos have not met yet.
+    pub fn undo_faults_left(&self) -> Vec<Fault> {
+        self.inner().undo_faults.values().flatten().copied().collect()
+    }
+
     /// Establishes a thing by hand, which is no effect: a step that is to make it is satisfied.
     pub fn put(&self, thing: &str, value: &str) {
         self.inner().there.insert(thing.to_owned(), value.to_owned());
@@ -67,6 +92,11 @@ impl World {
     /// A thing's value, where it is there.
     pub fn value(&self, thing: &str) -> Option<String> {
         self.inner().there.get(thing).cloned()
+    }
+
+    /// Everything that is there, with its value.
+    pub fn there(&self) -> BTreeMap<String, String> {
+        self.inner().there.clone()
     }
 
     /// How often steps have established a thing.
@@ -84,10 +114,17 @@ impl World {
         self.inner().effects.clone()
     }
 
-    fn next_fault(&self, thing: &str) -> Option<Fault> {
+    /// What steps have established since this was last asked, in order.
+    pub fn latest(&self) -> Vec<String> {
         let mut inner = self.inner();
-        let list = inner.faults.get_mut(thing)?;
-        (!list.is_empty()).then(|| list.remove(0))
+        let now = inner.effects.len();
+        let told = std::mem::replace(&mut inner.told, now);
+        inner.effects[told..].to_vec()
+    }
+
+    /// What undos have taken back, in order.
+    pub fn taken_back(&self) -> Vec<String> {
+        self.inner().taken_back.clone()
     }
 
     fn establish(&self, thing: &str, value: &str) {
@@ -96,22 +133,57 @@ impl World {
         inner.effects.push(thing.to_owned());
     }
 
+    /// Puts a thing back to what it was, where it is as it was made.
+    fn put_back(&self, thing: &str, made: &str, former: Option<&str>) -> Result<(), StepError> {
+        let mut inner = self.inner();
+        let now = inner.there.get(thing).cloned();
+        if now.as_deref() == former {
+            return Ok(());
+        }
+        if now.as_deref() != Some(made) {
+            return Err(StepError::permanent("it was changed since"));
+        }
+        inner.taken_back.push(thing.to_owned());
+        match former {
+            Some(value) => inner.there.insert(thing.to_owned(), value.to_owned()),
+            None => inner.there.remove(thing),
+        };
+        Ok(())
+    }
+
     /// Establishes a thing, or does what it was told to do instead.
     async fn attempt(&self, thing: &str, value: &str) -> Result<Output, StepError> {
-        match self.next_fault(thing) {
-            Some(Fault::Fail) => return Err(StepError::failed("told to fail")),
-            Some(Fault::LoseRequest) => return Err(StepError::lost("told to lose the request")),
-            Some(Fault::LoseAnswer) => {
-                self.establish(thing, value);
-                return Err(StepError::lost("told to lose the answer"));
-            }
-            Some(Fault::Panic) => std::panic::panic_any("told to panic"),
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::NoEffect) => return Ok(Output::empty()),
-            None => {}
-        }
-        self.establish(thing, value);
-        Ok(Output::empty().with("made", true))
+        let fault = next(&mut self.inner().faults, thing);
+        let done = act(fault, StepError::failed, || {
+            self.establish(thing, value);
+            Ok(())
+        });
+        let output = Output::empty();
+        done.await.map(|done| if done { output.with("made", true) } else { output })
+    }
+}
+
+/// The next fault of a thing.
+fn next(faults: &mut Faults, thing: &str) -> Option<Fault> {
+    let list = faults.get_mut(thing)?;
+    (!list.is_empty()).then(|| list.remove(0))
+}
+
+/// Does something, or what a fault says instead; false where nothing was done although it is said so.
+async fn act(
+    fault: Option<Fault>,
+    failed: fn(&'static str) -> StepError,
+    act: impl FnOnce() -> Result<(), StepError>,
+) -> Result<bool, StepError> {
+    match fault {
+        None => act().map(|()| true),
+        Some(Fault::Fail) => Err(failed("told to fail")),
+        Some(Fault::FailAfterwards) => act().and(Err(failed("told to fail afterwards"))),
+        Some(Fault::LoseRequest) => Err(StepError::lost("told to lose the request")),
+        Some(Fault::LoseAnswer) => act().and(Err(StepError::lost("told to lose the answer"))),
+        Some(Fault::Panic) => std::panic::panic_any("told to panic"),
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::NoEffect) => Ok(false),
     }
 }
 
@@ -122,7 +194,7 @@ fn key(thing: &str, cx: &Context) -> String {
     }
 }
 
-/// `make`: establishes a thing.
+/// `make`: establishes a thing; its undo puts back what was there.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Make {
@@ -139,7 +211,10 @@ impl Step for Make {
         let there = cx.resource::<Arc<World>>()?.value(&key(&self.thing, cx));
         Ok(match there {
             Some(value) if value == self.value => Check::Satisfied(Output::empty().with("value", value)),
-            other => Check::Pending(Change::new(format!("{other:?} -> {}", self.value))),
+            other => {
+                let words = format!("{other:?} -> {}", self.value);
+                Check::Pending(Change::new(words).with_data(other))
+            }
         })
     }
 
@@ -147,10 +222,46 @@ impl Step for Make {
         let world = cx.resource::<Arc<World>>()?;
         world.attempt(&key(&self.thing, cx), &self.value).await
     }
+
+    async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
+        let world = cx.resource::<Arc<World>>()?;
+        let key = key(&self.thing, cx);
+        let former: Option<String> = change.data()?;
+        let fault = next(&mut world.inner().undo_faults, &key);
+        let put_back = || world.put_back(&key, &self.value, former.as_deref());
+        act(fault, StepError::permanent, put_back).await?;
+        Ok(())
+    }
 }
 
 impl StepType for Make {
     const NAME: &'static str = "make";
+    const UNDOABLE: bool = true;
+}
+
+/// `await`: waits for something that is there at once. Changes nothing.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Await {}
+
+#[async_trait]
+impl Step for Await {
+    async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
+        Ok(Check::Pending(Change::new("wait")))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+
+    fn verifiable(&self) -> bool {
+        false
+    }
+}
+
+impl StepType for Await {
+    const NAME: &'static str = "await";
+    const WAITS: bool = true;
 }
 
 /// `bare`: a bare command. Nothing can be looked at, so nothing is known after a crash.
@@ -209,7 +320,7 @@ impl StepType for Wipe {
 /// The doubles.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.add::<Make>().add::<Bare>().add::<Wipe>();
+    registry.add::<Make>().add::<Bare>().add::<Wipe>().add::<Await>();
     registry
 }
 

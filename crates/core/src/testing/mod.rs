@@ -52,7 +52,7 @@ mod fleet;
 mod memory;
 mod points;
 
-pub use doubles::{Bare, Fault, Make, Wipe, World, engine, inventory, plan, registry, request};
+pub use doubles::{Await, Bare, Fault, Make, Wipe, World, engine, inventory, plan, registry, request};
 pub use fleet::VirtualFleet;
 pub use memory::MemoryStore;
 pub use points::{Moment, POINTS, Point, PointStore};

@@ -68,19 +68,31 @@ pub struct Moment<'a> {
 impl<'a> Moment<'a> {
     /// The tasks that are at one of their points at this moment.
     pub fn points(&self) -> impl Iterator<Item = (&'a str, Point)> {
+        self.points_of(|event| match event {
+            Event::TaskIntended { .. } => Some(false),
+            Event::TaskDone { .. } | Event::TaskNotDone { .. } | Event::TaskFailed { .. } => Some(true),
+            _ => None,
+        })
+    }
+
+    /// The tasks that are at one of their points of being taken back.
+    pub fn points_back(&self) -> impl Iterator<Item = (&'a str, Point)> {
+        self.points_of(|event| match event {
+            Event::UndoIntended { .. } => Some(false),
+            Event::TaskUndone { .. } | Event::UndoNotDone { .. } | Event::UndoFailed { .. } => Some(true),
+            _ => None,
+        })
+    }
+
+    /// `result` tells whether an event is an intent or a result.
+    fn points_of(&self, result: fn(&Event) -> Option<bool>) -> impl Iterator<Item = (&'a str, Point)> {
         let before = self.before;
         self.records.iter().filter_map(move |record| {
-            let point = match (&record.event, before) {
-                (Event::TaskIntended { .. }, true) => Point::BeforeIntent,
-                (Event::TaskIntended { .. }, false) => Point::AfterIntent,
-                (Event::TaskDone { .. } | Event::TaskNotDone { .. } | Event::TaskFailed { .. }, before) => {
-                    if before {
-                        Point::AfterEffect
-                    } else {
-                        Point::AfterResult
-                    }
-                }
-                _ => return None,
+            let point = match (result(&record.event)?, before) {
+                (false, true) => Point::BeforeIntent,
+                (false, false) => Point::AfterIntent,
+                (true, true) => Point::AfterEffect,
+                (true, false) => Point::AfterResult,
             };
             Some((record.event.task()?.as_str(), point))
         })
@@ -89,6 +101,11 @@ impl<'a> Moment<'a> {
     /// Whether a task is at that point.
     pub fn is_at(&self, task: &str, point: Point) -> bool {
         self.points().any(|at| at == (task, point))
+    }
+
+    /// Whether a task is at that point of being taken back.
+    pub fn is_back_at(&self, task: &str, point: Point) -> bool {
+        self.points_back().any(|at| at == (task, point))
     }
 }
 

@@ -15,6 +15,8 @@ const MAX_LEN: usize = 1 << 20;
 const MAX_DEPTH: usize = 64;
 /// Further syntax errors than these are only counted.
 const MAX_ERRORS: usize = 10;
+/// Of keys that are there twice, as many are looked at.
+const MAX_COMPARED: usize = 200;
 /// Room for the parser's recursion, bytes: it limits the nesting of brackets and the parts of a key
 /// to 80 each, but keys nest in brackets, and its tree of 80 x 80 levels takes several megabytes to
 /// drop. Memory is taken only as it is used.
@@ -57,13 +59,17 @@ fn parse(source: &Arc<Source>) -> (Option<Fields>, Diagnostics) {
         return (None, syntax_errors(source, &syntax));
     }
     let mut diagnostics = Diagnostics::default();
-    let places: Vec<Span> = duplicates.iter().map(|error| error.span().unwrap_or_default()).collect();
+    let places = duplicates.iter().take(MAX_COMPARED).map(|error| error.span().unwrap_or_default());
+    let mut places: Vec<Place> =
+        places.map(|span| Place { header: header(source, &span).is_some(), span }).collect();
+    places.sort_by_key(|place| place.span.start);
     // The keys of a table that is there twice are there twice as well; that helps nobody.
-    let told = places.iter().filter(|place| {
-        header(source, place).is_some() || !places.iter().any(|other| is_header_of(source, other, place))
+    let told = places.iter().enumerate().filter(|(at, place)| {
+        let above = places[..*at].iter().rev().find(|other| other.header);
+        place.header || !above.is_some_and(|header| is_below(source, header, place))
     });
-    for place in told.take(MAX_ERRORS) {
-        diagnostics.push(duplicate(source, place.clone()));
+    for (_, place) in told.take(MAX_ERRORS) {
+        diagnostics.push(duplicate(source, place.span.clone()));
     }
     let mut reader = Reader { source, diagnostics };
     let fields = reader.table(table.into_inner(), 0);
@@ -118,13 +124,17 @@ fn header<'s>(source: &'s Source, place: &Span) -> Option<&'s str> {
     header.starts_with('[').then_some(header)
 }
 
-/// Whether `place` is below the header that `other` stands in, and below no further one.
-fn is_header_of(source: &Source, other: &Span, place: &Span) -> bool {
-    header(source, other).is_some()
-        && source
-            .text
-            .get(other.end..place.start)
-            .is_some_and(|between| !between.lines().skip(1).any(|line| line.trim_start().starts_with('[')))
+/// A key that is there twice.
+struct Place {
+    span: Span,
+    /// It stands in the header of a table.
+    header: bool,
+}
+
+/// Whether `place` is below that header, and below no further one.
+fn is_below(source: &Source, header: &Place, place: &Place) -> bool {
+    let between = source.text.get(header.span.end..place.span.start);
+    between.is_some_and(|between| !between.lines().skip(1).any(|line| line.trim_start().starts_with('[')))
 }
 
 /// A key that is there twice, with both places.

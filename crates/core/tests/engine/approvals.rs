@@ -119,7 +119,7 @@ async fn what_needs_an_approval_waits_for_it_and_other_tasks_go_on() {
     run.answerer()(says(&asked, Answer::Approve));
     let (report, events) = finish(run).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(world.there.lock().unwrap()["after"], "ann@desk", "who approved is an output");
+    assert_eq!(world.there()["after"], "ann@desk", "who approved is an output");
     assert!(events.iter().any(|event| matches!(event, Event::TaskApproved { by, .. } if by == "ann@desk")));
     assert!(waiting(folder.path(), &report.run).is_empty());
 }

@@ -65,12 +65,12 @@ async fn the_chosen_hosts_are_worked_on_in_their_order_and_the_others_are_skippe
     assert_eq!(plan.hosts().len(), 4, "and so do the locks");
     let (report, events) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(*world.order.lock().unwrap(), ["members", "restart@n3", "restart@n4", "restart@n1", "after"]);
+    assert_eq!(world.order(), ["members", "restart@n3", "restart@n4", "restart@n1", "after"]);
     assert_eq!(chosen(&events), [["n3", "n4", "n1"]]);
     assert!(events.iter().any(
         |event| matches!(event, Event::TaskSkipped { task, why } if task.host() == Some("n2") && why.contains("chosen"))
     ));
-    assert_eq!(world.there.lock().unwrap()["after"], "n1,n3,n4");
+    assert_eq!(world.there()["after"], "n1,n3,n4");
 }
 
 #[tokio::test]
@@ -92,21 +92,21 @@ async fn a_resume_keeps_the_choice_and_goes_on_in_its_order() {
                     break;
                 }
             }
-            while !world.faults.lock().unwrap()["restart@n2"].is_empty() {
+            while !world.faults_left().is_empty() {
                 tokio::task::yield_now().await;
             }
             run.stop(stop);
         }
         let (report, _) = finish(run).await;
         assert_ne!(report.outcome, Outcome::Succeeded);
-        assert_eq!(*world.order.lock().unwrap(), ["members", "restart@n4"], "the rest didn't start");
+        assert_eq!(world.order(), ["members", "restart@n4"], "the rest didn't start");
 
         // What would be chosen now doesn't count.
-        world.there.lock().unwrap().insert("members".to_owned(), "n1".to_owned());
+        world.put("members", "n1");
         let (report, events) = finish(resume(&engine, folder.path(), &report.run)).await;
         assert_eq!(report.outcome, Outcome::Succeeded);
         assert!(chosen(&events).is_empty(), "it was not chosen again");
-        let order = world.order.lock().unwrap().clone();
+        let order = world.order();
         assert_eq!(order[1..], ["restart@n4", "restart@n2", "restart@n1", "restart@n3", "after"]);
 
         // The events alone give the same state.
@@ -143,7 +143,7 @@ async fn hosts_that_cannot_be_chosen_fail_the_choice_and_nothing_is_started() {
         assert_eq!(report.outcome, Outcome::Failed);
         let (task, error) = &report.failures[0];
         assert_eq!((task.as_str(), error.message.as_str()), ("restart:hosts", message));
-        assert_eq!(*world.order.lock().unwrap(), ["members"]);
+        assert_eq!(world.order(), ["members"]);
         let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
         assert_eq!(report.failures[0].1.message, message, "it is tried again, with what was recorded");
     }
@@ -163,7 +163,7 @@ async fn batches_are_made_of_what_is_chosen_and_failures_may_be_let_by() {
         let plan = plan(&engine, &restart("n4,n2,n1,n3", more), &NODES);
         let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
         assert_eq!(report.outcome, Outcome::Failed);
-        let mut order = world.order.lock().unwrap().clone();
+        let mut order = world.order();
         order.sort();
         let mut expected: Vec<&str> = expected.to_vec();
         expected.sort_unstable();
@@ -187,7 +187,7 @@ async fn none_may_be_chosen_and_a_step_whose_condition_is_false_chooses_none() {
         assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.failures);
         let skipped = report.state.in_state(TaskState::Skipped).count();
         assert!(skipped >= 4);
-        assert_eq!(world.there.lock().unwrap()["after"], "");
+        assert_eq!(world.there()["after"], "");
     }
 }
 
@@ -230,7 +230,7 @@ with = { thing = "start-{{ params.what }}" }
     assert_eq!(plan.len(), 1 + 1 + 3 * 2 * 2 + 1);
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.failures);
-    let order = world.order.lock().unwrap().clone();
+    let order = world.order();
     let hosts: Vec<&str> =
         order.iter().filter_map(|thing| thing.split_once('@').map(|(_, host)| host)).collect();
     assert_eq!(hosts, ["n2", "n2", "n2", "n2", "n1", "n1", "n1", "n1"]);
@@ -245,7 +245,7 @@ with = { thing = "start-{{ params.what }}" }
 async fn the_hosts_that_a_limit_leaves_keep_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let world = Arc::new(World::default());
-    world.there.lock().unwrap().insert("members".to_owned(), "n4,n3,n2,n1".to_owned());
+    world.put("members", "n4,n3,n2,n1");
     let engine = engine(&world);
     let text = restart("n4,n3,n2,n1", "serial = 1\ntags = [\"restart\"]");
     let mut request = request(&text, &NODES, &[]);
@@ -254,7 +254,7 @@ async fn the_hosts_that_a_limit_leaves_keep_their_order() {
     assert_eq!(names(&plan), ["members", "restart:hosts", "restart@n1", "restart@n3"]);
     let (report, events) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.failures);
-    assert_eq!(*world.order.lock().unwrap(), ["restart@n3", "restart@n1"]);
+    assert_eq!(world.order(), ["restart@n3", "restart@n1"]);
     assert_eq!(chosen(&events), [["n4", "n3", "n2", "n1"]]);
 }
 
@@ -274,7 +274,7 @@ async fn a_plan_tells_the_order_or_after_which_step_it_is_known() {
         }
         other => panic!("{other:?}"),
     }
-    world.there.lock().unwrap().insert("members".to_owned(), "n3,n1".to_owned());
+    world.put("members", "n3,n1");
     let preview = engine.preview(plan(&engine, &text, &NODES)).await;
     assert!(matches!(of(&preview, "restart:hosts"), Finding::Hosts(hosts) if hosts == ["n3", "n1"]));
     assert!(matches!(of(&preview, "restart@n3"), Finding::Pending(_)));

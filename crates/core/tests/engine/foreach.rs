@@ -62,7 +62,7 @@ async fn each_item_has_its_task_and_its_outputs_are_found_by_item_and_host() {
     assert_eq!(world.count("grant-0@n2"), 1);
     let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    let there = world.there.lock().unwrap();
+    let there = world.there();
     assert_eq!(there["grant-1@n1"], "a b on n1!");
     assert_eq!(there["count"], "n1,n2: app,a b app,a b a b on n2");
 }
@@ -90,7 +90,7 @@ async fn an_empty_list_passes_and_what_needs_it_still_waits_for_what_it_waits_fo
     assert_eq!(world.total(), 1, "only before@n2");
     let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(world.there.lock().unwrap()["count"], "[][]");
+    assert_eq!(world.there()["count"], "[][]");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ said = "{{ params.word }}{{ steps.first.hosts | length }}"
     );
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(world.there.lock().unwrap()["after"], "two2");
+    assert_eq!(world.there()["after"], "two2");
 }
 
 #[test]

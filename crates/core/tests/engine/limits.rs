@@ -188,7 +188,7 @@ with = {{ thing = "b" }}
 const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 
 fn order(world: &World) -> Vec<String> {
-    std::mem::take(&mut *world.order.lock().unwrap())
+    world.latest()
 }
 
 #[tokio::test]

@@ -36,11 +36,11 @@ async fn a_host_goes_on_while_another_has_failed_and_a_resume_does_the_rest() {
     let (report, _) = finish(engine.start(plan, store(folder.path()), Some("yes")).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Failed);
     // The guard is looked at on the task's own host only: on n1 it doesn't hold.
-    assert_eq!(*world.order.lock().unwrap(), ["a@n2", "b@n2"]);
+    assert_eq!(world.order(), ["a@n2", "b@n2"]);
     let (report, _) = finish(resume(&engine, folder.path(), &report.run)).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    assert_eq!(world.there.lock().unwrap()["b@n1"], "12");
-    assert_eq!(world.there.lock().unwrap()["c"], "x2");
+    assert_eq!(world.there()["b@n1"], "12");
+    assert_eq!(world.there()["c"], "x2");
     assert_eq!(world.total(), 5, "each thing was done once");
 }
 
@@ -53,7 +53,7 @@ async fn with_serial_a_batch_waits_for_the_one_before_and_for_its_own_hosts() {
     let plan = plan(&engine, &text, &["n1", "n2", "n3"]);
     let (report, _) = finish(engine.start(plan, store(folder.path()), Some("yes")).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    let order = world.order.lock().unwrap().clone();
+    let order = world.order();
     let b: Vec<&String> = order.iter().filter(|thing| thing.starts_with("b@")).collect();
     assert_eq!(b, ["b@n1", "b@n2", "b@n3"]);
 }

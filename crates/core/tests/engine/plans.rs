@@ -81,15 +81,11 @@ async fn a_workflow_as_a_step_runs_once_for_each_host_and_leaves_its_declared_ou
     );
     let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    let there = world.there.lock().unwrap();
+    let there = world.there();
     assert_eq!(there["two@n2"], "hello! n2");
     assert!(!there.contains_key("two@n1"), "its condition was false");
     assert_eq!(there["after"], "hello! n2");
-    assert_eq!(
-        *world.order.lock().unwrap(),
-        ["before", "one@n1", "one@n2", "two@n2", "after"],
-        "one host after the other"
-    );
+    assert_eq!(world.order(), ["before", "one@n1", "one@n2", "two@n2", "after"], "one host after the other");
 }
 
 #[test]

@@ -69,11 +69,11 @@ impl Place {
     }
 
     fn there(&self) -> BTreeMap<String, String> {
-        self.world.there.lock().unwrap().clone()
+        self.world.there()
     }
 
     fn set(&self, thing: &str, value: &str) {
-        self.world.there.lock().unwrap().insert(thing.to_owned(), value.to_owned());
+        self.world.put(thing, value);
     }
 }
 
@@ -83,8 +83,8 @@ fn state(report: &Report, task: &str) -> TaskState {
 
 /// Lets a run or an undo go on until its fault hangs, then stops it at once, as a kill would.
 async fn stop_where_it_hangs(place: &Place, handle: RunHandle, of_undo: bool) -> Report {
-    let faults = if of_undo { &place.world.undo_faults } else { &place.world.faults };
-    while !faults.lock().unwrap().values().all(Vec::is_empty) {
+    let left = || if of_undo { place.world.undo_faults_left() } else { place.world.faults_left() };
+    while !left().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     handle.stop(Stop::AtOnce);
@@ -305,7 +305,7 @@ async fn what_cannot_be_taken_back_is_named_before_anything_is_and_can_be_gone_a
 #[tokio::test]
 async fn a_failed_task_that_cannot_be_taken_back_is_in_nobodys_way() {
     let place = Place::new();
-    place.world.fault("bare", &[Fault::LoseAnswer]);
+    place.world.fault("bare", &[Fault::LoseRequest]);
     let (report, _) = place.run(BARE).await;
     assert_eq!(report.outcome, Outcome::Undecided);
     assert!(matches!(place.refused(&report.run), EngineError::NotUndoable { .. }), "it may have been done");
@@ -475,7 +475,7 @@ proptest! {
             }
             let text = dag(count, &needs);
             let (mut report, _) = place.run(&text).await;
-            let applied = place.world.order.lock().unwrap().clone();
+            let applied = place.world.order();
             if report.state.shape().tasks() == 0 || !(0..count as u32).any(|n| report.state.begun(n)) {
                 return Ok(());
             }
@@ -490,7 +490,7 @@ proptest! {
                 undos += 1;
                 prop_assert!(undos < 20, "it comes to an end");
                 let handle = undo(&place.engine, place.folder(), &report.run, &UndoOptions::default());
-                let hangs = place.world.undo_faults.lock().unwrap().values().flatten().any(|f| *f == Fault::Hang);
+                let hangs = place.world.undo_faults_left().contains(&Fault::Hang);
                 report = match hangs {
                     // Killed some time after its beginning.
                     true => {

@@ -124,6 +124,18 @@ fn legal_of_task(state: &RunState, node: NodeId, kind: usize) -> Event {
             _ => Event::TaskApproved { task, attempt, by, when },
         };
     }
+    if let Some(choice) = state.shape().choice(node)
+        && state.task(node) == TaskState::Ready
+    {
+        let mut hosts: Vec<String> = choice.parts.iter().map(|part| part.host.clone()).collect();
+        let count = hosts.len();
+        hosts.rotate_left(kind % count.max(1));
+        hosts.truncate(kind / 4 % (count + 1));
+        return match kind % 4 {
+            0 => Event::TaskFailed { task, attempt: attempt + 1, error, retry_in_ms: None },
+            _ => Event::HostsChosen { task, hosts },
+        };
+    }
     if state.task(node) == TaskState::Ready {
         return match kind % 7 {
             6 => Event::TaskAsked { task, attempt: attempt + 1, message: "x".into() },

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on may stop")]
 
+mod chosen;
 mod events;
 mod gates;
 mod reference;

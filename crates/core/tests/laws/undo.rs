@@ -73,12 +73,17 @@ proptest! {
         back in prop::collection::vec(0..10_000usize, 400),
     ) {
         let mut state = RunState::new(Arc::clone(&shape), &mut Vec::new());
+        // Under its number an attempt is known on the host, whichever way it went.
+        let mut attempts = BTreeSet::new();
         for choice in forward {
             let Some(event) = legal(&state, choice) else { break };
             state.apply(&event, &mut Vec::new()).unwrap();
+            if let Event::TaskIntended { task, attempt, .. } = &event {
+                prop_assert!(attempts.insert((shape.node(task).unwrap(), *attempt)));
+            }
         }
         let untouched: Vec<NodeId> = (0..shape.len() as NodeId).filter(|n| !state.begun(*n)).collect();
-        let (mut undone, mut attempts, mut free) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut undone, mut free) = (BTreeSet::new(), BTreeSet::new());
         for choice in back {
             let Some(event) = legal_back(&state, choice) else { break };
             let mut told = Vec::new();

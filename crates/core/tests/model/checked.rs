@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use stateright::{Checker, Model, Path};
 
-use crate::world::{ALL, Budget, Rules, Seen, Small, World, shape};
+use crate::world::{ALL, Budget, Rules, Seen, Small, World, choosing, shape};
 
 const TWICE: &str = "no effect is brought about twice";
 const UNLOCKED: &str = "nothing is changed without the lock";
@@ -39,6 +39,8 @@ fn breaks(small: Small, rules: Rules, property: &'static str) {
 fn one_run() -> Small {
     Small {
         shape: shape(2, &[(0, 1)]),
+        gates: BTreeSet::new(),
+        unwinds: false,
         bare: false,
         stores: vec![Some(0)],
         processes: vec![0, 0, 0],
@@ -51,11 +53,13 @@ fn one_run() -> Small {
 fn two_runs() -> Small {
     Small {
         shape: shape(1, &[]),
+        gates: BTreeSet::new(),
+        unwinds: false,
         bare: false,
         stores: vec![Some(0), Some(1)],
         // An operator whose run was refused, or whose lock was taken away, tries again.
         processes: vec![0, 0, 1, 1],
-        budget: Budget { naps: 1, unlocks: 1, kills: 0, losses: 0 },
+        budget: Budget { naps: 1, unlocks: 1, ..Budget::default() },
         rules: ALL,
     }
 }
@@ -64,6 +68,8 @@ fn two_runs() -> Small {
 fn copied() -> Small {
     Small {
         shape: shape(2, &[(0, 1)]),
+        gates: BTreeSet::new(),
+        unwinds: false,
         bare: false,
         stores: vec![Some(0), None],
         processes: vec![0, 1, 1],
@@ -104,8 +110,65 @@ fn a_process_that_slept_while_a_copy_of_its_store_was_gone_on_with_changes_nothi
     holds(copied(), &[Seen::Fenced, Seen::FoundAlive]);
 }
 
+/// One run that is taken back, at any time, by processes that may be killed.
+fn taken_back() -> Small {
+    Small { budget: Budget { kills: 1, turns: 1, ..Budget::default() }, ..one_run() }
+}
+
+#[test]
+fn a_run_that_is_taken_back_leaves_nothing_goes_in_reverse_order_and_ends() {
+    holds(taken_back(), &[Seen::Undone, Seen::UndoneAgain, Seen::Fenced, Seen::FoundAlive]);
+}
+
+#[test]
+fn an_undo_whose_answer_is_lost_is_made_again() {
+    let small = Small {
+        shape: shape(1, &[]),
+        budget: Budget { losses: 1, turns: 1, ..Budget::default() },
+        ..one_run()
+    };
+    holds(small, &[Seen::Undone, Seen::UndoneAgain, Seen::Fenced]);
+}
+
+/// A run that loses an answer, fails by that, and takes itself back in the same process.
+fn unwinding() -> Small {
+    let budget = Budget { losses: 1, ..Budget::default() };
+    Small { unwinds: true, processes: vec![0, 0], budget, ..one_run() }
+}
+
+#[test]
+fn a_run_that_takes_itself_back_is_not_overtaken_by_its_own_late_request() {
+    holds(unwinding(), &[Seen::Undone, Seen::Fenced]);
+}
+
+#[test]
+fn hosts_that_are_chosen_keep_their_order_on_either_way() {
+    let small = Small {
+        shape: choosing(),
+        processes: vec![0, 0],
+        budget: Budget { turns: 1, ..Budget::default() },
+        ..one_run()
+    };
+    holds(small, &[Seen::Reordered, Seen::Undone]);
+}
+
+#[test]
+fn an_approval_counts_whichever_process_takes_it_in_and_nothing_begins_without_it() {
+    let small = Small {
+        gates: BTreeSet::from([0]),
+        budget: Budget { kills: 1, turns: 1, ..Budget::default() },
+        ..one_run()
+    };
+    holds(small, &[Seen::ApprovedLater, Seen::Undone]);
+}
+
 #[test]
 fn each_rule_is_needed() {
+    breaks(
+        unwinding(),
+        Rules { closing: false, ..ALL },
+        "no result is lost, and none is recorded that isn't there",
+    );
     breaks(one_run(), Rules { epoch: false, ..ALL }, UNLOCKED);
     breaks(one_run(), Rules { waiting: false, ..ALL }, TWICE);
     breaks(one_run(), Rules { closing: false, ..ALL }, TWICE);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use flow_core::run::{Event, NodeId, RunState, Shape, TaskName, TaskState};
+use flow_core::run::{Choice, ChoicePart, Event, NodeId, RunState, Shape, TaskName, TaskState};
+use flow_core::workflow::Serial;
 
 /// Numbers of runs, stores and processes.
 pub(crate) type Number = usize;
@@ -19,8 +20,11 @@ pub(crate) struct Ledger {
 impl Hash for Ledger {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let state = &self.state;
-        (self.run, state.status(), state.epoch()).hash(hasher);
-        (0..state.shape().len() as NodeId).for_each(|n| (state.task(n), state.attempt(n)).hash(hasher));
+        (self.run, state.status(), state.epoch(), state.undoing(), state.turned_back()).hash(hasher);
+        (0..state.shape().len() as NodeId).for_each(|n| {
+            (state.task(n), state.attempt(n), state.begun(n), state.can_undo(n)).hash(hasher);
+            state.shape().after(n).hash(hasher);
+        });
     }
 }
 
@@ -30,6 +34,10 @@ pub(crate) struct Process {
     pub(crate) store: Number,
     pub(crate) life: Life,
     pub(crate) epoch: u64,
+    /// It takes the run back.
+    pub(crate) back: bool,
+    /// Of an undo something failed or is unknown: nothing new is begun.
+    pub(crate) stopped: bool,
     /// Where it stands with each task.
     pub(crate) work: BTreeMap<NodeId, Work>,
 }
@@ -65,6 +73,8 @@ pub(crate) struct Command {
     pub(crate) epoch: u64,
     pub(crate) task: NodeId,
     pub(crate) attempt: u32,
+    /// It takes the effect away.
+    pub(crate) back: bool,
     /// Who waits for the answer.
     pub(crate) by: Number,
 }
@@ -85,6 +95,8 @@ pub(crate) struct Host {
     pub(crate) alive: BTreeSet<Command>,
     /// How often each task's effect was brought about.
     pub(crate) effects: BTreeMap<NodeId, u8>,
+    /// The effects that are there.
+    pub(crate) there: BTreeSet<NodeId>,
     /// Attempts that were found ended.
     pub(crate) closed: BTreeSet<(Number, NodeId, u32)>,
 }
@@ -96,8 +108,10 @@ pub(crate) enum Harm {
     Refused,
     /// Two commands of one task at work at once, or an effect brought about twice.
     Twice,
-    /// A command began before what its task needs was there.
+    /// A command began before what its task needs was there, or took away what another one still needs.
     TooEarly,
+    /// Two attempts at a task, one of them to take it back, have the same number.
+    Number,
     /// A change while another run held the host, or by a process whose lock was taken over or away.
     WithoutLock,
     /// A result was recorded of something that isn't there, or was recorded and is no more.
@@ -118,6 +132,14 @@ pub(crate) enum Seen {
     SettledNotDone,
     /// What became of an attempt could not be told.
     Unknown,
+    /// Something was taken back.
+    Undone,
+    /// An undo was cut short, and made again.
+    UndoneAgain,
+    /// A task was approved by another process than the one that asked.
+    ApprovedLater,
+    /// Hosts were chosen in another order than the inventory's.
+    Reordered,
 }
 
 /// How often things may go wrong.
@@ -127,6 +149,8 @@ pub(crate) struct Budget {
     pub(crate) losses: u8,
     pub(crate) naps: u8,
     pub(crate) unlocks: u8,
+    /// How often an operator takes a run back who might have gone on with it.
+    pub(crate) turns: u8,
 }
 
 /// One state of everything.
@@ -140,6 +164,14 @@ pub(crate) struct World {
     pub(crate) requests: BTreeSet<Command>,
     /// Answers on their way back: true where the effect is there, false where it was turned away.
     pub(crate) answers: BTreeMap<Command, bool>,
+    /// What was sent under each attempt's name: whether it was to take back.
+    pub(crate) names: BTreeMap<(Number, NodeId, u32), bool>,
+    /// Approvals that somebody has left in a store: the task, and the time that it was asked.
+    pub(crate) signals: BTreeSet<(Number, NodeId, u32)>,
+    /// Who asked for the approval of a task.
+    pub(crate) askers: BTreeMap<NodeId, Number>,
+    /// Tasks that change nothing on the host and have passed: approvals, choices of hosts.
+    pub(crate) decided: BTreeSet<NodeId>,
     pub(crate) budget: Budget,
     pub(crate) harm: BTreeSet<Harm>,
     pub(crate) seen: BTreeSet<Seen>,
@@ -160,7 +192,7 @@ impl World {
     }
 
     pub(crate) fn there(&self, task: NodeId) -> bool {
-        self.host.effects.contains_key(&task)
+        self.host.there.contains(&task) || self.decided.contains(&task)
     }
 
     /// Whether the first store was copied.
@@ -194,6 +226,10 @@ pub(crate) const ALL: Rules = Rules { lock: true, epoch: true, closing: true, wa
 #[derive(Debug, Clone)]
 pub(crate) struct Small {
     pub(crate) shape: Arc<Shape>,
+    /// These want a person's approval.
+    pub(crate) gates: BTreeSet<NodeId>,
+    /// A run that fails takes itself back, in the same process. Nothing is tried again.
+    pub(crate) unwinds: bool,
     /// Nothing can be looked at: what became of a lost attempt only a person can tell.
     pub(crate) bare: bool,
     /// The run that each store has at the start; a store without one gets a copy of the first.
@@ -202,6 +238,32 @@ pub(crate) struct Small {
     pub(crate) processes: Vec<Number>,
     pub(crate) budget: Budget,
     pub(crate) rules: Rules,
+}
+
+/// Task 0 chooses from two hosts, on which 1 and 2 work, one after the other.
+pub(crate) fn choosing() -> Arc<Shape> {
+    let part = |host: &str, node| ChoicePart { host: host.to_owned(), nodes: Some((node, node)) };
+    let parts = vec![part("a", 1), part("b", 2)];
+    let choice = Choice { parts, serial: Some(Serial::Count(1)), max_failures: None };
+    let names = (0..3).map(|n| Some(name(n))).collect();
+    Arc::new(Shape::new(names, &[(0, 1), (0, 2)]).with_choices([(0, choice)].into()))
+}
+
+/// All that comes before, or after, a node, directly or through others.
+pub(crate) fn reach(shape: &Shape, node: NodeId, after: bool) -> BTreeSet<NodeId> {
+    let count = shape.len() as NodeId;
+    let next = |node: NodeId| -> Vec<NodeId> {
+        if after {
+            return shape.after(node).to_vec();
+        }
+        (0..count).filter(|before| shape.after(*before).contains(&node)).collect()
+    };
+    let (mut found, mut open) = (BTreeSet::new(), vec![node]);
+    while let Some(node) = open.pop() {
+        open.extend(next(node).into_iter().filter(|node| found.insert(*node)));
+    }
+    found.retain(|node| shape.name(*node).is_some());
+    found
 }
 
 /// Tasks 0 to `count`, and what comes before what.

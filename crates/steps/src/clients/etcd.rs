@@ -199,6 +199,21 @@ impl Etcd for Client {
         Ok(held(reply.succeeded(), 1))
     }
 
+    async fn put_all_if_absent(
+        &self,
+        prefix: &str,
+        keys: &[(String, String)],
+    ) -> Result<Condition, HostError> {
+        // Of a range without a key etcd compares what a key that isn't there has: 0.
+        let none = Compare::create_revision(prefix, CompareOp::Equal, 0).with_prefix();
+        let put =
+            |(key, value): &(String, String)| TxnOp::put(key.as_str(), value.as_str(), None::<PutOptions>);
+        let txn = Txn::new().when([none]).and_then(keys.iter().map(put).collect::<Vec<_>>());
+        let mut client = self.client.kv_client();
+        let reply = self.call(client.txn(txn)).await?;
+        Ok(held(reply.succeeded(), i64::try_from(keys.len()).unwrap_or(i64::MAX)))
+    }
+
     async fn status(&self) -> Result<EtcdStatus, HostError> {
         let mut client = self.client.maintenance_client();
         let reply = self.call(client.status()).await?;

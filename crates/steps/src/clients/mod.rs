@@ -117,6 +117,13 @@ pub trait Etcd: Send + Sync {
     async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError>;
     /// Writes a key if its `mod_revision` is as given (0: the key doesn't exist).
     async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError>;
+    /// Writes all of these keys, without a lease, if there is no key that begins with `prefix`, in one
+    /// transaction. etcd takes 128 by default.
+    async fn put_all_if_absent(
+        &self,
+        prefix: &str,
+        keys: &[(String, String)],
+    ) -> Result<Condition, HostError>;
     /// What this member says of itself. Answers without quorum too.
     async fn status(&self) -> Result<EtcdStatus, HostError>;
     /// The cluster's members.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use flow_core::step::{Change, Check, Context, Output, Resolved, Step, StepError, StepType, UndoError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -17,8 +17,10 @@ use crate::support::LOOK_EVERY;
 /// Deletes all keys below a prefix, and nothing else.
 ///
 /// The keys that were seen by the check are deleted in one transaction, only if none of them was
-/// changed and none was added since. Afterwards the prefix is read again. It can't be taken back:
-/// save the keys before, with `etcd.prefix_saved`. Output: `deleted`, the names of the keys.
+/// changed and none was added since. Afterwards the prefix is read again. Undo writes them back in one
+/// transaction, if there is still no key below the prefix: nothing is put over what somebody made since.
+/// A key with a lease isn't written back: whoever holds it writes it anew. Output: `deleted`, the names of
+/// the keys, and `kept`, those without a lease with their values.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdPrefixAbsent {
@@ -45,8 +47,9 @@ fn minute() -> u64 {
 
 impl StepType for EtcdPrefixAbsent {
     const NAME: &'static str = "etcd.prefix_absent";
-    const NOT_UNDOABLE: &'static str =
-        "keys that were deleted aren't put back: another cluster may be made by now";
+    const UNDOABLE: bool = true;
+    const UNDO_LEAVES: Option<&'static str> =
+        Some("keys with a lease are not written back, such as who leads: their holders write them anew");
     const DESTRUCTIVE: bool = true;
 
     fn validate(&self) -> Result<(), String> {
@@ -114,8 +117,66 @@ impl EtcdPrefixAbsent {
     }
 
     fn output(deleted: &[EtcdKey]) -> Output {
-        Output::empty().with("deleted", deleted.iter().map(|key| key.key.as_str()).collect::<Vec<_>>())
+        Output::empty()
+            .with("deleted", deleted.iter().map(|key| key.key.as_str()).collect::<Vec<_>>())
+            .with("kept", without_lease(deleted))
     }
+
+    /// Writes the keys, if there is still none.
+    async fn put_back(
+        &self,
+        cx: &Context,
+        host: &dyn Host,
+        client: &dyn Etcd,
+        kept: BTreeMap<String, String>,
+    ) -> Result<(), StepError> {
+        host.fence(cx.attempt()).await?;
+        let keys: Vec<(String, String)> = kept.into_iter().collect();
+        if client.put_all_if_absent(&self.prefix, &keys).await? == Condition::Broken {
+            return Err(self.taken(None));
+        }
+        Ok(())
+    }
+
+    /// Somebody has written there since.
+    fn taken(&self, key: Option<&EtcdKey>) -> StepError {
+        let such = key.map(|key| format!(", such as {}", key.key)).unwrap_or_default();
+        StepError::permanent(format!(
+            "there are keys below {} again{such}: nothing is put over them",
+            self.prefix
+        ))
+        .with_hint(
+            "a cluster may have been made there since; `--keep TASK` leaves it so and takes back the rest",
+        )
+    }
+}
+
+/// The keys that don't go by themselves, with their values.
+fn without_lease(keys: &[EtcdKey]) -> BTreeMap<String, String> {
+    let lasting = keys.iter().filter(|key| key.lease == 0);
+    lasting.map(|key| (key.key.clone(), key.value.clone())).collect()
+}
+
+/// What is to be written back: what was deleted, or, where no result tells, what was seen before.
+///
+/// # Errors
+/// There is nothing, or a value isn't what it was.
+fn to_put_back(seen: &[EtcdKey], output: Option<&Output>) -> Result<BTreeMap<String, String>, StepError> {
+    let kept = output.and_then(|output| serde_json::from_value(output.0.get("kept")?.clone()).ok());
+    let kept: BTreeMap<String, String> = kept.unwrap_or_else(|| without_lease(seen));
+    let refused = |why: String| {
+        Err(StepError::permanent(why).with_hint("`--keep TASK` leaves it so and takes back the rest"))
+    };
+    if kept.is_empty() {
+        return refused("all keys that were deleted had a lease: none can be written back".to_owned());
+    }
+    if let Some((key, _)) = kept.iter().find(|(_, value)| value.contains(char::REPLACEMENT_CHARACTER)) {
+        return refused(format!("the value of {key} was no text: it can't be written back"));
+    }
+    if Change::default().with_data(&kept).is_masked() {
+        return refused("a value that was deleted held a secret, which isn't stored".to_owned());
+    }
+    Ok(kept)
 }
 
 #[async_trait]
@@ -153,6 +214,36 @@ impl Step for EtcdPrefixAbsent {
             self.delete(&*host, cx, &*client, &now).await?;
         }
         Ok(Self::output(&now))
+    }
+
+    /// Told apart from keys that were never there, so that what was deleted is known.
+    async fn resolve(&self, cx: &Context, change: &Change) -> Result<Resolved, StepError> {
+        let client = connect(&*cx.host().await?, &self.endpoints).await?;
+        Ok(match client.keys(&self.prefix).await?.is_empty() {
+            true => Resolved::Done(Self::output(&change.data::<Vec<EtcdKey>>()?)),
+            false => Resolved::NotDone,
+        })
+    }
+
+    async fn undo(&self, cx: &Context, change: &Change, output: Option<&Output>) -> Result<(), UndoError> {
+        let seen: Vec<EtcdKey> = change.data()?;
+        let host = cx.host().await?;
+        let client = connect(&*host, &self.endpoints).await?;
+        let now = client.keys(&self.prefix).await.map_err(StepError::from)?;
+        // All are deleted at once, so where one is as it was seen, none was deleted.
+        if now.iter().any(|key| seen.contains(key)) {
+            return Ok(());
+        }
+        let kept = to_put_back(&seen, output)?;
+        if now.is_empty() {
+            return Ok(self.put_back(cx, &*host, &*client, kept).await?);
+        }
+        let back: BTreeMap<&str, &str> =
+            now.iter().map(|key| (key.key.as_str(), key.value.as_str())).collect();
+        if kept.iter().all(|(key, value)| back.get(key.as_str()) == Some(&value.as_str())) {
+            return Ok(());
+        }
+        Err(self.taken(now.first()).into())
     }
 }
 
@@ -229,6 +320,89 @@ mod tests {
         lab.world.inject(Fault::at("patroni1", "etcd delete-prefix", FaultKind::LoseAnswer)).unwrap();
         absent().apply(&cx, &change).await.unwrap_err();
         done(absent().resolve(&cx, &change).await.unwrap());
+    }
+
+    /// The keys below the prefix that have no lease, with their values.
+    fn lasting(lab: &Lab) -> BTreeMap<String, String> {
+        let keys = lab.world.state().unwrap().etcd.keys;
+        let lasting =
+            keys.into_iter().filter(|(key, kept)| key.starts_with("/service/demo/") && kept.lease == 0);
+        lasting.map(|(key, kept)| (key, kept.value)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_keys_are_written_back_in_one_go_and_once_is_enough() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let before = lasting(&lab);
+        assert!(before.len() > 1, "{before:?}");
+        let (change, output) = lab.establish(&absent(), &cx).await;
+        assert_eq!(lasting(&lab), BTreeMap::new());
+        lab.world.inject(Fault::at("patroni1", "etcd put-all", FaultKind::LoseAnswer)).unwrap();
+        absent().undo(&cx, &change, Some(&output)).await.unwrap_err();
+        assert_eq!(lasting(&lab), before);
+        let effects = lab.effects().len();
+        absent().undo(&cx, &change, Some(&output)).await.unwrap();
+        assert_eq!(lab.effects().len(), effects, "they are back already");
+        pending(absent().check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_is_known_also_where_the_answer_was_lost() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let before = lasting(&lab);
+        let change = pending(absent().check(&cx).await.unwrap());
+        lab.world.inject(Fault::at("patroni1", "etcd delete-prefix", FaultKind::LoseAnswer)).unwrap();
+        absent().apply(&cx, &change).await.unwrap_err();
+        let output = done(absent().resolve(&cx, &change).await.unwrap());
+        absent().undo(&cx, &change, Some(&output)).await.unwrap();
+        assert_eq!(lasting(&lab), before);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_over_what_somebody_wrote_since() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let (change, output) = lab.establish(&absent(), &cx).await;
+        let new = StoredKey { value: "another".into(), mod_revision: 999, lease: 0 };
+        lab.world.edit(|state| state.etcd.keys.insert("/service/demo/initialize".into(), new)).unwrap();
+        let error = absent().undo(&cx, &change, Some(&output)).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "there are keys below /service/demo/ again, such as /service/demo/initialize: nothing is put over them"
+        );
+        assert_eq!(lasting(&lab).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn where_nothing_was_deleted_nothing_is_written_back() {
+        let lab = stopped().await;
+        let cx = lab.on("patroni1");
+        let change = pending(absent().check(&cx).await.unwrap());
+        let new = StoredKey { value: "x".into(), mod_revision: 999, lease: 0 };
+        lab.world.edit(|state| state.etcd.keys.insert("/service/demo/failover".into(), new)).unwrap();
+        absent().apply(&cx, &change).await.unwrap_err();
+        let (before, effects) = (lasting(&lab), lab.effects().len());
+        absent().undo(&cx, &change, None).await.unwrap();
+        assert_eq!((lasting(&lab), lab.effects().len()), (before, effects));
+    }
+
+    #[test]
+    fn what_cannot_be_written_as_it_was_is_refused() {
+        let key = |value: &str, lease| EtcdKey {
+            key: "/service/demo/x".into(),
+            value: value.into(),
+            mod_revision: 1,
+            lease,
+        };
+        for (key, why) in [
+            (key("a", 7), "all keys that were deleted had a lease: none can be written back"),
+            (key("\u{fffd}", 0), "the value of /service/demo/x was no text: it can't be written back"),
+        ] {
+            assert_eq!(to_put_back(&[key], None).unwrap_err().message, why);
+        }
+        assert_eq!(to_put_back(&[key("a", 0)], None).unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 //! host verifies the run's lock, under `flock`, in the same command.
 
 pub mod codes;
+#[doc(hidden)]
+pub mod doors;
 mod fleet;
 mod local;
 mod posix;

@@ -268,6 +268,8 @@ pub struct Command {
     pub environment: BTreeMap<String, Secret>,
     /// Run as a transient systemd unit that survives the connection. `stdin` is then refused.
     pub detached: bool,
+    /// What the script writes on standard output and standard error is dropped on the host.
+    pub silent: bool,
 }
 
 impl Command {

@@ -45,7 +45,8 @@ impl HostCalls<'_> {
         let change = match call {
             Call::Probe { script } => return host.probe(&script).await.map(|reply| said(&reply)),
             Call::Run { script, stdin, environment, user, directory, detached } => {
-                let command = host::Command { script, stdin, directory, user, environment, detached };
+                let silent = false;
+                let command = host::Command { script, stdin, directory, user, environment, detached, silent };
                 return host.run(self.cx.attempt(), &command).await.map(|reply| said(&reply));
             }
             Call::Read { path } => return text_of(host, &path).await,

@@ -95,7 +95,7 @@ impl StepSource for Plugin {
                 description.flow
             ));
         }
-        let executable = Arc::new(executable);
+        let executable = Arc::new(executable.made_of(&description.files)?);
         let mut names = BTreeSet::new();
         for step in &description.steps {
             self.refuse(step)?;
@@ -194,6 +194,7 @@ fn info(executable: &Arc<Executable>, step: StepDescription) -> StepInfo {
         undoable: about.undoable,
         undo_argument: None,
         not_undoable: "the plugin has no undo for it",
+        undo_leaves: None,
         waits: false,
         read_only: about.read_only,
         gate: false,

@@ -42,6 +42,8 @@ pub struct Accept {
     pub not_idempotent: Vec<String>,
     /// These may leave an outcome that only a person can settle.
     pub unknown: Vec<String>,
+    /// These leave something when they are taken back.
+    pub undo: Vec<String>,
 }
 
 /// A param's value; what isn't text is written as on the command line.

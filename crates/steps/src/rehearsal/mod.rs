@@ -1,28 +1,33 @@
 //! Rehearsals: a workflow is run on simulated hosts, and at every task that changes something its
-//! process is killed, its calls fail and lose their answers, and the task is done twice.
-//! What comes of it is compared with a run that nobody disturbed.
+//! process is killed, its calls fail and lose their answers, and the task is done twice and taken back.
+//! What comes of it is compared with a run that nobody disturbed, and with how the hosts were before.
 //!
 //! No process and no connection is made: every "process" is an engine of its own in this one, on a
 //! runtime without I/O, and all hosts are simulated. The undisturbed run is recorded: a copy of the
 //! hosts and of the store is kept at each of its moments, which is exactly what a process killed there
 //! leaves behind. Each case goes on from such a copy, so that what all have in common is run once.
 
+mod back;
 mod compare;
 mod error;
 mod file;
 mod invent;
+mod mishap;
 mod process;
 mod recording;
 mod report;
 mod stage;
+mod tape;
 mod trial;
 
 #[cfg(test)]
 mod tests;
 
+pub use back::TakenBack;
 pub use error::RehearsalError;
 pub use file::{Accept, TestFile};
 pub use invent::invent;
+pub use mishap::Mishap;
 pub use report::{Again, Failure, Report, StepReport, UnknownReport};
 pub use stage::{Accident, Stage, Subject};
 pub use trial::Trial;
@@ -82,6 +87,7 @@ pub fn rehearse(
     let start = stage.build(&crew)?;
     let recording = Recording::make(&crew, subject, start)?;
     let again = recording.again(&crew, subject)?;
+    let taken_back = options.only.is_none().then(|| recording.taken_back(&crew)).flatten();
     let cases = chosen(&recording, options.only.as_deref())?;
     let done = AtomicUsize::new(0);
     progress(0, cases.len());
@@ -90,7 +96,7 @@ pub fn rehearse(
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, cases.len());
         tried
     });
-    Ok(report::make(&recording, tried, again, &options.accept, options.only.is_some()))
+    Ok(report::make(&recording, tried, again, taken_back, &options.accept, options.only.is_some()))
 }
 
 /// The cases, or those that were asked for.

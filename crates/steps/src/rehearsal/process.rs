@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flow_core::engine::{Engine, EngineError, Notice, Options, RunHandle, Stop, Verdict};
+use flow_core::engine::{Engine, EngineError, Notice, Options, RunHandle, Stop, UndoOptions, Verdict};
 use flow_core::inventory::Inventory;
 use flow_core::plan::Plan;
 use flow_core::run::{Asked, Outcome, RunId, TaskName};
@@ -57,6 +57,7 @@ impl Ended {
                     Outcome::Undecided => "what became of a task can't be told",
                     Outcome::Interrupted => "it was interrupted",
                     Outcome::Refused => "it was refused",
+                    Outcome::Undone => "it was taken back",
                     _ => "a task failed",
                 };
                 if told.is_empty() { outcome.to_owned() } else { format!("{outcome}: {}", told.join("; ")) }
@@ -74,6 +75,8 @@ pub(super) struct TakingUp<'a> {
     pub(super) verdict: Option<(&'a TaskName, Verdict)>,
     /// The longest time for each attempt at a task.
     pub(super) timeout: Option<(&'a TaskName, Duration)>,
+    /// It isn't resumed but taken back.
+    pub(super) back: Option<&'a UndoOptions>,
 }
 
 impl Crew {
@@ -101,7 +104,7 @@ impl Crew {
         })
     }
 
-    /// Takes a run up and lets it go to its end.
+    /// Takes a run up and lets it go to its end, on either way.
     pub(super) fn resume(
         &self,
         world: &SimWorld,
@@ -119,7 +122,10 @@ impl Crew {
                     Err(error) => return Err(error),
                 }
             }
-            session.resume()
+            match how.back {
+                Some(options) => session.undo(options),
+                None => session.resume(),
+            }
         })
     }
 

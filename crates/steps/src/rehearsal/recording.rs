@@ -1,35 +1,42 @@
-//! The undisturbed run, with a copy of the hosts and of the store at each of its moments.
+//! The undisturbed run, with a copy of the hosts and of the store at each of its moments, and each of its
+//! tasks taken back.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flow_core::run::{Outcome, RunId, TaskName};
+use flow_core::step::Undoability;
 use flow_core::store::Store;
-use flow_core::testing::{MemoryStore, Moment, Point, PointStore};
+use flow_core::testing::MemoryStore;
 use flow_core::workflow::{ArgumentKind, Documents, StepDef};
 
+use super::back::Back;
 use super::compare::{End, state_differences};
 use super::error::RehearsalError;
 use super::process::{Crew, Ended};
 use super::report::Again;
 use super::stage::{Subject, no_answer};
+use super::tape::{self, Moments, Snapshot, Way};
 use crate::host::sim::{SimWorld, WorldState};
-
-/// What a process that is killed at a moment leaves behind.
-#[derive(Clone)]
-pub(super) struct Snapshot {
-    pub(super) world: WorldState,
-    pub(super) store: MemoryStore,
-}
 
 /// A task that changed something, from its intent to its result.
 pub(super) struct Course {
     pub(super) task: TaskName,
     /// It says of itself that it may be run again.
     pub(super) repeatable: bool,
-    pub(super) at: BTreeMap<Point, Snapshot>,
-    /// After each of its effects.
-    pub(super) effects: Vec<Snapshot>,
+    pub(super) moments: Moments,
+    /// What is known of its undo without trying it.
+    pub(super) facts: Facts,
+    /// How it was taken back; none where it says that it can't be, or comes after a pivot.
+    pub(super) back: Option<Back>,
+}
+
+/// What is known of a task's undo without trying it.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) undo: Undoability,
+    /// What its step type says that stays.
+    pub(super) leaves: Option<&'static str>,
+    pub(super) pivot: bool,
 }
 
 /// An undisturbed run.
@@ -43,66 +50,12 @@ pub(super) struct Recording {
     pub(super) courses: Vec<Course>,
     /// The steps of all tasks and their types, each once, in order.
     pub(super) steps: Vec<(String, String)>,
-    /// Which of the step types have an undo.
-    pub(super) undoable: Vec<String>,
+    /// What is known of each task's undo.
+    facts: BTreeMap<TaskName, Facts>,
+    /// How the hosts were before.
+    pub(super) start: WorldState,
     /// How many tasks there are.
     pub(super) tasks: usize,
-}
-
-/// What is noted while the run goes on.
-#[derive(Default)]
-struct Tape {
-    store: Option<MemoryStore>,
-    current: Option<TaskName>,
-    notes: BTreeMap<TaskName, Note>,
-    order: Vec<TaskName>,
-}
-
-#[derive(Default)]
-struct Note {
-    at: BTreeMap<Point, Snapshot>,
-    effects: Vec<Snapshot>,
-}
-
-type SharedTape = Arc<Mutex<Tape>>;
-
-fn open(tape: &SharedTape) -> MutexGuard<'_, Tape> {
-    tape.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Tape {
-    /// After a change that a task has made.
-    fn effect(&mut self, world: &WorldState) {
-        if let (Some(task), Some(store)) = (&self.current, &self.store) {
-            let snapshot = Snapshot { world: world.clone(), store: store.fork() };
-            if let Some(note) = self.notes.get_mut(task) {
-                note.effects.push(snapshot);
-            }
-        }
-    }
-
-    /// Right before or after a commit.
-    fn moment(&mut self, moment: &Moment<'_>, world: &WorldState) {
-        let Some(store) = self.store.clone() else { return };
-        for (task, point) in moment.points() {
-            let task = TaskName::from_text(task);
-            if !self.notes.contains_key(&task) {
-                self.order.push(task.clone());
-            }
-            let note = self.notes.entry(task.clone()).or_default();
-            let snapshot = Snapshot { world: world.clone(), store: store.fork() };
-            match point {
-                // The first attempt's, where there were several.
-                Point::BeforeIntent | Point::AfterIntent => {
-                    note.at.entry(point).or_insert(snapshot);
-                }
-                Point::AfterEffect | Point::AfterResult => {
-                    note.at.insert(point, snapshot);
-                }
-            }
-            self.current = matches!(point, Point::AfterIntent | Point::AfterEffect).then_some(task);
-        }
-    }
 }
 
 impl Recording {
@@ -111,31 +64,18 @@ impl Recording {
         let plan = subject.plan(crew)?;
         let workflow = plan.workflow.name.value.clone();
         let documents = Documents::load(&subject.bundle, crew.engine.registry())?;
-        let tape = SharedTape::default();
         let store = MemoryStore::new();
-        open(&tape).store = Some(store.clone());
-        let of_world = Arc::clone(&tape);
         let release = match start.settings.release {
             crate::host::sim::Release::Bookworm => "bookworm",
             crate::host::sim::Release::Trixie => "trixie",
         };
-        let world = SimWorld::watched(start, move |state| open(&of_world).effect(state));
-        let (of_store, hosts) = (Arc::clone(&tape), world.clone());
-        let watched = PointStore::new(store.clone(), move |moment| {
-            // The world first: its watch takes the tape while it holds the world.
-            if moment.points().next().is_some()
-                && let Ok(state) = hosts.state()
-            {
-                open(&of_store).moment(moment, &state);
-            }
-        });
+        let (world, watched, tape) = tape::watch(start.clone(), store.clone(), Way::Forward);
         let mut steps = Vec::new();
-        let mut undoable = Vec::new();
+        let mut facts = BTreeMap::new();
         for info in plan.tasks() {
             let step = (info.name.step().to_owned(), info.uses.to_owned());
-            if info.undo == flow_core::step::Undoability::Possible {
-                undoable.push(step.0.clone());
-            }
+            let leaves = crew.engine.registry().get(info.uses).and_then(|info| info.undo_leaves);
+            facts.insert(info.name.clone(), Facts { undo: info.undo, leaves, pivot: info.pivot });
             if !steps.contains(&step) {
                 steps.push(step);
             }
@@ -157,27 +97,46 @@ impl Recording {
         }
         let end_state = world.state().map_err(|e| broken(&workflow, &e))?;
         let run = store.runs().ok().and_then(|mut runs| runs.pop()).map(|row| row.id);
-        let Tape { mut notes, order, .. } = std::mem::take(&mut *open(&tape));
-        let course = |task: TaskName| {
-            let note = notes.remove(&task)?;
-            Some(Course {
-                repeatable: is_repeatable(&documents, &task),
-                at: note.at,
-                effects: note.effects,
-                task,
-            })
+        let course = |(task, moments): (TaskName, Moments)| {
+            let facts = facts.get(&task).filter(|_| moments.are_whole())?.clone();
+            Some(Course { repeatable: is_repeatable(&documents, &task), moments, facts, back: None, task })
         };
-        Ok(Self {
+        let mut recording = Self {
             run: run.unwrap_or_else(|| RunId::from_text("")),
             release,
             end: End::of(&end_state),
             end_state,
-            courses: order.into_iter().filter_map(course).filter(|course| course.is_whole()).collect(),
+            courses: tape.take().into_iter().filter_map(course).collect(),
             steps,
-            undoable,
+            start,
             tasks,
             workflow,
-        })
+            facts,
+        };
+        recording.take_back(crew)?;
+        Ok(recording)
+    }
+
+    /// Takes each task back for itself, as far as that is possible, and keeps how that went.
+    fn take_back(&mut self, crew: &Crew) -> Result<(), RehearsalError> {
+        for number in 0..self.before_pivot().len() {
+            let course = &self.courses[number];
+            if course.facts.undo == Undoability::Possible {
+                self.courses[number].back = Some(Back::record(crew, self, course)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks that were done before the point of no return, where there is one.
+    pub(super) fn before_pivot(&self) -> &[Course] {
+        let pivot = self.courses.iter().position(|course| course.facts.pivot);
+        &self.courses[..pivot.unwrap_or(self.courses.len())]
+    }
+
+    /// What is known of the undo of a step's tasks.
+    pub(super) fn facts_of(&self, step: &str) -> Option<&Facts> {
+        self.facts.iter().find(|(task, _)| task.step() == step).map(|(_, facts)| facts)
     }
 
     /// The whole workflow once more, by another run: what it would change.
@@ -198,18 +157,13 @@ impl Recording {
 }
 
 impl Course {
-    /// Whether all its moments were seen.
-    fn is_whole(&self) -> bool {
-        flow_core::testing::POINTS.iter().all(|point| self.at.contains_key(point))
-    }
-
     /// The texts of its effects, as [`WorldState::effect_counts`] has them.
     pub(super) fn effect_texts(&self) -> Vec<String> {
         let last = |snapshot: &Snapshot| {
             let effect = snapshot.world.effects.last()?;
             Some(format!("{} {} {}", effect.host, effect.kind, effect.text))
         };
-        self.effects.iter().filter_map(last).collect()
+        self.moments.effects.iter().filter_map(last).collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What came of a rehearsal, step by step.
 
+use flow_core::step::Undoability;
 use serde::Serialize;
 
+use super::back::TakenBack;
 use super::file::Accept;
 use super::recording::Recording;
 use super::trial::{Came, Trial, Tried};
@@ -25,6 +27,8 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// The whole workflow, run once more by another run. Told, never held against it.
     pub again: Again,
+    /// The whole run, taken back; null where none of it can be, or only some cases were asked for.
+    pub taken_back: Option<TakenBack>,
     /// What did not hold.
     pub failures: Vec<Failure>,
     /// What can't be told after a crash or a lost answer.
@@ -49,8 +53,13 @@ pub struct StepReport {
     /// it says it may be, with the same end. `changes`: it changes something the second time.
     /// `not_tried`: it changed nothing the first time, or its cases weren't asked for.
     pub again: &'static str,
-    /// Whether its type can be taken back.
-    pub undoable: bool,
+    /// What taking it back comes to. `exact`: the hosts are as right before it; `leaves`: but for what its type
+    /// says that stays; `differs`: they are not; `impossible`, `kept`, `nothing`: it isn't taken back, since it
+    /// can't be, the workflow keeps it, or it changes nothing; `past_pivot`: it comes after the point of no return;
+    /// `not_tried`: it changed nothing, or its cases weren't asked for.
+    pub undo: &'static str,
+    /// Why it can't be taken back, or what it leaves.
+    pub undo_why: Option<String>,
     /// How many cases were played.
     pub cases: usize,
     /// How many of them came to the end of the undisturbed run, unasked.
@@ -108,6 +117,7 @@ pub(super) fn make(
     recording: &Recording,
     tried: Vec<Tried<'_>>,
     again: Again,
+    taken_back: Option<TakenBack>,
     accept: &Accept,
     partial: bool,
 ) -> Report {
@@ -127,7 +137,10 @@ pub(super) fn make(
             accepted,
         };
         match came {
-            Came::Held | Came::EachTime => {}
+            Came::Held | Came::EachTime | Came::Leaves => {}
+            Came::NotUndone { what, differences } => {
+                failures.push(of(what, differences, names(&accept.undo, step)));
+            }
             Came::Failed { what, differences } => failures.push(of(what, differences, false)),
             Came::NotIdempotent { what, differences } => {
                 failures.push(of(what, differences, names(&accept.not_idempotent, step)));
@@ -143,7 +156,9 @@ pub(super) fn make(
             },
         }
     }
-    let verdict = if failures.iter().any(|failure| !failure.accepted) {
+    // What isn't taken back as it should be is told of the task by itself, where it is accepted.
+    let undo_held = taken_back.as_ref().is_none_or(|back| back.held) || !accept.undo.is_empty();
+    let verdict = if !undo_held || failures.iter().any(|failure| !failure.accepted) {
         "failed"
     } else if unknown.iter().any(|unknown| !unknown.accepted) {
         "unknown"
@@ -159,6 +174,7 @@ pub(super) fn make(
         cases,
         steps,
         again,
+        taken_back,
         failures,
         unknown,
         verdict,
@@ -175,7 +191,7 @@ fn step_report(recording: &Recording, tried: &[Tried<'_>], step: &str, uses: &st
     let points = |pick: fn(&Came) -> bool| -> Vec<String> {
         let mut trials: Vec<Trial> =
             mine.iter().filter(|tried| pick(&tried.came)).map(|tried| tried.trial).collect();
-        trials.sort();
+        trials.sort_by_key(|trial| trial.rank());
         trials.dedup();
         trials.iter().map(ToString::to_string).collect()
     };
@@ -190,15 +206,46 @@ fn step_report(recording: &Recording, tried: &[Tried<'_>], step: &str, uses: &st
     } else {
         "nothing"
     };
+    let (undo, undo_why) = undo(recording, &mine, step);
+    let held = |came: &Came| matches!(came, Came::Held | Came::EachTime | Came::Leaves);
     StepReport {
         step: step.to_owned(),
         uses: uses.to_owned(),
         changed: recording.courses.iter().filter(|course| course.task.step() == step).count(),
         again,
-        undoable: recording.undoable.iter().any(|name| name == step),
+        undo,
+        undo_why,
         cases: mine.len(),
-        held: mine.iter().filter(|tried| matches!(tried.came, Came::Held | Came::EachTime)).count(),
+        held: mine.iter().filter(|tried| held(&tried.came)).count(),
         unknown: points(|came| matches!(came, Came::Unknown(_))),
-        failed: points(|came| matches!(came, Came::Failed { .. } | Came::NotIdempotent { .. })),
+        failed: points(|came| {
+            matches!(came, Came::Failed { .. } | Came::NotIdempotent { .. } | Came::NotUndone { .. })
+        }),
     }
+}
+
+/// What taking a step's tasks back comes to, and why not or what it leaves.
+fn undo(recording: &Recording, mine: &[&Tried<'_>], step: &str) -> (&'static str, Option<String>) {
+    let Some(facts) = recording.facts_of(step) else { return ("nothing", None) };
+    match &facts.undo {
+        Undoability::Nothing => return ("nothing", None),
+        Undoability::Kept => return ("kept", None),
+        Undoability::Impossible(why) => return ("impossible", Some(why.clone())),
+        Undoability::Possible => {}
+    }
+    let mut courses = recording.courses.iter().filter(|course| course.task.step() == step).peekable();
+    if courses.peek().is_some() && courses.all(|course| course.back.is_none()) {
+        return ("past_pivot", None);
+    }
+    let undone = mine.iter().filter(|tried| tried.trial == Trial::Undone).map(|tried| &tried.came);
+    let found = undone.map(|came| match came {
+        Came::Held => "exact",
+        Came::Leaves => "leaves",
+        _ => "differs",
+    });
+    // In this order the last one is the worst.
+    let worst =
+        found.max_by_key(|found| ["exact", "leaves", "differs"].iter().position(|word| word == found));
+    let why = (worst == Some("leaves")).then_some(facts.leaves).flatten().map(str::to_owned);
+    (worst.unwrap_or("not_tried"), why)
 }

@@ -1,56 +1,47 @@
 //! One case: a task of the recorded run, and what befalls it. The process that goes on from there must
-//! come to the end of the undisturbed run, or say that it can't tell.
+//! come to the end of the undisturbed run, or say that it can't tell. What befalls it while it is taken
+//! back is played in `back`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use flow_core::engine::Verdict;
-use flow_core::run::{Event, Outcome};
-use flow_core::step::Attempt;
+use flow_core::run::{Event, Outcome, RunId, TaskName};
+use flow_core::step::{Attempt, Change};
 use flow_core::store::Store;
-use flow_core::testing::{MemoryStore, POINTS, Point, PointStore};
+use flow_core::testing::{MemoryStore, Point, PointStore};
 
+use super::back;
 use super::compare::End;
+use super::mishap::Mishap;
 use super::process::{Crew, Ended, TakingUp};
-use super::recording::{Course, Recording, Snapshot};
-use crate::host::sim::{Call, Fault, FaultKind, SimWorld};
+use super::recording::{Course, Recording};
+use super::tape::Snapshot;
+use crate::host::sim::{SimWorld, WorldState};
 
 /// How long a task that hangs is waited for.
-const HANGS: Duration = Duration::from_millis(150);
+pub(super) const HANGS: Duration = Duration::from_millis(150);
 
-/// Of so many effects of a task each is disturbed; of more, only the first ones.
-const EFFECTS: usize = 6;
-
-/// What befalls a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What is tried with a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trial {
-    /// The process is killed at a point.
-    Killed(Point),
-    /// The process is killed after the n-th of several effects.
-    KilledWithin(usize),
+    /// This befalls it.
+    Hit(Mishap),
     /// It is done a second time, right after the first.
     Again,
-    /// The call of its n-th effect fails.
-    Fails(usize),
-    /// The request of its n-th effect is lost, nothing is done.
-    RequestLost(usize),
-    /// Its n-th effect is done, the answer is lost.
-    AnswerLost(usize),
-    /// No answer ever comes, until the step's time is over.
-    TimesOut,
+    /// It is taken back, right after it was done.
+    Undone,
+    /// This befalls it while it is taken back.
+    UndoHit(Mishap),
 }
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Killed(point) => write!(f, "{point}"),
-            Self::KilledWithin(n) => write!(f, "within-{n}"),
+            Self::Hit(mishap) => mishap.fmt(f),
             Self::Again => f.write_str("again"),
-            Self::Fails(n) => write!(f, "fails-{n}"),
-            Self::RequestLost(n) => write!(f, "request-lost-{n}"),
-            Self::AnswerLost(n) => write!(f, "answer-lost-{n}"),
-            Self::TimesOut => f.write_str("times-out"),
+            Self::Undone => f.write_str("undone"),
+            Self::UndoHit(mishap) => write!(f, "undo-{mishap}"),
         }
     }
 }
@@ -59,21 +50,11 @@ impl FromStr for Trial {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(point) = text.parse() {
-            return Ok(Self::Killed(point));
-        }
-        let (name, number) = match text.rsplit_once('-') {
-            Some((name, number)) if number.parse::<usize>().is_ok() => (name, number.parse().unwrap_or(1)),
-            _ => (text, 1),
-        };
-        match name {
-            "within" => Ok(Self::KilledWithin(number)),
-            "again" => Ok(Self::Again),
-            "fails" => Ok(Self::Fails(number)),
-            "request-lost" => Ok(Self::RequestLost(number)),
-            "answer-lost" => Ok(Self::AnswerLost(number)),
-            "times-out" => Ok(Self::TimesOut),
-            _ => Err(format!("no point `{text}`")),
+        match (text, text.strip_prefix("undo-")) {
+            ("again", _) => Ok(Self::Again),
+            ("undone", _) => Ok(Self::Undone),
+            (_, Some(mishap)) => mishap.parse().map(Self::UndoHit),
+            _ => text.parse().map(Self::Hit),
         }
     }
 }
@@ -82,56 +63,33 @@ impl Trial {
     /// In words, after the task's name.
     pub(super) fn words(self) -> String {
         match self {
-            Self::Killed(Point::BeforeIntent) => "killed before its intent was recorded".to_owned(),
-            Self::Killed(Point::AfterIntent) => {
-                "killed after its intent, before anything was done".to_owned()
-            }
-            Self::Killed(Point::AfterEffect) => {
-                "killed after it was done, before that was recorded".to_owned()
-            }
-            Self::Killed(Point::AfterResult) => "killed after its result was recorded".to_owned(),
-            Self::KilledWithin(n) => format!("killed after change {n} of several"),
+            Self::Hit(mishap) => mishap.words(),
             Self::Again => "done a second time".to_owned(),
-            Self::Fails(n) => format!("change {n} failed"),
-            Self::RequestLost(n) => format!("the request of change {n} was lost"),
-            Self::AnswerLost(n) => format!("the answer to change {n} was lost"),
-            Self::TimesOut => "no answer came until its time was over".to_owned(),
+            Self::Undone => "taken back".to_owned(),
+            Self::UndoHit(mishap) => format!("while it was taken back: {}", mishap.words()),
         }
     }
 
-    /// Whether the effect is there after that: what a person who looks would say.
-    fn truth(self) -> Verdict {
+    /// The order in which points are told.
+    pub(super) fn rank(self) -> (u8, Option<Mishap>) {
         match self {
-            Self::Killed(Point::AfterEffect | Point::AfterResult) | Self::AnswerLost(_) => Verdict::Done,
-            _ => Verdict::NotDone,
+            Self::Hit(mishap @ (Mishap::Killed(_) | Mishap::KilledWithin(_))) => (0, Some(mishap)),
+            Self::Again => (1, None),
+            Self::Hit(mishap) => (2, Some(mishap)),
+            Self::Undone => (3, None),
+            Self::UndoHit(mishap) => (4, Some(mishap)),
         }
-    }
-
-    fn fault(self) -> Option<Fault> {
-        let (n, kind) = match self {
-            Self::Fails(n) => (n, FaultKind::Fail("it was made to fail".to_owned())),
-            Self::RequestLost(n) => (n, FaultKind::LoseRequest),
-            Self::AnswerLost(n) => (n, FaultKind::LoseAnswer),
-            Self::TimesOut => (1, FaultKind::Hang),
-            Self::Killed(_) | Self::KilledWithin(_) | Self::Again => return None,
-        };
-        Some(Fault { host: None, call: Call::Effect(u32::try_from(n).unwrap_or(u32::MAX)), kind })
     }
 }
 
 impl Course {
     /// What is tried with it.
     pub(super) fn trials(&self) -> Vec<Trial> {
-        let effects = self.effects.len().min(EFFECTS);
-        let mut trials: Vec<Trial> = POINTS.map(Trial::Killed).to_vec();
-        trials.extend((1..self.effects.len()).take(EFFECTS).map(Trial::KilledWithin));
+        let effects = self.moments.effects.len();
+        let mut trials: Vec<Trial> = Mishap::kills(effects).map(Trial::Hit).collect();
         trials.push(Trial::Again);
-        for n in 1..=effects {
-            trials.extend([Trial::Fails(n), Trial::RequestLost(n), Trial::AnswerLost(n)]);
-        }
-        if effects > 0 {
-            trials.push(Trial::TimesOut);
-        }
+        trials.extend(Mishap::faults(effects).map(Trial::Hit));
+        trials.extend(self.back.iter().flat_map(back::Back::trials));
         trials
     }
 }
@@ -159,41 +117,58 @@ pub(super) enum Came {
     EachTime,
     /// Done twice, it changes something the second time.
     NotIdempotent { what: String, differences: Vec<String> },
+    /// Taken back, it leaves what its step type says that it leaves.
+    Leaves,
+    /// Taken back, it leaves something.
+    NotUndone { what: String, differences: Vec<String> },
     /// Another end, or none.
     Failed { what: String, differences: Vec<String> },
 }
 
 /// Hosts and store of one case.
-struct Place {
-    world: SimWorld,
-    store: MemoryStore,
+pub(super) struct Place {
+    pub(super) world: SimWorld,
+    pub(super) store: MemoryStore,
 }
 
 impl Place {
-    fn of(snapshot: &Snapshot) -> Self {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
         Self { world: SimWorld::in_memory(snapshot.world.clone()), store: snapshot.store.fork() }
+    }
+
+    /// Where the fault of a case is still waiting for its call.
+    pub(super) fn not_played(&self) -> Option<Came> {
+        let fired = self.world.state().is_ok_and(|state| state.faults.is_empty());
+        let what = "the task made fewer changes than in the undisturbed run; this case could not be played";
+        (!fired).then(|| failed(what.to_owned()))
     }
 }
 
 impl<'r> Case<'r> {
     /// Plays it.
     pub(super) fn run(&self, crew: &Crew, recording: &Recording) -> Tried<'r> {
+        let moments = &self.course.moments;
         let came = match self.trial {
-            Trial::Killed(point) => self.go_on(crew, recording, &Place::of(&self.course.at[&point])),
-            Trial::KilledWithin(n) => self.go_on(crew, recording, &Place::of(&self.course.effects[n - 1])),
+            Trial::Hit(Mishap::Killed(point)) => self.go_on_from(crew, recording, &moments.at[&point]),
+            Trial::Hit(Mishap::KilledWithin(n)) => self.go_on_from(crew, recording, &moments.effects[n - 1]),
+            Trial::Hit(mishap) => self.disturbed(crew, recording, mishap),
             Trial::Again => self.again(crew, recording),
-            _ => self.disturbed(crew, recording),
+            Trial::Undone => back::undone(crew, recording, self.course),
+            Trial::UndoHit(mishap) => back::disturbed(crew, recording, self.course, mishap),
         };
         Tried { course: self.course, trial: self.trial, came }
     }
 
-    /// Resumes until the run has ended well, and compares.
-    fn go_on(&self, crew: &Crew, recording: &Recording, place: &Place) -> Came {
+    fn go_on_from(&self, crew: &Crew, recording: &Recording, snapshot: &Snapshot) -> Came {
+        self.go_on(crew, recording, &Place::of(snapshot), 0)
+    }
+
+    /// Resumes until the run has ended well, and compares. A call that failed or was lost may cost an
+    /// attempt; a kill may not.
+    fn go_on(&self, crew: &Crew, recording: &Recording, place: &Place, mut may_fail: u32) -> Came {
         let task = &self.course.task;
         let mut taking_up = TakingUp::default();
         let mut unknown = None;
-        // A call that failed or was lost may cost an attempt; a kill may not.
-        let mut may_fail = u32::from(self.trial.fault().is_some());
         loop {
             let ended = crew.resume(&place.world, Box::new(place.store.clone()), &recording.run, &taking_up);
             match &ended {
@@ -204,10 +179,12 @@ impl<'r> Case<'r> {
                         .find(|(name, _)| name == task)
                         .map(|(_, error)| error.message.clone());
                     unknown = Some(why.unwrap_or_else(|| ended.words()));
-                    taking_up.verdict = Some((task, self.trial.truth()));
+                    let Trial::Hit(mishap) = self.trial else { return failed(ended.words()) };
+                    taking_up.verdict = Some((task, mishap.truth()));
                     continue;
                 }
                 Ended::With { outcome: Outcome::Failed, .. } if may_fail > 0 => may_fail -= 1,
+                Ended::With { outcome: Outcome::Undone, .. } => return recording.unwound(place),
                 ended => {
                     let decided = if unknown.is_some() {
                         "resumed once a person had said what became of it"
@@ -242,10 +219,10 @@ impl<'r> Case<'r> {
 
     /// A process takes the run up right before the task; once the task's intent is durable, the fault
     /// is there. Then the run is gone on with.
-    fn disturbed(&self, crew: &Crew, recording: &Recording) -> Came {
-        let place = Place::of(&self.course.at[&Point::BeforeIntent]);
+    fn disturbed(&self, crew: &Crew, recording: &Recording, mishap: Mishap) -> Came {
+        let place = Place::of(self.course.moments.before());
         let (world, task) = (place.world.clone(), self.course.task.to_string());
-        let mut fault = self.trial.fault();
+        let mut fault = mishap.fault();
         let store = PointStore::new(place.store.clone(), move |moment| {
             if moment.is_at(&task, Point::AfterIntent)
                 && let Some(fault) = fault.take()
@@ -253,21 +230,19 @@ impl<'r> Case<'r> {
                 let _ = world.inject(fault);
             }
         });
-        let timeout = (self.trial == Trial::TimesOut).then_some((&self.course.task, HANGS));
-        let ended =
-            crew.resume(&place.world, Box::new(store), &recording.run, &TakingUp { verdict: None, timeout });
-        let fired = place.world.state().is_ok_and(|state| state.faults.is_empty());
-        if !fired {
-            let what =
-                "the task made fewer changes than in the undisturbed run; this case could not be played";
-            return failed(what.to_owned());
+        let timeout = (mishap == Mishap::TimesOut).then_some((&self.course.task, HANGS));
+        let how = TakingUp { timeout, ..TakingUp::default() };
+        let ended = crew.resume(&place.world, Box::new(store), &recording.run, &how);
+        if let Some(came) = place.not_played() {
+            return came;
         }
         match ended.outcome() {
             Some(Outcome::Succeeded) => match self.compare(recording, &place) {
                 Ok(()) => Came::Held,
                 Err(came) => came,
             },
-            Some(Outcome::Failed | Outcome::Undecided) => self.go_on(crew, recording, &place),
+            Some(Outcome::Failed | Outcome::Undecided) => self.go_on(crew, recording, &place, 1),
+            Some(Outcome::Undone) => recording.unwound(&place),
             _ => failed(format!("the process ended: {}", ended.words())),
         }
     }
@@ -275,26 +250,14 @@ impl<'r> Case<'r> {
     /// The store knows nothing of the task yet; the hosts have what it did. Its commands' traces are
     /// removed: it is as if another run had done it.
     fn again(&self, crew: &Crew, recording: &Recording) -> Came {
-        let mut snapshot = Snapshot {
-            store: self.course.at[&Point::BeforeIntent].store.clone(),
-            ..self.course.at[&Point::AfterEffect].clone()
-        };
-        let attempt =
-            Attempt { run: recording.run.clone(), task: self.course.task.clone(), number: 1, epoch: 1 }
-                .name();
-        let of_task = attempt.trim_end_matches('1').to_owned();
-        for host in snapshot.world.hosts.values_mut() {
-            host.attempts.retain(|name, _| !name.starts_with(&of_task));
-        }
+        let moments = &self.course.moments;
+        let mut snapshot =
+            Snapshot { store: moments.before().store.clone(), ..moments.at[&Point::AfterEffect].clone() };
+        forget_attempts(&mut snapshot.world, &recording.run, &self.course.task);
         let place = Place::of(&snapshot);
         let ended =
             crew.resume(&place.world, Box::new(place.store.clone()), &recording.run, &TakingUp::default());
-        let events = place.store.events(&recording.run).unwrap_or_default();
-        let second = events.iter().find_map(|record| match &record.event {
-            Event::TaskIntended { task, change, .. } if *task == self.course.task => Some(change.clone()),
-            _ => None,
-        });
-        let Some(change) = second else {
+        let Some(change) = intended(&place.store, &recording.run, &self.course.task) else {
             return match ended.outcome() {
                 Some(Outcome::Succeeded) => match self.compare(recording, &place) {
                     Ok(()) => Came::Held,
@@ -327,6 +290,24 @@ impl<'r> Case<'r> {
     }
 }
 
-fn failed(what: String) -> Came {
+/// The traces of a task's commands on the hosts are removed: it is as if it had never been begun.
+pub(super) fn forget_attempts(world: &mut WorldState, run: &RunId, task: &TaskName) {
+    let attempt = Attempt { run: run.clone(), task: task.clone(), number: 1, epoch: 1 }.name();
+    let of_task = attempt.trim_end_matches('1').to_owned();
+    for host in world.hosts.values_mut() {
+        host.attempts.retain(|name, _| !name.starts_with(&of_task));
+    }
+}
+
+/// What a task's first intent says.
+pub(super) fn intended(store: &MemoryStore, run: &RunId, task: &TaskName) -> Option<Change> {
+    let events = store.events(run).unwrap_or_default();
+    events.into_iter().find_map(|record| match record.event {
+        Event::TaskIntended { task: named, change, .. } if named == *task => Some(change),
+        _ => None,
+    })
+}
+
+pub(super) fn failed(what: String) -> Came {
     Came::Failed { what, differences: Vec::new() }
 }

@@ -17,7 +17,7 @@ use crate::support::exit_error;
 /// Say how it is known that nothing is left to do, with `creates`, `unless` or `check`, or say
 /// `repeatable = true` where running it twice does no harm. Without any of these a run that was
 /// interrupted while the script ran stops and asks: a bare command is never guessed to be done.
-/// Output: `code`, `stdout`, `stderr`.
+/// Output: `code`, `stdout`, `stderr`; with `secret_output` only `code`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
@@ -53,6 +53,11 @@ pub struct Command {
     /// Run as a systemd unit that outlives a lost connection. For what takes long.
     #[serde(default)]
     pub detached: bool,
+    /// What the script writes is secret, that of `undo` too: it is dropped on the host, and is in no record, on no
+    /// screen and in no error. Later steps get the exit status. What they need of it, let the script write into a
+    /// file that only root reads.
+    #[serde(default)]
+    pub secret_output: bool,
     /// A script that takes back what `script` did, or a part of it; for `flow undo`. Run as the same user, in the
     /// same way; it exits 0 where nothing is left to take back. After an interruption it is run again.
     #[serde(default)]
@@ -109,14 +114,29 @@ impl Command {
             user: self.user.clone(),
             environment: self.environment.clone(),
             detached: self.detached,
+            silent: self.secret_output,
         }
     }
 
     fn judge(&self, reply: &Reply) -> Result<Output, StepError> {
-        if !self.accept.contains(&reply.code) {
-            return Err(exit_error(reply));
+        if self.accept.contains(&reply.code) { Ok(self.output(reply)) } else { Err(self.error(reply)) }
+    }
+
+    fn output(&self, reply: &Reply) -> Output {
+        let output = Output::empty().with("code", reply.code);
+        if self.secret_output {
+            return output;
         }
-        Ok(output(reply))
+        output.with("stdout", reply.text()).with("stderr", reply.error_text())
+    }
+
+    fn error(&self, reply: &Reply) -> StepError {
+        if !self.secret_output {
+            return exit_error(reply);
+        }
+        StepError::failed(format!("exit status {}", reply.code)).with_hint(
+            "what it wrote is secret and was dropped (`secret_output`); run it by hand on the host to see it",
+        )
     }
 
     fn first_line(&self) -> &str {
@@ -131,16 +151,12 @@ async fn zero_exit(host: &dyn Host, script: Option<&str>) -> Result<bool, host::
     }
 }
 
-fn output(reply: &Reply) -> Output {
-    Output::empty().with("code", reply.code).with("stdout", reply.text()).with("stderr", reply.error_text())
-}
-
 #[async_trait]
 impl Step for Command {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         if self.satisfied(&*host, true).await? {
-            return Ok(Check::Satisfied(output(&Reply::default())));
+            return Ok(Check::Satisfied(self.output(&Reply::default())));
         }
         let mut change = Change::new(format!("run: {}", self.first_line()));
         if self.script.trim().lines().count() > 1 {
@@ -158,7 +174,7 @@ impl Step for Command {
     async fn undo(&self, cx: &Context, _change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
         let Some(undo) = &self.undo else { return Err(UndoError::Impossible) };
         let reply = cx.host().await?.run(cx.attempt(), &self.command(undo)).await.map_err(StepError::from)?;
-        if reply.success() { Ok(()) } else { Err(exit_error(&reply).into()) }
+        if reply.success() { Ok(()) } else { Err(self.error(&reply).into()) }
     }
 
     async fn resolve_undo(
@@ -189,7 +205,7 @@ impl Step for Command {
             AttemptState::Ended(None) | AttemptState::Absent => {}
         }
         if self.satisfied(&*host, true).await? {
-            return Ok(Resolved::Done(output(&Reply::default())));
+            return Ok(Resolved::Done(self.output(&Reply::default())));
         }
         let known = self.verifiable() || self.unless.is_some() || self.repeatable;
         Ok(if known {
@@ -287,6 +303,24 @@ mod tests {
         assert_eq!(error.to_string(), "exit status 1: /no/such: No such file or directory");
         let without = command(json!({ "script": "true" }));
         assert!(matches!(without.undo(&cx, &change, None).await, Err(UndoError::Impossible)));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_with_secret_output_writes_is_in_no_output_and_no_error() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        for detached in [false, true] {
+            let with = json!({ "script": "echo hello", "secret_output": true, "detached": detached });
+            let step = command(with);
+            let output = step.apply(&cx, &Change::default()).await.unwrap();
+            assert_eq!(output, Output::empty().with("code", 0));
+            // Where it was kept, from before or by another program, it isn't taken from there.
+            let kept = Reply { code: 0, stdout: b"hello".to_vec(), stderr: b"hello".to_vec() };
+            assert_eq!(step.judge(&kept), Ok(output));
+            let error = step.judge(&Reply { code: 1, ..kept }).unwrap_err();
+            assert_eq!((error.message.as_str(), error.detail), ("exit status 1", None));
+            assert!(error.hint.unwrap().contains("secret_output"));
+        }
     }
 
     #[tokio::test]

@@ -217,20 +217,42 @@ pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<()
     };
     let mode = Some(former.mode);
     let ownership = Ownership { owner: Some(former.owner), group: Some(former.group), mode };
-    if !changed(&former.sha256) {
-        let set = HostChange::SetOwnership { path: path.to_owned(), ownership };
-        return Ok(host.change(cx.attempt(), &set).await.map_err(StepError::from)?);
-    }
-    if changed(&recorded.wanted) {
+    let (directory, kept) = former_place(cx, path, &former.sha256);
+    let back = if !changed(&former.sha256) {
+        HostChange::SetOwnership { path: path.to_owned(), ownership }
+    } else if changed(&recorded.wanted) {
         return Err(moved_on(path).into());
-    }
-    let (_, kept) = former_place(cx, path, &former.sha256);
-    let bytes = host.read(&kept, LIMIT).await.map_err(StepError::from)?;
-    let Some(bytes) = bytes.filter(|bytes| sha256(bytes) == former.sha256) else {
-        return Err(StepError::permanent(format!("the former content of {path} is not at {kept}")).into());
+    } else {
+        let bytes = host.read(&kept, LIMIT).await.map_err(StepError::from)?;
+        let Some(bytes) = bytes.filter(|bytes| sha256(bytes) == former.sha256) else {
+            return Err(StepError::permanent(format!("the former content of {path} is not at {kept}")).into());
+        };
+        HostChange::WriteFile { path: path.to_owned(), content: Content(bytes), ownership }
     };
-    let write = HostChange::WriteFile { path: path.to_owned(), content: Content(bytes), ownership };
-    Ok(host.change(cx.attempt(), &write).await.map_err(StepError::from)?)
+    host.change(cx.attempt(), &back).await.map_err(StepError::from)?;
+    Ok(forget_former(cx, &*host, &directory, kept).await?)
+}
+
+/// The copy isn't needed any more once its content is back in its place. Folders of copies go with the
+/// last of them.
+async fn forget_former(
+    cx: &Context,
+    host: &dyn Host,
+    directory: &str,
+    kept: String,
+) -> Result<(), StepError> {
+    if host.stat(&kept).await?.is_none() {
+        return Ok(());
+    }
+    host.change(cx.attempt(), &HostChange::RemoveFile { path: kept }).await?;
+    for folder in [directory, FORMER] {
+        if host.list(folder).await?.is_none_or(|names| !names.is_empty()) {
+            break;
+        }
+        let remove = HostChange::RemoveDirectory { path: folder.to_owned() };
+        host.change(cx.attempt(), &remove).await?;
+    }
+    Ok(())
 }
 
 fn moved_on(path: &str) -> StepError {
@@ -281,12 +303,14 @@ fn ancestors(path: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Directory and path of a run's copy of a former file; another content has another place.
+/// Directory and path of a task's copy of a former file; another content has another place. Each task has
+/// its own, since it is removed once the task was taken back.
 fn former_place(cx: &Context, path: &str, content: &str) -> (String, String) {
     let directory = format!("{FORMER}/{}", cx.run());
     let name = path.rsplit('/').next().unwrap_or_default();
     let content = content.get(..8).unwrap_or(content);
-    let kept = format!("{directory}/{name}.{}-{content}", &sha256(path.as_bytes())[..8]);
+    let whose = sha256(format!("{} {path}", cx.attempt().task).as_bytes());
+    let kept = format!("{directory}/{name}.{}-{content}", &whose[..8]);
     (directory, kept)
 }
 
@@ -330,6 +354,11 @@ mod tests {
 
         second.undo(&cx, &changed, Some(&output)).await.unwrap();
         assert_eq!(lab.text("patroni1", "/etc/new/a.conf").as_deref(), Some("one\n"));
+        assert_eq!(
+            cx.host().await.unwrap().stat(FORMER).await.unwrap(),
+            None,
+            "the copy isn't needed any more"
+        );
         satisfied(first.check(&cx).await.unwrap());
         let made = Change { diff: None, ..made };
         first.undo(&cx, &made, None).await.unwrap();

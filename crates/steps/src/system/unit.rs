@@ -16,7 +16,7 @@ use crate::support::{LOOK_EVERY, yes};
 /// What is not given is left as it is. "Stopped" is proven: no process of the unit's control group is
 /// left, even where systemd calls the unit inactive (Debian's Patroni unit leaves its children alone). A unit
 /// that is masked doesn't come back, neither after a reboot nor by somebody's `systemctl start`.
-/// Undo sets back what was different. Output: `active`, `invocation`.
+/// Undo sets back what was different; what the unit wrote while it ran stays. Output: `active`, `invocation`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SystemdUnit {
@@ -69,6 +69,8 @@ struct Before {
 impl StepType for SystemdUnit {
     const NAME: &'static str = "systemd.unit";
     const UNDOABLE: bool = true;
+    const UNDO_LEAVES: Option<&'static str> =
+        Some("what the unit itself wrote while it ran, such as data and logs");
 
     fn validate(&self) -> Result<(), String> {
         if self.state.is_none() && self.enabled.is_none() && self.masked.is_none() {
@@ -231,7 +233,8 @@ impl Step for SystemdUnit {
         let before: Before = change.data()?;
         let back = Self {
             state: self.state.map(|_| if before.active { UnitTarget::Running } else { UnitTarget::Stopped }),
-            enabled: self.enabled.map(|_| before.enabled),
+            // Of a masked unit systemd doesn't tell whether it is enabled; it stays as it is below the mask.
+            enabled: self.enabled.filter(|_| !before.masked).map(|_| before.enabled),
             masked: self.masked.map(|_| before.masked),
             ..self.clone()
         };
@@ -331,6 +334,21 @@ mod tests {
         let (change, output) = lab.establish(&running, &cx).await;
         running.undo(&cx, &change, Some(&output)).await.unwrap();
         satisfied(stopped().check(&cx).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_was_enabled_below_its_mask_is_so_again() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni3");
+        lab.establish(&stopped(), &cx).await;
+        let enabled = || lab.world.state().unwrap().hosts["patroni3"].units["patroni.service"].enabled;
+        assert!(enabled());
+        let running =
+            unit(json!({ "unit": "patroni.service", "state": "running", "enabled": true, "masked": false }));
+        let (change, _) = lab.establish(&running, &cx).await;
+        running.undo(&cx, &change, None).await.unwrap();
+        satisfied(stopped().check(&cx).await.unwrap());
+        assert!(enabled());
     }
 
     #[tokio::test]

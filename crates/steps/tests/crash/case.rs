@@ -70,6 +70,26 @@ impl Case {
         case
     }
 
+    /// Another place with the same hosts and the same store, as they are now.
+    pub(crate) fn copy(other: &Self) -> Self {
+        let set: Vec<_> = other.job.set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let case = Self::empty(&other.job.workflow, &set);
+        std::fs::copy(&other.job.world, &case.job.world).unwrap();
+        case.copy_store(other);
+        case
+    }
+
+    /// Puts another's store in the place of its own.
+    pub(crate) fn copy_store(&self, other: &Self) {
+        for file in ["runs.db", "runs.db-wal", "runs.db.key"] {
+            let from = other.path().join(file);
+            // A process that has ended by itself leaves no WAL.
+            if from.exists() {
+                std::fs::copy(from, self.path().join(file)).unwrap();
+            }
+        }
+    }
+
     fn empty(workflow: &str, set: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("inventory.ini"), INVENTORY).unwrap();
@@ -82,6 +102,7 @@ impl Case {
             set: set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             edit: None,
             resume: false,
+            undo: false,
             kill: None,
             concurrency: 64,
         };
@@ -127,6 +148,11 @@ impl Case {
     pub(crate) fn finish(&self, story: &str) {
         let ended = self.work(None);
         assert_eq!(ended, Ended::With(Outcome::Succeeded), "{story}:\n{}", self.log());
+    }
+
+    /// From here on the run is taken back.
+    pub(crate) fn turn_round(&mut self) {
+        self.job.undo = true;
     }
 
     pub(crate) fn log(&self) -> String {
@@ -183,6 +209,11 @@ impl End {
             |line: &&str| !line.contains("postgresql.service") && !line.ends_with("/usr/sbin/postgresql");
         self.outline = self.outline.lines().filter(of_boot).map(|line| format!("{line}\n")).collect();
         self
+    }
+
+    /// The lines of the hosts' state that hold a text.
+    pub(crate) fn lines(&self, text: &str) -> Vec<String> {
+        self.outline.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     /// Fails with the lines that differ.

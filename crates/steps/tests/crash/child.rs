@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flow_core::engine::{Engine, EngineError, Options, RunHandle};
+use flow_core::engine::{Engine, EngineError, Options, RunHandle, UndoOptions};
 use flow_core::inventory::{self, Inventory};
 use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request};
 use flow_core::step::{Registry, Resources};
@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) edit: Option<(String, String)>,
     /// Go on with the run instead of starting one.
     pub(crate) resume: bool,
+    /// Take it back instead.
+    pub(crate) undo: bool,
     /// When it is killed.
     pub(crate) kill: Option<Kill>,
     /// How many tasks are at work at once.
@@ -90,11 +92,12 @@ impl Job {
             .with_options(Options { owner: owner.to_owned(), concurrency: self.concurrency })
     }
 
-    /// Starts or resumes the run in this process.
+    /// Starts or resumes the run in this process, or takes it back.
     pub(crate) fn begin(&self, engine: &Engine, store: Box<dyn Store>) -> Result<RunHandle, EngineError> {
         if self.resume {
             let run = store.runs()?.remove(0).id;
-            return engine.open(store, &run, Some(&self.inventory()))?.resume();
+            let session = engine.open(store, &run, Some(&self.inventory()))?;
+            return if self.undo { session.undo(&UndoOptions::default()) } else { session.resume() };
         }
         let plan = self.plan(engine, store.fingerprint_key()?)?;
         let confirmed = plan.confirmation()?;

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Kill {
     /// At a point of a task.
     Task { task: String, point: Point },
+    /// At a point of a task while it is taken back.
+    Back { task: String, point: Point },
     /// Before or after the n-th commit of this process becomes durable, whatever is in it.
     Commit { number: usize, before: bool },
     /// At a point of a task, but it only falls asleep: it makes a file `asleep` in this folder, and
@@ -28,6 +30,7 @@ impl Kill {
     fn is_due(&self, moment: &Moment<'_>) -> bool {
         match self {
             Self::Commit { number, before } => *number == moment.commit && *before == moment.before,
+            Self::Back { task, point } => moment.is_back_at(task, *point),
             Self::Task { task, point } | Self::Sleep { task, point, .. } => moment.is_at(task, *point),
         }
     }

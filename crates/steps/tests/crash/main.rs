@@ -16,3 +16,4 @@ mod killing_store;
 mod planned;
 mod recovery;
 mod rivals;
+mod undo;

@@ -59,9 +59,7 @@ fn sleeper(task: &str, point: Point) {
     let mut sleeper = case.spawn(Some(&Kill::Sleep { task: task.clone(), point, folder }));
     wait_for(&case.path().join("asleep"));
     let second = Case::beside(&case);
-    for file in ["runs.db", "runs.db-wal", "runs.db.key"] {
-        std::fs::copy(case.path().join(file), second.path().join(file)).unwrap();
-    }
+    second.copy_store(&case);
     let story = format!("another took over at {task}, {point:?}");
     second.finish(&story);
     second.end().assert_equal(&reference().end, &second, &story);

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::{Kwargs, Rest, Value as Jinja, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value as Jinja, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind};
 use sha2::Digest;
 
@@ -23,6 +23,8 @@ pub(super) fn add(env: &mut Environment<'static>) {
             })
         },
     );
+    env.add_filter("default", default);
+    env.add_filter("d", default);
     env.add_filter("mandatory", |value: Jinja, message: Option<&str>| -> Result<Jinja, Error> {
         if value.is_undefined() {
             return Err(wrong(message.unwrap_or("a mandatory variable is not defined")));
@@ -39,6 +41,24 @@ pub(super) fn add(env: &mut Environment<'static>) {
         }
         Ok(value)
     });
+}
+
+/// The other value may itself be undefined, which is then the answer.
+fn default(value: Jinja, more: Rest<ValueOrKwargs>) -> Result<Jinja, Error> {
+    let mut more = more.into_values();
+    let options = more.pop_if(|last| last.is_kwargs()).map(Kwargs::try_from).transpose()?;
+    let named = |name: &str| -> Result<Option<Jinja>, Error> {
+        options.as_ref().map_or(Ok(None), |options| options.get(name))
+    };
+    let (other, lax) = (named("default_value")?, named("boolean")?);
+    if let Some(options) = &options {
+        options.assert_all_used()?;
+    }
+    let mut more = more.into_iter();
+    let other = more.next().or(other).unwrap_or_else(|| Jinja::from(""));
+    let lax = more.next().or(lax).is_some_and(|lax| lax.is_true());
+    let missing = value.is_undefined() || lax && !known(&value)?.is_true();
+    Ok(if missing { other } else { value })
 }
 
 fn wrong(message: impl Into<String>) -> Error {

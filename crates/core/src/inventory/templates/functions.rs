@@ -3,7 +3,9 @@
 use minijinja::value::{Kwargs, Rest, Value as Jinja, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State};
 
+use super::python::known;
 use super::{Track, source};
+use crate::inventory::secrets::names_a_secret;
 
 pub(super) fn add(env: &mut Environment<'static>, track: &Track) {
     env.add_function(source::AT, at);
@@ -13,7 +15,37 @@ pub(super) fn add(env: &mut Environment<'static>, track: &Track) {
             lookup(state, &track, plugin, terms.into_values(), list)
         });
     }
+    env.add_function("dict", dict);
     env.add_function("undef", || -> Jinja { Jinja::UNDEFINED });
+}
+
+/// Python's: of a table or of pairs, and of names.
+#[expect(clippy::needless_pass_by_value, reason = "the engine's calling convention")]
+fn dict(of: Option<Jinja>, options: Kwargs) -> Result<Jinja, Error> {
+    let mut pairs = Vec::new();
+    if let Some(of) = of {
+        let of = known(&of)?;
+        for item in of.try_iter()? {
+            let table = of.kind() == ValueKind::Map;
+            let value = if table { of.get_item(&item)? } else { item.get_item_by_index(1)? };
+            pairs.push((if table { item } else { item.get_item_by_index(0)? }, value));
+        }
+    }
+    for name in options.args() {
+        pairs.push((Jinja::from(name), options.get(name)?));
+    }
+    Ok(Jinja::from_pairs(pairs))
+}
+
+/// Python's methods; of lists one that the engine's companion lacks.
+pub(super) fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    if let ("index", ValueKind::Seq, [wanted]) = (name, value.kind(), args) {
+        let at = value.try_iter()?.position(|item| item == *wanted);
+        return at
+            .map(Jinja::from)
+            .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "it is not in the list"));
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
 
 /// What is at the end of a way down; undefined where any part of it isn't there.
@@ -56,8 +88,9 @@ fn lookup(
             term.as_str().ok_or_else(|| refuse(format!("the lookup `{plugin}` of what is no text")))?;
         found.push(match plugin {
             "env" => {
-                // What stands in the environment is as good as secret.
-                track.secret();
+                if names_a_secret(name) {
+                    track.secret();
+                }
                 let unset = || default.clone().unwrap_or_else(|| Jinja::from(""));
                 std::env::var(name).map_or_else(|_| unset(), Jinja::from)
             }
@@ -69,7 +102,7 @@ fn lookup(
                     return Err(ErrorKind::UndefinedError.into());
                 }
             },
-            _ => return Err(refuse(format!("the lookup `{plugin}`"))),
+            _ => return Err(refuse(format!("the lookup `{plugin}` is unknown"))),
         });
     }
     match <[Jinja; 1]>::try_from(found) {

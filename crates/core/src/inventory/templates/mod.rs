@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use super::builder::{ALL, Merged};
 use super::raw::{Raw, Template, Vars};
 use super::{Host, Inventory, SecretTexts};
+use crate::workflow::expr::{BUDGET, ExprError, bounded};
 use objects::{HostValue, ListValue, Root, TableValue};
 use source::Source;
 
@@ -282,6 +283,7 @@ impl World {
         let scope = Jinja::from_object(Root { world: Arc::clone(self), host });
         let value = match source::read(&template.text)? {
             Source::Expression(text) => {
+                bounded(&text, true).map_err(too_much)?;
                 self.env.compile_expression(&text)?.eval(scope).inspect_err(|error| {
                     let place = error.range().filter(|_| error.kind() == ErrorKind::UndefinedError);
                     if let Some(part) = place.and_then(|range| text.get(range)) {
@@ -290,6 +292,7 @@ impl World {
                 })?
             }
             Source::Text(text) => {
+                bounded(&text, false).map_err(too_much)?;
                 let text = self.env.render_str(&text, scope)?;
                 self.settled(text)
             }
@@ -347,7 +350,7 @@ impl World {
                 ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction,
                 Some(detail),
             ) => {
-                format!("{detail}, which flow doesn't have")
+                format!("{detail}; what flow has is in docs/inventory.md")
             }
             (false, kind @ ErrorKind::SyntaxError, Some(detail)) => format!("{kind}: {detail}"),
             (false, _, Some(detail)) => detail.to_owned(),
@@ -447,16 +450,21 @@ fn to_jinja(value: impl serde::Serialize) -> Jinja {
     Jinja::from(Serde(value))
 }
 
+fn too_much(error: ExprError) -> Error {
+    Error::new(ErrorKind::SyntaxError, error.message)
+}
+
 /// The engine, set as Ansible sets Jinja.
 fn environment(track: &Track) -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_debug(true);
     env.set_recursion_limit(100);
+    env.set_fuel(Some(BUDGET));
     let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).build();
     env.set_syntax(syntax.expect("the default delimiters don't clash"));
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_unknown_method_callback(functions::method);
     let track = track.clone();
     env.set_formatter(move |out, _, value| {
         track.emitted(value);

@@ -25,6 +25,13 @@ pub(super) fn add(env: &mut Environment<'static>) {
             Ok(Jinja::from(out))
         },
     );
+    env.add_filter("product", |one: &Jinja, other: &Jinja| -> Result<Jinja, Error> {
+        let other = items(other)?;
+        let pairs = items(one)?
+            .into_iter()
+            .flat_map(|one| other.iter().map(move |other| vec![one.clone(), other.clone()]));
+        Ok(pairs.collect())
+    });
     env.add_filter("combine", combine);
     env.add_filter("dict2items", |value: &Jinja, options: Kwargs| -> Result<Jinja, Error> {
         let (key, field) = names(&options)?;

@@ -202,16 +202,60 @@ impl Writer<'_, '_> {
                 at = next;
                 continue;
             }
+            if token.kind == Kind::Text && block.is(at + 1, "%") && at + 2 < end {
+                at = self.percent(at, end, out)?;
+                done = block.tokens[at - 1].range.end;
+                continue;
+            }
             self.word(token, out);
             at += 1;
         }
         Ok(done)
     }
 
+    /// `'text' % value`, Python's; gives the token after it.
+    fn percent(&self, at: usize, end: usize, out: &mut String) -> Result<usize, Error> {
+        let block = self.block;
+        let mut next = at + 3;
+        let paren = block.is(at + 2, "(");
+        if paren {
+            next = self.closing(at + 2, end).ok_or_else(|| not_closed("("))? + 1;
+        } else {
+            while next < end {
+                next = match block.word(&block.tokens[next]) {
+                    "." => next + 2,
+                    "[" | "(" => self.closing(next, end).ok_or_else(|| not_closed("["))? + 1,
+                    _ => break,
+                };
+            }
+            next = next.min(end);
+        }
+        out.push('(');
+        self.word(&block.tokens[at], out);
+        out.push_str(" | format(");
+        let (from, to) = if paren { (at + 3, next - 1) } else { (at + 2, next) };
+        let begin = block.tokens[from].range.start;
+        self.tokens(from, to, begin, out)?;
+        out.push_str("))");
+        Ok(next)
+    }
+
     fn word(&self, token: &Token, out: &mut String) {
         let word = self.block.word(token);
         if token.kind == Kind::Text && self.backslashes && word.contains('\\') {
-            out.push_str(&word.replace('\\', "\\\\"));
+            let quote = word.chars().next();
+            let mut chars = word.chars();
+            while let Some(c) = chars.next() {
+                out.push(c);
+                if c == '\\' {
+                    out.push('\\');
+                    match chars.next() {
+                        Some('\\') => out.push_str("\\\\"),
+                        Some(next) if Some(next) == quote => out.extend(['\\', next]),
+                        next => out.extend(next),
+                    }
+                }
+            }
         } else {
             out.push_str(word);
         }
@@ -227,7 +271,10 @@ impl Writer<'_, '_> {
         let name: String = block.tokens[at..end].iter().map(|token| block.word(token)).collect();
         let plain = name.strip_prefix("ansible.builtin.").filter(|rest| !rest.contains('.'));
         let Some(plain) = plain else {
-            return Err(Error::new(ErrorKind::UnknownFilter, format!("the filter or test `{name}`")));
+            return Err(Error::new(
+                ErrorKind::UnknownFilter,
+                format!("the filter or test `{name}` is unknown"),
+            ));
         };
         out.push_str(plain);
         Ok(end)
@@ -282,6 +329,13 @@ impl Writer<'_, '_> {
         out.push_str(AT);
         out.push('(');
         out.push_str(root);
+        let mut downs = downs;
+        // What a loop knows of itself is no field that could be looked up.
+        if let ("loop", [Down::Name(name), rest @ ..]) = (root, downs) {
+            out.push('.');
+            out.push_str(name);
+            downs = rest;
+        }
         for down in downs {
             match *down {
                 Down::Name(name) if name.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -346,11 +400,21 @@ mod tests {
         assert_eq!(text("{{ a | default(1) }}"), "= a | default(1)");
         assert_eq!(text("{{ a.split(',')[0] | default(1) }}"), "= a.split(',')[0] | default(1)");
         assert_eq!(text("{{ a[0:1] | default(1) }}"), "= a[0:1] | default(1)");
+        assert_eq!(text("{{ loop.previtem.a | default(1) }}"), "= __at(loop.previtem, 'a') | default(1)");
+    }
+
+    #[test]
+    fn texts_are_formatted_as_python_does() {
+        assert_eq!(text("{{ '%02d' % a.b[0] + 'c' }}"), "= ('%02d' | format(a.b[0])) + 'c'");
+        assert_eq!(text("{{ '%s:%s' % (a, b) }}"), "= ('%s:%s' | format(a, b))");
+        assert_eq!(text("{{ 7 % 3 }}"), "= 7 % 3");
+        assert!(read("{{ '%s' % (a }}").is_err());
     }
 
     #[test]
     fn backslashes_in_expressions_stand_for_themselves_and_builtin_names_are_short() {
         assert_eq!(text(r"{{ a | regex_replace('^(.*)$', '\1') }}"), r"= a | regex_replace('^(.*)$', '\\1')");
+        assert_eq!(text(r"{{ 'it\'s \\' }}"), r"= 'it\\\'s \\\\'");
         assert_eq!(text("{{ a | ansible.builtin.b64encode }}"), "= a | b64encode");
         assert!(read("{{ a | community.general.json_query('x') }}").is_err());
     }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::inventory::{Given, Loaded, Sources, VaultPassword, VaultPasswords, read_all};
@@ -72,7 +73,7 @@ fn what_flow_does_not_have_is_named_with_its_line() {
     for (text, why) in [
         ("{{ n | no_such }}", "no_such"),
         ("{{ n | ansible.utils.ipaddr }}", "ansible.utils.ipaddr"),
-        ("{{ lookup('password', 'x') }}", "the lookup `password`, which flow doesn't have"),
+        ("{{ lookup('password', 'x') }}", "the lookup `password` is unknown"),
         ("{{ 1 + }}", "syntax error"),
         ("{{ ansible_default_ipv4.address }}", "flow gathers no facts"),
     ] {
@@ -131,6 +132,14 @@ fn values_keep_their_types_only_where_the_text_is_one_expression() {
     assert_eq!(value(vars, "b"), "11");
     assert_eq!(value(vars, "c"), json!([1, true, null]));
     assert_eq!(value(vars, "d"), "is [1, True, None, 'x']");
+}
+
+proptest! {
+    #[test]
+    fn any_template_is_a_value_or_an_error(text in "[-a-c1{}%#()\\[\\].,|~ +*/<>=:]{0,60}", filter in "[a-z]{1,4}") {
+        let text = text.replace('\'', "");
+        load(&format!("a: '{{{{ {text} }}}}'\nb: '{{{{ n | {filter}({text}) }}}}'\nc: '{text}'\n"));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use minijinja::value::Value as Jinja;
+use minijinja::value::{Kwargs, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind};
 
 use super::python::{known, string};
@@ -34,7 +34,13 @@ fn all_in(some: &Jinja, all: &Jinja) -> Result<bool, Error> {
 }
 
 /// Versions as Python's `LooseVersion` compares them: numbers as numbers, the rest as text.
-fn version(value: &Jinja, other: &Jinja, operator: Option<&str>) -> Result<bool, Error> {
+#[expect(clippy::needless_pass_by_value, reason = "the engine's calling convention")]
+fn version(value: &Jinja, other: &Jinja, operator: Option<&str>, options: Kwargs) -> Result<bool, Error> {
+    let kind = options.get::<Option<String>>("version_type")?.filter(|kind| kind != "loose");
+    if options.get::<Option<bool>>("strict")?.unwrap_or(false) || kind.is_some() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "versions are compared loosely only"));
+    }
+    options.assert_all_used()?;
     let order = parts(&string(value)?).cmp(&parts(&string(other)?));
     Ok(match operator.unwrap_or("==") {
         "==" | "=" | "eq" => order == Ordering::Equal,

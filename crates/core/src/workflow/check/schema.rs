@@ -1,14 +1,24 @@
 //! Arguments against a step type's JSON schema, as far as they are known: what a template will give
 //! is passed over where it stands. Knows the part of JSON schema that `schemars` writes.
 
+mod kinds;
+
+use std::cell::Cell;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use self::kinds::{fits, is_null, size, tag_fits, types};
 use crate::workflow::parse::{describe, list, literal};
 use crate::workflow::{Argument, ArgumentKind, Span, expr, nearest};
 
 /// References that lead to others more often than this are circular.
 const MAX_REFERENCES: usize = 16;
+
+/// Schemas that lead to others deeper than this, a plugin's that leads to itself, are left to the step type.
+const MAX_DEPTH: usize = 100;
+/// So many schemas are compared with each value; the rest is left to the step type.
+const LOOKS: usize = 200;
 
 /// One thing that is wrong with arguments.
 #[derive(Debug)]
@@ -26,6 +36,10 @@ pub(super) struct Schema<'s> {
     root: &'s Value,
     /// Values as a workflow's author wrote them: templates are passed over, secrets refused.
     written: bool,
+    /// How deep in schemas the one is that is looked at.
+    depth: Cell<usize>,
+    /// How many more may be looked at.
+    looks: Cell<usize>,
 }
 
 /// Compares values, all templates rendered, with a step type's schema.
@@ -33,7 +47,7 @@ pub(super) struct Schema<'s> {
 /// # Errors
 /// Everything that is wrong, as one fragment.
 pub fn check_values(schema: &Value, values: &Map<String, Value>) -> Result<(), String> {
-    let schema = Schema { root: schema, written: false };
+    let schema = Schema { written: false, ..Schema::new(schema) };
     let fields = values.iter().map(|(name, value)| (name.clone(), known(value))).collect();
     let problems = schema.check_arguments(&fields);
     let told: Vec<String> = problems
@@ -62,14 +76,28 @@ fn known(value: &Value) -> Argument {
 
 impl<'s> Schema<'s> {
     pub(super) fn new(root: &'s Value) -> Self {
-        Self { root, written: true }
+        Self { root, written: true, depth: Cell::new(0), looks: Cell::new(0) }
     }
 
     /// Checks the table of arguments.
     pub(super) fn check_arguments(&self, fields: &IndexMap<String, Argument>) -> Vec<Problem> {
         let mut problems = Vec::new();
+        self.looks.set(LOOKS.saturating_mul(1 + fields.values().map(size).sum::<usize>()));
         self.fields(self.resolve(self.root), None, None, fields, &mut problems);
         problems
+    }
+
+    /// Looks at one more schema, where there aren't too many; `otherwise` is the answer for what is not looked at.
+    fn look<T>(&self, otherwise: T, look: impl FnOnce() -> T) -> T {
+        let (depth, left) = (self.depth.get(), self.looks.get());
+        if depth >= MAX_DEPTH || left == 0 {
+            return otherwise;
+        }
+        self.looks.set(left - 1);
+        self.depth.set(depth + 1);
+        let found = look();
+        self.depth.set(depth);
+        found
     }
 
     /// Follows `$ref`.
@@ -128,6 +156,10 @@ impl<'s> Schema<'s> {
 
     /// One value. `name` is the argument's, for messages.
     fn value(&self, schema: &'s Value, name: &str, value: &Argument, problems: &mut Vec<Problem>) {
+        self.look((), || self.compare(schema, name, value, problems));
+    }
+
+    fn compare(&self, schema: &'s Value, name: &str, value: &Argument, problems: &mut Vec<Problem>) {
         let described = schema;
         let schema = self.resolve(schema);
         if let ArgumentKind::Text(text) = &value.kind
@@ -204,6 +236,7 @@ impl<'s> Schema<'s> {
         problems: &mut Vec<Problem>,
     ) {
         let mut nearest: Option<Vec<Problem>> = None;
+        let mut others = Vec::new();
         for branch in branches {
             let resolved = self.resolve(branch);
             if is_null(resolved) {
@@ -218,13 +251,13 @@ impl<'s> Schema<'s> {
                 || fits(resolved, value) && tag_fits(resolved, value);
             if near && nearest.as_ref().is_none_or(|best| found.len() < best.len()) {
                 nearest = Some(found);
+            } else {
+                others.push(found);
             }
         }
-        let others: Vec<&Value> = branches.iter().filter(|branch| !is_null(self.resolve(branch))).collect();
-        match (nearest, others.as_slice()) {
-            (Some(found), _) => problems.extend(found),
-            (None, [only]) => self.value(only, name, value, problems),
-            (None, _) => problems.push(Problem::Wrong {
+        match (nearest, others.pop().filter(|_| others.is_empty())) {
+            (Some(found), _) | (None, Some(found)) => problems.extend(found),
+            (None, None) => problems.push(Problem::Wrong {
                 span: value.span.clone(),
                 message: format!("`{name}` must be {}", self.wanted(schema)),
                 label: format!("this is {}", describe(value)),
@@ -291,7 +324,10 @@ impl<'s> Schema<'s> {
 
     /// Whether a value of that JSON type may stand there.
     fn takes(&self, schema: &'s Value, kind: &str) -> bool {
-        let schema = self.resolve(schema);
+        self.look(true, || self.takes_so(self.resolve(schema), kind))
+    }
+
+    fn takes_so(&self, schema: &'s Value, kind: &str) -> bool {
         if let Some(values) = self.choices(schema) {
             return values.iter().any(|value| value.is_string()) && kind == "string";
         }
@@ -353,46 +389,6 @@ impl<'s> Schema<'s> {
     }
 }
 
-fn is_null(schema: &Value) -> bool {
-    schema.get("type") == Some(&Value::from("null"))
-}
-
-/// The JSON types that a schema names; none means any.
-fn types(schema: &Value) -> Vec<&str> {
-    match schema.get("type") {
-        Some(Value::String(one)) => vec![one.as_str()],
-        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn fits(schema: &Value, value: &Argument) -> bool {
-    let types = types(schema);
-    types.is_empty()
-        || types.iter().any(|kind| match (*kind, &value.kind) {
-            ("string", ArgumentKind::Text(_))
-            | ("array", ArgumentKind::List(_))
-            | ("object", ArgumentKind::Table(_)) => true,
-            ("boolean", ArgumentKind::Plain(value)) => value.is_boolean(),
-            ("integer", ArgumentKind::Plain(value)) => value.is_i64() || value.is_u64(),
-            ("number", ArgumentKind::Plain(value)) => value.is_number(),
-            _ => false,
-        })
-}
-
-/// Whether a table's literal fields agree with what the schema fixes, such as the tag of an enum.
-fn tag_fits(schema: &Value, value: &Argument) -> bool {
-    let (ArgumentKind::Table(fields), Some(properties)) =
-        (&value.kind, schema.get("properties").and_then(Value::as_object))
-    else {
-        return true;
-    };
-    properties.iter().all(|(name, property)| match (property.get("const"), fields.get(name)) {
-        (Some(fixed), Some(field)) => field.is_dynamic() || literal(field) == *fixed,
-        _ => true,
-    })
-}
-
 fn range(
     schema: &Value,
     name: &str,
@@ -418,3 +414,6 @@ fn range(
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

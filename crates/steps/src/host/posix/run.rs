@@ -29,6 +29,10 @@ fn body(command: &Command) -> Result<String, String> {
         Some(directory) => body.push_str(&format!("cd -- {} || exit 1\n", absolute(directory)?)),
         None => body.push_str("cd -- \"${HOME:-/}\" 2>/dev/null || cd /\n"),
     }
+    if command.silent {
+        // In the shell that reads the script: what that shell says of the script is dropped too.
+        body.push_str("exec >/dev/null 2>&1\n");
+    }
     body.push_str(&command.script);
     body.push('\n');
     if body.contains('\0') {

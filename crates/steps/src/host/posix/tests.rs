@@ -292,6 +292,21 @@ async fn a_command_gets_its_input_environment_and_directory_and_shows_none_of_th
 }
 
 #[tokio::test]
+async fn what_a_silent_command_writes_is_dropped_on_the_host() {
+    let place = Place::locked().await;
+    let run = |script: &str| Command { script: script.into(), silent: true, ..Command::default() };
+    for (script, code) in [
+        ("echo hidden; echo hidden >&2; sh -c 'echo hidden'; exit 3", 3),
+        ("hidden-command", 127),
+        ("echo hidden >&2; ${x?hidden}", 2),
+        ("echo 'hidden", 2),
+    ] {
+        let reply = place.host.run(&attempt("r1", 1, 1), &run(script)).await.unwrap();
+        assert_eq!(reply, Reply { code, ..Reply::default() }, "{script}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_runs_as_another_user() {
     let place = Place::locked().await;
     let run = |user: &str| Command {

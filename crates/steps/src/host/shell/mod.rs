@@ -18,8 +18,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use frame::find;
-use frame::{Frames, OUTPUT_LIMIT};
+use frame::OUTPUT_LIMIT;
+pub(crate) use frame::{Frames, find};
 
 use super::Reply;
 use super::posix::Login;

@@ -235,6 +235,26 @@ impl Etcd for SimEtcd {
         self.world.act(&self.from, &text, act).await
     }
 
+    async fn put_all_if_absent(
+        &self,
+        prefix: &str,
+        keys: &[(String, String)],
+    ) -> Result<Condition, HostError> {
+        let text = format!("etcd put-all {prefix}");
+        let act = |world: &mut WorldState| {
+            self.keyspace(world)?;
+            if !world.etcd.list(prefix).is_empty() {
+                return Ok(Condition::Broken);
+            }
+            for (key, value) in keys {
+                world.etcd.put(key, value, 0);
+            }
+            world.count(&self.from, "etcd", &text, None);
+            Ok(Condition::Held(i64::try_from(keys.len()).unwrap_or(i64::MAX)))
+        };
+        self.world.act(&self.from, &text, act).await
+    }
+
     async fn status(&self) -> Result<EtcdStatus, HostError> {
         let look = |world: &WorldState| {
             let host = self.member(world)?;

@@ -184,7 +184,7 @@ impl Host for SimHost {
                 attempts::note(world, &self.name, by)?;
                 attempts::execute(world, &self.name, by, &command.script)
             };
-            return self.act(&text, act).await;
+            return self.act(&text, act).await.map(|reply| heard(command, reply));
         }
         if command.stdin.is_some() {
             return Err(failed(&self.name, "a detached command takes no standard input"));
@@ -196,7 +196,7 @@ impl Host for SimHost {
         self.act(&text, start).await?;
         loop {
             match self.attempt(by).await? {
-                AttemptState::Ended(Some(reply)) => return Ok(reply),
+                AttemptState::Ended(Some(reply)) => return Ok(heard(command, reply)),
                 AttemptState::Running => tokio::task::yield_now().await,
                 AttemptState::Absent | AttemptState::Ended(None) => {
                     return Err(super::error::lost(&self.name, "the host was rebooted"));
@@ -274,6 +274,11 @@ impl Host for SimHost {
 }
 
 /// Whether a service that the world knows listens there.
+/// What comes back of a command's reply.
+fn heard(command: &Command, reply: Reply) -> Reply {
+    if command.silent { Reply { code: reply.code, ..Reply::default() } } else { reply }
+}
+
 fn listens(world: &WorldState, host: &str, port: u16) -> bool {
     let Ok(state) = world.host(host) else { return false };
     let runs = |unit: &str| state.units.get(unit).is_some_and(|unit| unit.running());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::files::NodeKind;
-use super::state::{HostState, WorldState};
+use super::state::{HostState, UnitState, WorldState};
 use super::units;
 
 impl WorldState {
@@ -61,7 +61,8 @@ impl WorldState {
 impl HostState {
     fn outline(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for (path, node) in self.files.nodes() {
+        // Where flow keeps the lock: it is on every host that flow was ever on.
+        for (path, node) in self.files.nodes().filter(|(path, _)| *path != "/var/lib/flow") {
             let what = match &node.kind {
                 NodeKind::Directory => "directory".to_owned(),
                 NodeKind::Symlink(target) => format!("-> {target}"),
@@ -70,9 +71,11 @@ impl HostState {
             };
             lines.push(format!("{path} {}:{} {:o} {what}", node.owner, node.group, node.mode));
         }
-        for name in self.units.keys() {
+        for (name, &UnitState { enabled, .. }) in &self.units {
             let unit = units::show(self, name);
-            lines.push(format!("unit {name} {} {} {} {}", unit.load, unit.active, unit.sub, unit.file_state));
+            let below = if unit.masked() && enabled { ", enabled below" } else { "" };
+            let file_state = unit.file_state;
+            lines.push(format!("unit {name} {} {} {} {file_state}{below}", unit.load, unit.active, unit.sub));
         }
         lines.extend(self.packages.iter().map(|(name, version)| format!("package {name} {version}")));
         let mut processes: Vec<_> = self

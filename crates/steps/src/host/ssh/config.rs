@@ -6,6 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// Files that include each other deeper than this are refused, as OpenSSH does.
+const MAX_DEPTH: u8 = 16;
+/// The most files that are read for one host. Files that include each other could be read without end: as many
+/// as there are ways through them.
+const MAX_FILES: usize = 1000;
+
 /// What the files (or a command line's `-o`) say of one host. Paths and tokens are as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Values {
@@ -66,7 +72,7 @@ fn keep<T>(slot: &mut Option<T>, value: T) {
 
 /// OpenSSH's time format: a number of seconds, or numbers with a unit.
 fn seconds(text: &str) -> Option<u64> {
-    let (mut total, mut number) = (0, None::<u64>);
+    let (mut total, mut number) = (0_u64, None::<u64>);
     for c in text.chars() {
         if let Some(digit) = c.to_digit(10) {
             number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit.into())?);
@@ -80,9 +86,9 @@ fn seconds(text: &str) -> Option<u64> {
             'w' => 604_800,
             _ => return None,
         };
-        total += number.take()?.checked_mul(unit)?;
+        total = total.checked_add(number.take()?.checked_mul(unit)?)?;
     }
-    Some(total + number.unwrap_or(0))
+    total.checked_add(number.unwrap_or(0))
 }
 
 /// Reads the files in order and adds what they say of a host to what is said already.
@@ -90,7 +96,7 @@ fn seconds(text: &str) -> Option<u64> {
 /// # Errors
 /// A file that is there and can't be read, or an option's value that can't be; with file and line.
 pub(crate) fn read(files: &[PathBuf], home: &Path, alias: &str, values: &mut Values) -> Result<(), String> {
-    let mut reader = Reader { home, alias, values };
+    let mut reader = Reader { home, alias, values, files: 0 };
     for file in files {
         if file.exists() {
             reader.file(file, true, 0)?;
@@ -103,10 +109,17 @@ struct Reader<'a> {
     home: &'a Path,
     alias: &'a str,
     values: &'a mut Values,
+    /// How many were read.
+    files: usize,
 }
 
 impl Reader<'_> {
     fn file(&mut self, path: &Path, outer: bool, depth: u8) -> Result<(), String> {
+        self.files += 1;
+        if self.files > MAX_FILES {
+            let path = path.display();
+            return Err(format!("{path}: more than {MAX_FILES} files include each other"));
+        }
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut active = outer;
         for (number, line) in text.lines().enumerate() {
@@ -115,7 +128,9 @@ impl Reader<'_> {
             match keyword.to_ascii_lowercase().as_str() {
                 "host" => active = outer && matches_any(&arguments, self.alias),
                 "match" => active = outer && self.match_block(&arguments),
-                "include" if depth >= 16 => return Err(at("too many files include each other".into())),
+                "include" if depth >= MAX_DEPTH => {
+                    return Err(at("too many files include each other".into()));
+                }
                 "include" if active => {
                     for pattern in &arguments {
                         for file in self.included(path, pattern) {
@@ -164,7 +179,8 @@ impl Reader<'_> {
         };
         let name = pattern.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.contains(['*', '?']) {
-            return if pattern.exists() { vec![pattern] } else { Vec::new() };
+            // Not a device or a pipe, which might have no end.
+            return if pattern.is_file() { vec![pattern] } else { Vec::new() };
         }
         let directory = pattern.parent().unwrap_or(Path::new("/"));
         let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
@@ -327,6 +343,23 @@ mod tests {
     fn times_may_have_units_and_comments_may_follow() {
         let got = values(&[("config", "ConnectTimeout 1m30s # slow\nServerAliveInterval 7\n")], "x");
         assert_eq!((got.connect_timeout, got.alive_interval), (Some(90), Some(7)));
+    }
+
+    #[test]
+    fn a_time_that_no_number_holds_is_refused() {
+        for text in ["18446744073709551615s1", "18446744073709551616", "30500568904943w1w"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+        assert_eq!(seconds("18446744073709551615"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn files_that_include_each_other_in_many_ways_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("config");
+        std::fs::write(&file, "Include config\n".repeat(3)).unwrap();
+        let error = read(&[file], home.path(), "x", &mut Values::default()).unwrap_err();
+        assert!(error.contains("include each other"), "{error}");
     }
 
     #[test]

@@ -60,10 +60,15 @@ pub(super) async fn connect(environment: &SshEnvironment, target: &Target) -> Re
 }
 
 /// The machines to pass through, first hop first. The first one's own jumps come before it.
-fn way_to(environment: &SshEnvironment, target: &Target) -> Result<Vec<Target>, Failure> {
+pub(super) fn way_to(environment: &SshEnvironment, target: &Target) -> Result<Vec<Target>, Failure> {
     let mut way: Vec<Target> = Vec::new();
     let mut jumps = target.jumps.clone();
     while !jumps.is_empty() {
+        if way.len() + jumps.len() > MAX_JUMPS {
+            return Err(Failure::unreachable(format!(
+                "more than {MAX_JUMPS} jump hosts; does one jump to itself?"
+            )));
+        }
         let mut hops = Vec::new();
         for jump in &jumps {
             hops.push(settings::of_jump(environment, jump).map_err(Failure::unreachable)?);
@@ -71,11 +76,6 @@ fn way_to(environment: &SshEnvironment, target: &Target) -> Result<Vec<Target>, 
         jumps = hops[0].jumps.clone();
         hops.append(&mut way);
         way = hops;
-        if way.len() > MAX_JUMPS {
-            return Err(Failure::unreachable(format!(
-                "more than {MAX_JUMPS} jump hosts; does one jump to itself?"
-            )));
-        }
     }
     Ok(way)
 }

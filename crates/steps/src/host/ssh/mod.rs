@@ -9,6 +9,7 @@ mod connect;
 mod known_hosts;
 mod settings;
 
+pub(crate) use known_hosts::Known;
 pub use settings::SshEnvironment;
 
 use std::sync::Arc;
@@ -28,6 +29,15 @@ use settings::Target;
 /// Sessions at a time on one connection. sshd's `MaxSessions` is 10 by default; one is the shell's, and
 /// one is left for a session that sshd has not put away yet.
 const SESSIONS: usize = 8;
+
+/// Decides how a host is reached, and those on the way to it.
+///
+/// # Errors
+/// Why it can't be told.
+pub(crate) fn way_to(environment: &SshEnvironment, host: &inventory::Host) -> Result<(), String> {
+    let target = settings::of_host(environment, host)?;
+    connect::way_to(environment, &target).map(drop).map_err(|failure| format!("{failure:?}"))
+}
 
 /// A way to a machine over SSH.
 #[derive(Debug)]
