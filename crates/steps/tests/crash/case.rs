@@ -203,6 +203,14 @@ impl End {
         self
     }
 
+    /// The same without timelines and how PostgreSQL was shut down: who leads when all are stopped at once is
+    /// left to chance.
+    pub(crate) fn without_control(mut self) -> Self {
+        let lines = self.outline.lines().filter(|line| !line.contains("/global/pg_control "));
+        self.outline = lines.map(|line| format!("{line}\n")).collect();
+        self
+    }
+
     /// The same without what any boot starts: Debian's `postgresql.service`, which has no cluster to run.
     pub(crate) fn without_boot(mut self) -> Self {
         let of_boot =
