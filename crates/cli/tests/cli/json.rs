@@ -113,6 +113,7 @@ fn everything_else_gives_one_document() {
             "name",
             "destructive",
             "undoable",
+            "undo_leaves",
             "undo_argument",
             "waits",
             "read_only",

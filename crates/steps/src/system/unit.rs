@@ -218,10 +218,12 @@ impl Step for SystemdUnit {
         Ok(Check::Pending(Change::new(format!("{}: {}", self.unit, words.join(", "))).with_data(before)))
     }
 
-    /// What is done to which unit: a unit that restarts again and again is in another state at every look.
+    /// What is done to which unit. What is only in the way of a start counts with it: a unit that restarts again
+    /// and again is in another state at every look, and one that this run has masked meanwhile is unmasked first.
     fn invariant(&self, change: &Change) -> serde_json::Value {
         let mut verbs = change.data::<Before>().map(|before| before.verbs).unwrap_or_default();
-        verbs.retain(|verb| *verb != UnitVerb::ResetFailed);
+        let starts = verbs.contains(&UnitVerb::Start);
+        verbs.retain(|verb| *verb != UnitVerb::ResetFailed && !(starts && *verb == UnitVerb::Unmask));
         serde_json::json!({ "unit": self.unit, "verbs": verbs })
     }
 
