@@ -222,6 +222,11 @@ pub struct UnlockArgs {
     /// The hosts, an Ansible pattern.
     #[arg(long, value_name = "PATTERN", default_value = "all")]
     pub limit: String,
+
+    /// The run's id again, where the run is in another store: you know that the process that works on it, which
+    /// can't be seen from here, has ended.
+    #[arg(long, value_name = "RUN")]
+    pub confirm: Option<String>,
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {

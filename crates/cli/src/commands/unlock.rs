@@ -13,7 +13,8 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
     let names = context::select(&inventory, &args.limit)?;
     // A process that still works on the run would find its locks gone; it must end first.
     let store = context::store(global)?;
-    let run = store.find(&args.run).map_or_else(|_| args.run.clone(), |row| row.id.to_string());
+    let known = store.find(&args.run).ok();
+    let run = known.as_ref().map_or_else(|| args.run.clone(), |row| row.id.to_string());
     if !flow_core::run::RunId::is_well_formed(&run) {
         return Err(Error::refused(
             format!("`{run}` is no run's id"),
@@ -21,12 +22,19 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
         ));
     }
     let _claim = store.claim(&flow_core::run::RunId::from_text(&run), &context::owner())?;
+    // Of a run of another store, nobody here can see whether its process has ended: a person must know.
+    let taken_on_trust = known.is_none() && args.confirm.as_deref() != Some(run.as_str());
+    let mut trusted = None;
     let mut failed = false;
     for name in names {
         let Some(entry) = inventory.host(&name) else { continue };
         let result = async {
             let host = hosts.get(entry).await?;
             match host.lock_holder().await? {
+                Some(holder) if holder.run == run && taken_on_trust => {
+                    trusted = Some(holder.owner.clone());
+                    Ok(format!("left locked; by {} since {}", holder.owner, screen::local_time(holder.since)))
+                }
                 Some(holder) if holder.run == run => {
                     host.unlock(&LockClaim { owner: context::owner(), ..holder.clone() }, true).await?;
                     Ok(format!(
@@ -52,5 +60,16 @@ pub async fn unlock(global: &Global, args: UnlockArgs) -> Result<Exit, Error> {
         }
     }
     hosts.close().await;
+    if let Some(owner) = trusted {
+        return Err(Error::refused(
+            format!(
+                "run {run} is not in this store, so nobody can see here whether {owner} still works on it"
+            ),
+            format!(
+                "ask there: a run that loses its locks stops where it stands. Once that process has ended: \
+                 flow unlock {run} --confirm {run}"
+            ),
+        ));
+    }
     Ok(if failed { Exit::Failed } else { Exit::Success })
 }

@@ -211,6 +211,9 @@ fn locks_of_a_run_that_is_given_up_are_taken_off() {
     assert!(alive.err.contains("still at work on the host"), "{}", alive.err);
     place.file("go", "");
     place.wait_for("ended");
+    // Another store can't tell whether the run's process has ended.
+    let elsewhere = place.flow(&format!("unlock {id} --store sqlite:other.db")).exits(3);
+    elsewhere.says(&format!("flow unlock {id} --confirm {id}"));
     let unlocked = loop {
         let ran = place.flow(&format!("unlock {id}"));
         // The process that wrote the file may live a moment longer.

@@ -287,7 +287,7 @@ fn a_task_whose_change_is_another_one_at_its_turn_fails_before_it_changes_anythi
     2| hint: this task changed nothing; where what is so now is right, `flow resume --as-found` goes on with it
     2|
     2| not started: third@web1
-    2| go on with: flow resume RUN
+    2| go on with: flow resume RUN --as-found
     1| spoiled failed in SECONDS: 1 changed, 0 ok, 1 failed
     exit 1
     "#);

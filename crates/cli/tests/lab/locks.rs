@@ -73,12 +73,12 @@ fn a_flow_that_was_overtaken_by_unlock_changes_nothing_more_and_says_so() {
     let run = one.runs()[0].0.clone();
     first.signal("STOP");
 
-    two.flow(&["unlock", &run, "--limit", "promoters"]).ended(1).says(&["still at work"]);
+    two.flow(&["unlock", &run, "--limit", "promoters", "--confirm", &run]).ended(1).says(&["still at work"]);
     assert!(lab.on_all("head -n1 /var/lib/flow/lock").values().all(|lock| lock.starts_with(&run)));
 
     let_go(&lab);
     until("the end of the attempts on the hosts", || {
-        let done = two.flow(&["unlock", &run, "--limit", "promoters"]);
+        let done = two.flow(&["unlock", &run, "--limit", "promoters", "--confirm", &run]);
         if done.code() == Some(0) { Ok(()) } else { Err(done.text()) }
     });
     two.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
@@ -101,16 +101,19 @@ fn a_flow_that_is_stopped_past_every_time_out_keeps_its_locks_and_once_overtaken
     first.wait_events("task_intended", "work", 3);
     let run = one.runs()[0].0.clone();
     first.signal("STOP");
+    // Whether a process elsewhere has ended, only a person can know.
+    let asked = two.flow(&["unlock", &run, "--limit", "promoters"]).ended(3);
+    asked.says(&["is not in this store", "still works on it", &format!("--confirm {run}")]);
     thread::sleep(PAST_EVERY_TIME_OUT);
 
     // No time takes a lock over, and nobody while something of the run is at work.
     two.flow(&["run", "deploy.toml"]).ended(3).says(&["locked by run", &run]);
-    two.flow(&["unlock", &run, "--limit", "promoters"]).ended(1).says(&["still at work"]);
+    two.flow(&["unlock", &run, "--limit", "promoters", "--confirm", &run]).ended(1).says(&["still at work"]);
     assert!(lab.on_all("head -n1 /var/lib/flow/lock").values().all(|lock| lock.starts_with(&run)));
 
     let_go(&lab);
     until("the end of the attempts on the hosts", || {
-        let done = two.flow(&["unlock", &run, "--limit", "promoters"]);
+        let done = two.flow(&["unlock", &run, "--limit", "promoters", "--confirm", &run]);
         if done.code() == Some(0) { Ok(()) } else { Err(done.text()) }
     });
     let other = two.write("other.toml", OTHER);

@@ -35,7 +35,7 @@ pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
 pub use scope::{Outputs, Scope};
 pub(crate) use shown::without_time;
-pub use shown::{Moved, Shown, ShownTask};
+pub use shown::{Moved, NOT_AS_PLANNED, Shown, ShownTask};
 
 /// A plan: what a run of it would do, task by task.
 pub struct Plan {

@@ -14,6 +14,9 @@ use crate::step::StepError;
 /// What stands for the run's beginning in what is compared: it is another one in the run than in the plan.
 const RUN_STARTED: &str = "{{ run.started }}";
 
+/// What the error begins with of a task that is not as a saved plan showed it. Going on needs `--as-found`.
+pub const NOT_AS_PLANNED: &str = "not as planned: ";
+
 /// What was shown when a plan was saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
@@ -120,7 +123,7 @@ impl ShownTask {
             return None;
         }
         let moved = self.moved(task, now)?;
-        let error = StepError::permanent(format!("not as planned: {}", moved.words)).with_hint(
+        let error = StepError::permanent(format!("{NOT_AS_PLANNED}{}", moved.words)).with_hint(
             "this task changed nothing; where what is so now is right, `flow resume --as-found` goes on with it",
         );
         Some(StepError { detail: moved.detail, ..error })

@@ -1,6 +1,7 @@
 //! How a run ended: what failed, what is left, what its workflow gives, and the next action.
 
 use flow_core::engine::Report;
+use flow_core::plan::NOT_AS_PLANNED;
 use flow_core::run::{Outcome, RunId, TaskName, TaskState};
 use flow_core::step::StepError;
 use serde_json::json;
@@ -20,7 +21,13 @@ impl Screen {
     /// Says how the run ended, what failed, what was not started, and how to go on.
     pub fn ended(&self, report: &Report, next: &Next) {
         let undoing = report.state.undoing();
-        let go_on = if undoing { next.undo() } else { next.resume() };
+        let moved = report.failures.iter().any(|(_, error)| error.message.starts_with(NOT_AS_PLANNED));
+        let go_on = match (undoing, moved) {
+            (true, _) => next.undo(),
+            // By itself a resume would meet the same.
+            (false, true) => format!("{} --as-found", next.resume()),
+            (false, false) => next.resume(),
+        };
         let in_state = |states: &[TaskState]| -> Vec<&TaskName> {
             self.names.iter().filter(|name| states.contains(&state_of(report, name))).collect()
         };
