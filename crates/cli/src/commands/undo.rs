@@ -82,23 +82,30 @@ fn confirm(next: &Next) -> Result<(), Error> {
     }
 }
 
-/// The newest run that has changed something and isn't taken back.
+/// The newest run that has changed something. Where that is taken back already, the one before it must be
+/// named: the same words typed twice must not go back through history.
 fn newest_undoable(store: &dyn Store, all: &[RunRow]) -> Result<RunRow, Error> {
     for row in all {
-        if changed_something(store, &row.id)? {
-            return Ok(row.clone());
+        let Some(last) = store.last_events(&row.id, 1)?.pop() else { continue };
+        match last.event {
+            Event::RunEnded { outcome: Outcome::Undone } => {
+                return Err(Error::refused(
+                    format!(
+                        "run {} ({}), the newest, is taken back already",
+                        short(all, &row.id),
+                        row.workflow
+                    ),
+                    "to take back an earlier one, name it: `flow runs` lists them, `flow undo RUN`",
+                ));
+            }
+            Event::RunEnded { outcome: Outcome::Refused } => {}
+            _ if changed_something(store, &row.id)? => return Ok(row.clone()),
+            _ => {}
         }
     }
     Err(Error::refused("there is no run to take back", "`flow runs` lists the runs"))
 }
 
 fn changed_something(store: &dyn Store, run: &RunId) -> Result<bool, Error> {
-    let last = store.last_events(run, 1)?;
-    let over = |record: &flow_core::run::Record| {
-        matches!(record.event, Event::RunEnded { outcome: Outcome::Undone | Outcome::Refused })
-    };
-    if last.first().is_none_or(over) {
-        return Ok(false);
-    }
     Ok(store.events(run)?.iter().any(|record| matches!(record.event, Event::TaskIntended { .. })))
 }

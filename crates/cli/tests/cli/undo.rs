@@ -92,7 +92,7 @@ fn a_run_is_taken_back_in_reverse_order_and_only_once() {
     let id = place.newest();
     place.flow(&format!("undo {id} --yes")).exits(3).says("has ended: undone");
     place.flow(&format!("resume {id}")).exits(3).says("has ended: undone");
-    place.flow("undo --yes").exits(3).says("there is no run to take back");
+    place.flow("undo --yes").exits(3).says("is taken back already");
     let shown = place.flow("show --output json").exits(0).document();
     let states: Vec<&str> =
         shown["tasks"].as_array().unwrap().iter().map(|task| task["state"].as_str().unwrap()).collect();
