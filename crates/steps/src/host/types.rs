@@ -227,6 +227,14 @@ pub enum HostChange {
         /// Absolute path that doesn't exist.
         to: String,
     },
+    /// rename(2) of a file over another one in the same directory, or to where nothing is, and fsync:
+    /// refused where `from` is no file and where `path` is a directory.
+    Replace {
+        /// Absolute path of what is replaced.
+        path: String,
+        /// Absolute path of what takes its place.
+        from: String,
+    },
     /// Removes a file or a link; nothing there is no error.
     RemoveFile {
         /// Absolute path.

@@ -35,6 +35,9 @@ pub(crate) fn plan(change: &HostChange) -> Result<Plan, String> {
         HostChange::Rename { from, to } => {
             (rename(&absolute(from)?, &absolute(to)?), format!("can't rename {from} to {to}"))
         }
+        HostChange::Replace { path, from } => {
+            (replace(path, from)?, format!("can't replace {path} by {from}"))
+        }
         HostChange::RemoveFile { path } => {
             let p = absolute(path)?;
             let script = format!("rm -f -- {p} || exit 1\nd=$(dir {p}); [ ! -d \"$d\" ] || sync \"$d\"\n");
@@ -162,6 +165,21 @@ fn rename(from: &str, to: &str) -> String {
          [ \"$(stat -c %i -- \"$t\")\" = \"$i\" ] && [ ! -e \"$f\" ] && [ ! -L \"$f\" ] || fail 'it did not move'\n\
          sync \"$fd\" \"$td\" || exit 1\n"
     )
+}
+
+/// In one directory it is one file system: `mv` does rename(2).
+fn replace(path: &str, from: &str) -> Result<String, String> {
+    let parent = |path: &str| path.rsplit_once('/').map(|(parent, _)| parent.to_owned());
+    let (p, f) = (absolute(path)?, absolute(from)?);
+    if parent(path) != parent(from) {
+        return Err(format!("not in one directory: {path:?}, {from:?}"));
+    }
+    Ok(format!(
+        "p={p}; f={f}; d=$(dir \"$p\")\n\
+         [ -f \"$f\" ] && [ ! -L \"$f\" ] || fail \"no such file: $f\"\n\
+         [ -d \"$p\" ] && [ ! -L \"$p\" ] && fail 'it is a directory'\n\
+         sync \"$f\" && mv -fT -- \"$f\" \"$p\" && sync \"$d\" || exit 1\n"
+    ))
 }
 
 fn symlink(path: &str, target: &str) -> String {

@@ -191,6 +191,32 @@ async fn a_rename_keeps_the_inode_and_overwrites_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_is_replaced_by_one_beside_it_and_by_nothing_else() {
+    let place = Place::locked().await;
+    let by = attempt("r1", 1, 1);
+    let (path, from, directory) = (place.path("it's"), place.path("new it's"), place.path("directory"));
+    std::fs::write(&path, "old").unwrap();
+    std::fs::write(&from, "new").unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let inode = std::fs::metadata(&from).unwrap().ino();
+    let replace = |path: &str, from: &str| HostChange::Replace { path: path.into(), from: from.into() };
+    for (change, part) in [
+        (replace(&path, &place.path("missing")), "no such file"),
+        (replace(&path, &directory), "no such file"),
+        (replace(&directory, &from), "it is a directory"),
+        (replace("/dev/shm/flow-test-across", &from), "not in one directory"),
+    ] {
+        let error = place.host.change(&by, &change).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    place.host.change(&by, &replace(&path, &from)).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+    assert!(!std::path::Path::new(&from).exists());
+}
+
+#[tokio::test]
 async fn links_are_made_replaced_and_seen() {
     let place = Place::locked().await;
     let by = attempt("r1", 1, 1);

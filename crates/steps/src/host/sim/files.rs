@@ -228,6 +228,22 @@ impl FileTree {
         Ok(())
     }
 
+    /// rename(2) of a file over another one, with the refusals of
+    /// [`HostChange::Replace`](crate::host::HostChange::Replace).
+    pub fn replace(&mut self, path: &str, from: &str) -> Answer<()> {
+        let (source, target) = (self.resolve(from, false)?, self.place(path)?);
+        if self.nodes.get(&target).is_some_and(|node| node.kind == NodeKind::Directory) {
+            return Err(format!("{path}: Is a directory"));
+        }
+        if !self.nodes.get(&source).is_some_and(|node| matches!(node.kind, NodeKind::File(_))) {
+            return Err(format!("{from}: No such file or directory"));
+        }
+        if let Some(node) = self.nodes.remove(&source) {
+            self.nodes.insert(target, node);
+        }
+        Ok(())
+    }
+
     /// Removes a file or a link. False: nothing was there.
     pub fn remove_file(&mut self, path: &str) -> Answer<bool> {
         let resolved = self.resolve(path, false)?;

@@ -296,6 +296,7 @@ fn describe(change: &HostChange) -> String {
         HostChange::MakeDirectory { path, .. } => format!("make-directory {path}"),
         HostChange::SetOwnership { path, .. } => format!("set-ownership {path}"),
         HostChange::Rename { from, to } => format!("rename {from} -> {to}"),
+        HostChange::Replace { path, from } => format!("replace {path} by {from}"),
         HostChange::RemoveFile { path } => format!("remove-file {path}"),
         HostChange::RemoveDirectory { path } => format!("remove-directory {path}"),
         HostChange::Symlink { path, target } => format!("symlink {path} -> {target}"),
@@ -323,6 +324,7 @@ fn apply(world: &mut WorldState, name: &str, change: &HostChange) -> Result<bool
             host.files.set_ownership(path, ownership)
         }
         HostChange::Rename { from, to } => host.files.rename(from, to).map(|()| true),
+        HostChange::Replace { path, from } => host.files.replace(path, from).map(|()| true),
         HostChange::RemoveFile { path } => host.files.remove_file(path),
         HostChange::RemoveDirectory { path } => host.files.remove_directory(path),
         HostChange::Symlink { path, target } => host.files.symlink(path, target),
