@@ -13,7 +13,7 @@ use flow_core::step::{Change, Output};
 use serde_json::json;
 
 use crate::host::sim::{Release, SimWorld};
-use crate::host::{Hosts, LockClaim};
+use crate::host::{Host, Hosts, LockClaim};
 
 /// Simulated hosts, and the way of a task to them.
 pub(crate) struct Lab {
@@ -35,7 +35,7 @@ const PATRONI: &str = "scope: demo\nnamespace: /service/\nname: HOST\nrestapi:\n
     bin_dir: /usr/lib/postgresql/VERSION/bin\n";
 
 /// The run of all tests.
-const RUN: &str = "0123456789ab";
+pub(crate) const RUN: &str = "0123456789ab";
 
 impl Lab {
     /// Three bare hosts, locked by the run.
@@ -208,6 +208,14 @@ pub(crate) fn done(resolved: Resolved) -> Output {
         Resolved::Done(output) => output,
         other => panic!("not done: {other:?}"),
     }
+}
+
+/// The context of a task on a host that is no simulated one. It is to be locked by [`RUN`], epoch 1.
+pub(crate) fn on_real(host: Arc<dyn Host>) -> Context {
+    let entry = inventory::Host { name: host.name().to_owned(), ..inventory::Host::default() };
+    let mut resources = Resources::default();
+    resources.insert(Hosts::with_factory(Arc::new(move |_| Ok(host.clone()))));
+    context("step", Some(Arc::new(entry)), resources, Files::default(), false)
 }
 
 /// The context of a task at the operator's place.

@@ -1,9 +1,10 @@
 //! A file's content, owner and mode: what `file` and `template` share.
 
-use flow_core::step::{Change, Check, Context, Output, StepError, UndoError};
+use flow_core::step::{Change, Check, Context, Outcome, Output, StepError, UndoError};
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
+use super::validated::{Validation, candidate};
 use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, Stat};
 use crate::support::sha256;
 
@@ -19,6 +20,7 @@ pub(super) struct Wanted<'a> {
     pub(super) ownership: Ownership,
     pub(super) parents: bool,
     pub(super) diff: Option<bool>,
+    pub(super) validate: &'a [String],
 }
 
 /// What a change of a file records.
@@ -127,11 +129,6 @@ impl Wanted<'_> {
     pub(super) async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let recorded: Recorded = change.data()?;
-        if let Some(former) = &recorded.former
-            && former.sha256 != recorded.wanted
-        {
-            self.keep_former(cx, &*host, former).await?;
-        }
         if recorded.former.is_none()
             && let Some(parent) = self.parent()
             && host.stat(parent).await?.is_none()
@@ -139,13 +136,77 @@ impl Wanted<'_> {
             let make = HostChange::MakeDirectory { path: parent.to_owned(), ownership: Ownership::default() };
             host.change(cx.attempt(), &make).await?;
         }
-        let write = HostChange::WriteFile {
-            path: self.path.to_owned(),
-            content: Content(self.content.as_bytes().to_vec()),
-            ownership: self.ownership.clone(),
-        };
-        host.change(cx.attempt(), &write).await?;
+        let replaced = recorded.former.as_ref().filter(|former| former.sha256 != recorded.wanted);
+        if !self.validate.is_empty() && (recorded.former.is_none() || replaced.is_some()) {
+            self.replace_validated(cx, &*host, &recorded).await?;
+            return Ok(self.output(&recorded.wanted));
+        }
+        if let Some(former) = replaced {
+            self.keep_former(cx, &*host, former).await?;
+        }
+        host.change(cx.attempt(), &self.write(self.path.to_owned(), self.ownership.clone())).await?;
         Ok(self.output(&recorded.wanted))
+    }
+
+    fn write(&self, path: String, ownership: Ownership) -> HostChange {
+        HostChange::WriteFile { path, content: Content(self.content.as_bytes().to_vec()), ownership }
+    }
+
+    /// Replaces the file if the command of `validate` has nothing against it; otherwise leaves nothing behind.
+    async fn replace_validated(
+        &self,
+        cx: &Context,
+        host: &dyn Host,
+        recorded: &Recorded,
+    ) -> Result<(), StepError> {
+        let candidate = candidate(self.path);
+        let Err(error) = self.try_candidate(cx, host, recorded, &candidate).await else { return Ok(()) };
+        if error.outcome == Outcome::Lost {
+            // It may still be at work; the next attempt writes the same place anew.
+            return Err(error);
+        }
+        let clean = async {
+            host.change(cx.attempt(), &HostChange::RemoveFile { path: candidate.clone() }).await?;
+            match &recorded.parent {
+                Some(made) => made.remove(cx, host).await,
+                None => Ok(()),
+            }
+        };
+        Err(match clean.await {
+            Ok(()) => error,
+            Err(left) => {
+                let lines = error.detail.iter().cloned().chain([format!("{candidate} may be left: {left}")]);
+                StepError { detail: Some(lines.collect::<Vec<_>>().join("\n")), ..error }
+            }
+        })
+    }
+
+    async fn try_candidate(
+        &self,
+        cx: &Context,
+        host: &dyn Host,
+        recorded: &Recorded,
+        candidate: &str,
+    ) -> Result<(), StepError> {
+        let former = recorded.former.as_ref();
+        let (wanted, root) = (&self.ownership, || "root".to_owned());
+        let or = |wanted: &Option<String>, former: Option<&String>| {
+            Some(wanted.as_ref().or(former).cloned().unwrap_or_else(root))
+        };
+        // All of it is said, since something else may be left there.
+        let ownership = Ownership {
+            owner: or(&wanted.owner, former.map(|former| &former.owner)),
+            group: or(&wanted.group, former.map(|former| &former.group)),
+            mode: Some(wanted.mode.or(former.map(|former| former.mode)).unwrap_or(0o644)),
+        };
+        host.change(cx.attempt(), &self.write(candidate.to_owned(), ownership)).await?;
+        let silent = !former.map_or(self.diff.unwrap_or(true), |former| self.shows_diff(former.mode));
+        Validation { path: self.path, words: self.validate, silent }.run(cx, host, candidate).await?;
+        if let Some(former) = former {
+            self.keep_former(cx, host, former).await?;
+        }
+        let replace = HostChange::Replace { path: self.path.to_owned(), from: candidate.to_owned() };
+        Ok(host.change(cx.attempt(), &replace).await?)
     }
 
     /// Copies what is there to where [`undo`] finds it, unless it is there already.
@@ -196,10 +257,21 @@ impl Wanted<'_> {
     }
 }
 
-/// Puts the former file back, or takes the new one away.
-pub(super) async fn undo(cx: &Context, path: &str, change: &Change) -> Result<(), UndoError> {
+/// Puts the former file back, or takes the new one away. Where it was validated, new content of a cut-off
+/// attempt may wait beside it.
+pub(super) async fn undo(
+    cx: &Context,
+    path: &str,
+    change: &Change,
+    validated: bool,
+) -> Result<(), UndoError> {
     let recorded: Recorded = change.data()?;
     let host = cx.host().await?;
+    let beside = candidate(path);
+    if validated && host.stat(&beside).await.map_err(StepError::from)?.is_some() {
+        let remove = HostChange::RemoveFile { path: beside };
+        host.change(cx.attempt(), &remove).await.map_err(StepError::from)?;
+    }
     let now = host.read(path, LIMIT).await.map_err(StepError::from)?.map(|bytes| sha256(&bytes));
     let changed = |was: &str| now.as_deref() != Some(was);
     let Some(former) = recorded.former else {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::content::{self, Wanted, parse_mode, validate_path};
+use super::validated::validate_words;
 use crate::host::Ownership;
 
 /// A file with this content, owner and mode.
@@ -36,6 +37,14 @@ pub struct File {
     /// another one may hold secrets that flow doesn't know.
     #[serde(default)]
     pub diff: Option<bool>,
+    /// A command that looks at the new content before it takes the file's place, as a list of words in which `%s`
+    /// stands for its path: `["haproxy", "-c", "-f", "%s"]`. It runs as root, without a shell's rules (for those:
+    /// `["sh", "-c", "...", "sh", "%s"]`), when the content changes, and when the step is applied: a plan runs nothing.
+    /// The new content lies beside the file as `.flow-new.NAME`, with the file's owner and mode. Only where the
+    /// command exits with 0 is the file replaced; otherwise the step fails with what it wrote, and the file
+    /// is left as it was. Where `diff` isn't shown, neither is what it wrote.
+    #[serde(default)]
+    pub validate: Vec<String>,
 }
 
 impl StepType for File {
@@ -44,6 +53,7 @@ impl StepType for File {
 
     fn validate(&self) -> Result<(), String> {
         validate_path(&self.path)?;
+        validate_words(&self.validate)?;
         parse_mode(self.mode.as_deref()).map(|_| ())
     }
 }
@@ -57,6 +67,7 @@ impl File {
             ownership: Ownership { owner: self.owner.clone(), group: self.group.clone(), mode },
             parents: self.parents,
             diff: self.diff,
+            validate: &self.validate,
         })
     }
 }
@@ -72,6 +83,6 @@ impl Step for File {
     }
 
     async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
-        content::undo(cx, &self.path, change).await
+        content::undo(cx, &self.path, change, !self.validate.is_empty()).await
     }
 }

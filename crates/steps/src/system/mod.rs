@@ -7,6 +7,7 @@ mod file;
 mod package;
 mod template;
 mod unit;
+mod validated;
 mod wait_for;
 
 pub use command::Command;

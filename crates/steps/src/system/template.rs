@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::content::{self, Wanted, parse_mode, validate_path};
+use super::validated::validate_words;
 use crate::host::Ownership;
 
 /// A file made from a template of the workflow's folder.
@@ -34,6 +35,10 @@ pub struct Template {
     /// Show what changes line by line. By default for a new file, and where everybody may read the present one.
     #[serde(default)]
     pub diff: Option<bool>,
+    /// A command that must exit with 0 on the new content before it takes the file's place, as with `file`:
+    /// `["haproxy", "-c", "-f", "%s"]`, where `%s` stands for the new content's path.
+    #[serde(default)]
+    pub validate: Vec<String>,
 }
 
 impl StepType for Template {
@@ -44,6 +49,7 @@ impl StepType for Template {
 
     fn validate(&self) -> Result<(), String> {
         validate_path(&self.path)?;
+        validate_words(&self.validate)?;
         parse_mode(self.mode.as_deref()).map(|_| ())
     }
 }
@@ -66,6 +72,7 @@ impl Template {
             ownership: Ownership { owner: self.owner.clone(), group: self.group.clone(), mode },
             parents: self.parents,
             diff: self.diff,
+            validate: &self.validate,
         })
     }
 }
@@ -83,6 +90,6 @@ impl Step for Template {
     }
 
     async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
-        content::undo(cx, &self.path, change).await
+        content::undo(cx, &self.path, change, !self.validate.is_empty()).await
     }
 }

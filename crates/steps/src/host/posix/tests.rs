@@ -9,6 +9,9 @@ use jiff::Timestamp;
 use super::*;
 use crate::host::local::LocalTransport;
 use crate::host::{Content, FileKind, Ownership};
+use crate::system::File;
+use crate::testing::{RUN, on_real};
+use flow_core::step::{Check, Context, Step};
 
 struct Place {
     host: PosixHost,
@@ -214,6 +217,51 @@ async fn a_file_is_replaced_by_one_beside_it_and_by_nothing_else() {
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
     assert!(!std::path::Path::new(&from).exists());
+}
+
+#[tokio::test]
+async fn a_real_program_decides_whether_new_content_takes_a_file_s_place() {
+    let Place { host, dir } = Place::new();
+    host.lock(&claim(RUN, 1)).await.unwrap();
+    let cx = on_real(Arc::new(host));
+    let path = dir.path().join("it's a.cfg");
+    let names = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap()).filter(|name| !name.ends_with(" it"));
+        names.collect::<Vec<_>>()
+    };
+    std::fs::write(&path, "port 1\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o604)).unwrap();
+    // Sees the content and the mode that the file is to have.
+    let script = "stat -c %a \"$1\" | grep -q 604 && grep -q '^port [0-9]' \"$1\" && exit 0\n\
+                  echo \"$1: line 1: a number was expected\" >&2; echo bad >&2; exit 9";
+    let step = |content: &str, program: &str| -> File {
+        let validate = serde_json::json!([program, "-c", script, "sh", "%s"]);
+        let with = serde_json::json!({ "path": path, "content": content, "validate": validate });
+        serde_json::from_value(with).unwrap()
+    };
+    let apply = |step: File, cx: Context| async move {
+        let Check::Pending(change) = step.check(&cx).await.unwrap() else { panic!("nothing to do") };
+        step.apply(&cx, &change).await
+    };
+
+    let error = apply(step("port x\n", "sh"), cx.clone()).await.unwrap_err();
+    assert!(error.message.ends_with("`sh` refuses the new content: exit status 9: bad"), "{error}");
+    assert!(error.detail.unwrap().contains("line 1: a number was expected"));
+    let error = apply(step("port 2\n", "no-such-program"), cx.clone()).await.unwrap_err();
+    assert!(error.message.contains("`no-such-program`, or what it calls, is not on the host"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"port 1\n");
+    assert_eq!(names(), ["it's a.cfg"]);
+
+    // A new one, since a former one is kept outside of this test's folder. What a killed attempt left is
+    // no hindrance.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(dir.path().join(".flow-new.it's a.cfg"), "half").unwrap();
+    let accepted = File { mode: Some("0604".into()), ..step("port 2\n", "sh") };
+    apply(accepted, cx).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"port 2\n");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o604);
+    assert_eq!(names(), ["it's a.cfg"]);
 }
 
 #[tokio::test]

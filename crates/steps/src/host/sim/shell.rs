@@ -99,6 +99,7 @@ const COMMANDS: &[&str] = &[
     "sync",
     "timeout",
     "du",
+    "grep",
 ];
 
 fn understood(word: &str) -> bool {
@@ -145,6 +146,15 @@ fn command(world: &mut WorldState, host: &str, words: &[&str]) -> Option<Outcome
             done(state.files.write(path, new, &Ownership::default()).map(|()| true))
         }
         ("echo", text) if !text.contains(&">") => said(0, format!("{}\n", text.join(" "))),
+        // Only what is the same as a text and as a pattern.
+        ("grep", ["-q", text, path])
+            if text.chars().all(|c| c.is_ascii_alphanumeric() || " -_=/".contains(c)) =>
+        {
+            match state.files.text(path) {
+                Some(content) => said(i32::from(!content.contains(text)), String::new()),
+                None => Some(Err((2, format!("grep: {path}: No such file or directory")))),
+            }
+        }
         ("readlink", [.., path]) => match state.files.stat(path).and_then(|stat| stat.target) {
             Some(target) => said(0, format!("{target}\n")),
             None => said(1, String::new()),
