@@ -42,7 +42,7 @@ pub struct File {
     /// `["sh", "-c", "...", "sh", "%s"]`), when the content changes, and when the step is applied: a plan runs nothing.
     /// The new content lies beside the file as `.flow-new.NAME`, with the file's owner and mode. Only where the
     /// command exits with 0 is the file replaced; otherwise the step fails with what it wrote, and the file
-    /// is left as it was. Where `diff` isn't shown, neither is what it wrote.
+    /// is left as it was. Where `diff` isn't shown, neither is what it wrote. Undo puts the former file back without it.
     #[serde(default)]
     pub validate: Vec<String>,
 }
