@@ -390,7 +390,7 @@ impl Session {
         let locks_kept = match &fleet {
             Some(fleet) => {
                 tell_of_absent(&away, &journal.state, &notices);
-                tell_of_left_alone(&left_alone, &journal.state, &notices);
+                tell_of_left_alone(&left_alone, &journal.run, &journal.state, &notices);
                 give_back(&**fleet, &plan, &held, &holder, &journal.state, ended.outcome, &notices).await
             }
             None => Vec::new(),
@@ -501,9 +501,12 @@ fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &Notifier) {
 }
 
 /// A host that was left as it is has the run's lock still, and whatever the run did there.
-fn tell_of_left_alone(hosts: &[Arc<Host>], state: &RunState, notices: &Notifier) {
+fn tell_of_left_alone(hosts: &[Arc<Host>], run: &RunId, state: &RunState, notices: &Notifier) {
     for host in hosts.iter().filter(|host| state.hosts().contains_key(&host.name)) {
-        let text = format!("{} is left as the run left it, and locked for this run", host.name);
+        let text = format!(
+            "{} is left as the run left it, and locked for it; `flow unlock {run}` frees it",
+            host.name
+        );
         notices.tell(Notice::Note(text));
     }
 }
