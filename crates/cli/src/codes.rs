@@ -58,7 +58,8 @@ pub fn of(error: &EngineError) -> &str {
         | EngineError::NothingToUndo { .. }
         | EngineError::Pivoted { .. }
         | EngineError::NotUndoable { .. }
-        | EngineError::NoTask { .. } => REFUSED,
+        | EngineError::NoTask { .. }
+        | EngineError::NoHost { .. } => REFUSED,
     };
     code.0
 }

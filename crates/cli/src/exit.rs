@@ -93,6 +93,7 @@ impl Error {
                 | EngineError::Pivoted { .. }
                 | EngineError::NotUndoable { .. }
                 | EngineError::NoTask { .. }
+                | EngineError::NoHost { .. }
                 | EngineError::NotAsked { .. }
                 | EngineError::NotSettled { .. }
                 | EngineError::Host { .. } => Exit::Refused,

@@ -48,7 +48,7 @@ pub async fn run(global: &Global, args: RunArgs, text: &str) -> Result<Exit, Err
         return Err(Error::coded(Code::PLUGIN, message, "put the one of then back, or make a new plan"));
     }
     screen::before::file_moved_on(&plan, "the plan was made", "what is done is what was shown");
-    let confirmed = confirm(&plan, args.confirm, &file)?;
+    let confirmed = confirm(&plan, args.confirm, "it does what was shown when the file was made")?;
     let plan = Arc::new(plan);
     look_again(&engine, &plan, &shown, &file).await?;
     let screen = Screen::new(global.output, &plan);

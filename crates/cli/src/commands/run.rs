@@ -23,7 +23,7 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     if plan.is_empty() {
         return Err(Error::refused("the plan has no tasks", "see the workflow's hosts, --limit and --tags"));
     }
-    let confirmed = confirm(&plan, args.confirm, &args.workflow.workflow)?;
+    let confirmed = confirm(&plan, args.confirm, "`flow plan` with the same arguments shows what it would do")?;
     let screen = Screen::new(global.output, &plan);
     let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
@@ -31,8 +31,8 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     follow(handle, screen, &next).await
 }
 
-/// Shows what is destructive and has its name typed, unless it was given.
-pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Option<String>, Error> {
+/// Shows what is destructive and has its name typed, unless it was given. `look` says how to see more before.
+pub fn confirm(plan: &Plan, given: Option<String>, look: &str) -> Result<Option<String>, Error> {
     let Some(name) = plan.confirmation()? else { return Ok(given) };
     screen::before::destructive(plan);
     match given {
@@ -61,7 +61,7 @@ pub fn confirm(plan: &Plan, given: Option<String>, workflow: &str) -> Result<Opt
         None => Err(Error::coded(
             UNCONFIRMED,
             "this run has destructive steps and was not confirmed; nothing was changed",
-            format!("`flow plan {workflow}` shows what it would do; to go ahead: --confirm {name}"),
+            format!("{look}; to go ahead: --confirm {name}"),
         )),
     }
 }

@@ -35,6 +35,11 @@ pub struct UndoArgs {
     #[arg(long, value_name = "TASK")]
     pub keep: Vec<String>,
 
+    /// Leave all tasks on this host as they are, and neither reach nor lock it: for a host that is down. Can be
+    /// given several times.
+    #[arg(long, value_name = "HOST")]
+    pub keep_host: Vec<String>,
+
     /// Leave all that can't be taken back as it is and go on around it.
     #[arg(long)]
     pub keep_impossible: bool,
@@ -52,7 +57,11 @@ pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
     let inventory = context::inventory_again(&args.inventory, &definition)?;
     let next = Next::of(global, &all, &row.id);
     let session = engine.open(store, &row.id, inventory.as_ref())?;
-    let options = UndoOptions { keep: args.keep.clone(), keep_impossible: args.keep_impossible };
+    let options = UndoOptions {
+        keep: args.keep.clone(),
+        keep_hosts: args.keep_host.clone(),
+        keep_impossible: args.keep_impossible,
+    };
     let tasks = session.to_undo(&options)?;
     screen::undo::before(&row, short(&all, &row.id), &tasks, global.output);
     session.may_undo(&options)?;

@@ -90,6 +90,9 @@ fn show_engine(error: &EngineError) -> Value {
         EngineError::NoTask { run, .. } => {
             (error.to_string(), Some(format!("`flow show {run}` lists its tasks")), None)
         }
+        EngineError::NoHost { hosts, .. } => {
+            (error.to_string(), Some(format!("its hosts are {}", hosts.join(", "))), None)
+        }
         EngineError::NotAsked { unknown, .. } => {
             let names: Vec<&str> = unknown.iter().map(|task| task.as_str()).collect();
             let hint = match names.as_slice() {

@@ -28,6 +28,8 @@ pub struct Screen {
     total: usize,
     width: usize,
     names: Vec<TaskName>,
+    /// The points of no return.
+    pivots: Vec<TaskName>,
     bars: MultiProgress,
     live: bool,
     bars_at_work: HashMap<TaskName, ProgressBar>,
@@ -62,6 +64,7 @@ impl Screen {
             workflow: plan.workflow.name.value.clone(),
             total: names.len(),
             width: names.iter().map(|name| name.as_str().len()).max().unwrap_or(0).min(48),
+            pivots: plan.tasks().iter().filter(|task| task.pivot).map(|task| task.name.clone()).collect(),
             names,
             bars: MultiProgress::with_draw_target(target),
             live,

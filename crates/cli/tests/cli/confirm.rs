@@ -39,7 +39,7 @@ fn without_a_terminal_what_is_destructive_is_listed_and_refused() {
     2|     Renames the data directory. Nothing is removed.
     2|
     2| error: this run has destructive steps and was not confirmed; nothing was changed
-    2| hint: `flow plan aside.toml` shows what it would do; to go ahead: --confirm demo
+    2| hint: `flow plan` with the same arguments shows what it would do; to go ahead: --confirm demo
     exit 3
     "#);
     assert!(place.runs().is_empty());

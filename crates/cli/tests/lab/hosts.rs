@@ -111,6 +111,43 @@ fn a_cable_pulled_in_the_middle_is_told_with_the_host_s_name_and_the_run_goes_on
 }
 
 #[test]
+fn a_host_that_is_down_in_the_middle_of_a_recovery_keeps_no_other_down() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let healthy = lab.assert_healthy();
+    let mut running = operator.recover();
+    running.wait_event("task_done", "stop-leader");
+    running.kill();
+    let run = operator.runs()[0].0.clone();
+    let away = &healthy.replicas()[0];
+    lab.must(&["cut", away]);
+    let without = format!("--keep-host {away}");
+    operator.flow(&["resume", &run]).ended(3).says(&[away, "flow undo", &without]);
+    operator.flow(&["undo", &run, "--yes"]).ended(3).says(&[away, &without]);
+
+    operator
+        .flow(&["undo", &run, "--yes", "--keep-host", away])
+        .ended(0)
+        .says(&["taken back", "is left as the run left it"]);
+    // Whoever of the two leads now, it has the data.
+    until("a leader among the other two", || {
+        let script = "cd / && runuser -u postgres -- psql -X -At -c 'select pg_is_in_recovery(), count(*) from accounts'";
+        let seen = [healthy.leader(), &healthy.replicas()[1]].map(|host| lab.try_on(host, script));
+        let leads = |seen: &Result<String, String>| seen.as_ref().is_ok_and(|rows| rows == "f|1000");
+        if seen.iter().any(leads) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+
+    lab.must(&["heal", away]);
+    until("the host's sshd", || lab.try_on(away, "true"));
+    operator.flow(&["unlock", &run]).ended(0).says(&[away, "unlocked"]);
+    operator.flow(&["run", "deploy.toml"]).ended(0);
+    let again = lab.wait_healthy();
+    assert_eq!(again.system_identifier(), healthy.system_identifier());
+    let aside = lab.on_all("ls -d /var/lib/postgresql/[0-9]*/main.set-aside-* 2>/dev/null || true");
+    assert!(aside.values().all(String::is_empty), "{aside:?}");
+}
+
+#[test]
 fn a_detached_command_outlives_its_connection_and_is_not_run_twice() {
     let lab = Lab::deployed();
     let operator = Operator::new(&lab);

@@ -1,7 +1,6 @@
 //! The reset recovery, undisturbed: what it explains, refuses, keeps and brings back.
 
 use crate::harness::lab::ROWS;
-use crate::harness::operator::RECOVER;
 use crate::harness::{Lab, Operator};
 
 #[test]
@@ -26,8 +25,19 @@ fn short_a_system_id_mismatch_is_explained_then_recovered_and_nothing_is_lost() 
     operator.flow(&["plan", "system-id-recovery.toml", "--set", "mode=reset"]).ended(2).says(&["set-aside-"]);
     assert_eq!(lab.footprint(Some(&broken)), footprint, "explaining, refusing and planning change nothing");
 
-    let done =
-        operator.flow(&RECOVER).ended(0).says(&["THE CLUSTER COMES BACK EMPTY", ".set-aside-TIME-RUN"]);
+    let done = operator
+        .flow(&[
+            "run",
+            "system-id-recovery.toml",
+            "--set",
+            "mode=reset",
+            "--confirm",
+            "demo",
+            "--output",
+            "json",
+        ])
+        .ended(0)
+        .says(&["THE CLUSTER COMES BACK EMPTY", ".set-aside-TIME-RUN"]);
     let healthy = lab.assert_recovered(&before);
     let run = done.result()["run"].as_str().unwrap().to_owned();
 
@@ -88,4 +98,20 @@ fn rows_of_a_copy(lab: &Lab, host: &str, aside: &str) -> String {
              run $bin/pg_ctl -D /var/tmp/copy -s -m immediate stop; rm -rf /var/tmp/copy"
         ),
     )
+}
+
+#[test]
+fn a_healthy_cluster_is_not_emptied_unless_it_is_asked_for() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let healthy = lab.assert_healthy();
+    let footprint = lab.footprint(None);
+    let words = ["the cluster is healthy", healthy.system_identifier(), "even_if_healthy=true"];
+    operator.flow(&["plan", "system-id-recovery.toml", "--set", "mode=reset"]).ended(1).says(&words);
+    operator
+        .flow(&["run", "system-id-recovery.toml", "--set", "mode=reset", "--confirm", "demo"])
+        .ended(1)
+        .says(&words);
+    assert_eq!(lab.footprint(None), footprint);
+    assert!(lab.on_all("cat /var/lib/flow/lock 2>/dev/null || true").values().all(String::is_empty));
 }

@@ -271,6 +271,16 @@ pub enum EngineError {
         /// The name that was given.
         task: String,
     },
+    /// The run has nothing on a host of that name.
+    #[error("run {run} has no host `{host}`")]
+    NoHost {
+        /// The run.
+        run: RunId,
+        /// The name that was given.
+        host: String,
+        /// Its hosts.
+        hosts: Vec<String>,
+    },
     /// A person's word on a task isn't taken.
     #[error("{task} is not settled by hand: {error}")]
     NotSettled {

@@ -17,7 +17,7 @@ use super::history;
 use super::notices::{self, Notices, Notifier};
 use super::queue::Queue;
 use super::scheduler::{Journal, Scheduler};
-use super::undo::Undo;
+use super::undo::{Undo, begun_pivot};
 use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope, chosen_output};
@@ -273,7 +273,10 @@ impl Session {
         sender: mpsc::UnboundedSender<Message>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Result<Report, EngineError> {
-        let hosts = self.plan.hosts();
+        let (left_alone, hosts): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
+            self.plan.hosts().into_iter().partition(|host| {
+                self.undo.as_ref().is_some_and(|undo| undo.keep_hosts.contains(&host.name))
+            });
         let holder = Holder {
             run: self.journal.run.clone(),
             workflow: self.plan.workflow.name.value.clone(),
@@ -300,6 +303,11 @@ impl Session {
                 }
             },
         };
+        let mut unreachable = unreachable;
+        for host in &left_alone {
+            let why = format!("{} is left as it is, so it isn't asked either", host.name);
+            unreachable.insert(host.name.clone(), StepError::permanent(why));
+        }
         let (held, away): (Vec<Arc<Host>>, Vec<Arc<Host>>) =
             hosts.into_iter().partition(|host| !unreachable.contains_key(&host.name));
         let Self {
@@ -382,6 +390,7 @@ impl Session {
         let locks_kept = match &fleet {
             Some(fleet) => {
                 tell_of_absent(&away, &journal.state, &notices);
+                tell_of_left_alone(&left_alone, &journal.run, &journal.state, &notices);
                 give_back(&**fleet, &plan, &held, &holder, &journal.state, ended.outcome, &notices).await
             }
             None => Vec::new(),
@@ -430,7 +439,9 @@ impl Session {
                     here.push(host);
                 }
                 // A workflow that is only right as a whole is not begun where a host is missing.
-                Err(error) if self.plan.workflow.whole => return Err(Taking::Host(error)),
+                Err(error) if self.plan.workflow.whole => {
+                    return Err(Taking::Host(self.without_it(host, error)));
+                }
                 Err(error) => {
                     unreachable.insert(host.name.clone(), error);
                 }
@@ -449,6 +460,21 @@ impl Session {
             }
         }
         Ok(unreachable)
+    }
+
+    /// What can be done while a host of a workflow that is only right as a whole doesn't answer.
+    fn without_it(&self, host: &Host, error: StepError) -> StepError {
+        let run = &self.journal.run;
+        let changed = self.state().in_state(TaskState::Done).next().is_some();
+        if self.fresh || !changed || begun_pivot(&self.plan, self.state()).is_some() {
+            return error;
+        }
+        let before = error.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        error.with_hint(format!(
+            "{before}once it answers, the same command goes on; to put the other hosts back as they were before the run, \
+             now: flow undo {run} --keep-host {}",
+            host.name
+        ))
     }
 
     pub(super) fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), StepError> {
@@ -470,6 +496,17 @@ impl Session {
 fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &Notifier) {
     for host in away.iter().filter(|host| state.hosts().contains_key(&host.name)) {
         let text = format!("{} can't be reached; it may still be locked for this run", host.name);
+        notices.tell(Notice::Note(text));
+    }
+}
+
+/// A host that was left as it is has the run's lock still, and whatever the run did there.
+fn tell_of_left_alone(hosts: &[Arc<Host>], run: &RunId, state: &RunState, notices: &Notifier) {
+    for host in hosts.iter().filter(|host| state.hosts().contains_key(&host.name)) {
+        let text = format!(
+            "{} is left as the run left it, and locked for it; `flow unlock {run}` frees it",
+            host.name
+        );
         notices.tell(Notice::Note(text));
     }
 }

@@ -14,6 +14,9 @@ use crate::step::{Change, Undoability};
 pub struct UndoOptions {
     /// These tasks, by name.
     pub keep: Vec<String>,
+    /// All tasks on these hosts, by their names in the inventory. Such a host is neither reached nor locked, and
+    /// keeps the run's lock where it has it.
+    pub keep_hosts: Vec<String>,
     /// All that can't be taken back.
     pub keep_impossible: bool,
 }
@@ -49,6 +52,7 @@ pub(super) struct Undo {
     /// What each task's first attempt recorded: the difference to how the run found things.
     pub(super) changes: HashMap<NodeId, Change>,
     pub(super) keep: HashSet<NodeId>,
+    pub(super) keep_hosts: HashSet<String>,
     pub(super) keep_impossible: bool,
     /// How often this process has tried to take a task back.
     pub(super) tries: HashMap<NodeId, u32>,
@@ -70,6 +74,7 @@ impl Undo {
         Self {
             changes,
             keep,
+            keep_hosts: options.keep_hosts.iter().cloned().collect(),
             keep_impossible: options.keep_impossible,
             tries: HashMap::new(),
             stopped: false,
@@ -83,6 +88,9 @@ impl Undo {
         };
         if self.keep.contains(&node) {
             return UndoAction::Keep("as you say".to_owned());
+        }
+        if task.host.as_ref().is_some_and(|host| self.keep_hosts.contains(&host.name)) {
+            return UndoAction::Keep("its host is left as it is".to_owned());
         }
         // A failure is no reason to leave alone what stands before it.
         let failed = matches!(state.task(node), TaskState::Failed | TaskState::Ready | TaskState::Waiting);
@@ -168,6 +176,7 @@ impl Session {
     pub fn may_undo(&self, options: &UndoOptions) -> Result<(), EngineError> {
         let run = self.journal.run.clone();
         self.refuse_unknown_names(&options.keep)?;
+        self.refuse_unknown_hosts(&options.keep_hosts)?;
         if self.journal.state.status() == RunStatus::Ended(Outcome::Undone) {
             return Err(EngineError::Ended { run, outcome: Outcome::Undone });
         }
@@ -198,6 +207,18 @@ impl Session {
         let shape = self.state().shape();
         match names.iter().find(|name| shape.node(&TaskName::from_text(name)).is_none()) {
             Some(name) => Err(EngineError::NoTask { run: self.journal.run.clone(), task: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_unknown_hosts(&self, names: &[String]) -> Result<(), EngineError> {
+        let hosts = self.plan().hosts();
+        match names.iter().find(|name| !hosts.iter().any(|host| host.name == **name)) {
+            Some(name) => Err(EngineError::NoHost {
+                run: self.journal.run.clone(),
+                host: name.clone(),
+                hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+            }),
             None => Ok(()),
         }
     }

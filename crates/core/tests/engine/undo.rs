@@ -10,6 +10,7 @@ use flow_core::engine::{
     Engine, EngineError, Notice, Report, RunHandle, Stop, UndoAction, UndoOptions, Verdict,
 };
 use flow_core::run::{Event, Outcome, RunId, TaskName, TaskState};
+use flow_core::testing::{MemoryStore, VirtualFleet};
 use proptest::prelude::*;
 
 const CHAIN: &str = r#"
@@ -520,4 +521,43 @@ proptest! {
         });
         result?;
     }
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_is_left_as_it_is_and_the_others_are_taken_back() {
+    let world = Arc::new(World::default());
+    let fleet = Arc::new(VirtualFleet::default());
+    let engine = engine(&world).with_fleet(fleet.clone());
+    let store = MemoryStore::new();
+    let text = CHAIN.replacen("[steps.a]", "whole = true\n[steps.a]", 1);
+    world.fault("c", &[Fault::Fail]);
+    let plan = plan(&engine, &text, &["n1", "n2"]);
+    let report = engine.start(plan, Box::new(store.clone()), None).unwrap().wait().await.unwrap();
+    assert_eq!(report.outcome, Outcome::Failed);
+    fleet.take_away("n2");
+    let undo = |options: &UndoOptions| {
+        engine.open(Box::new(store.clone()), &report.run, None).unwrap().undo(options)
+    };
+
+    let EngineError::Host { error, .. } = undo(&UndoOptions::default()).unwrap().wait().await.unwrap_err()
+    else {
+        panic!("it is only right as a whole")
+    };
+    let hint = error.hint.unwrap_or_default();
+    assert!(hint.contains(&format!("flow undo {} --keep-host n2", report.run)), "{hint}");
+    let unknown = UndoOptions { keep_hosts: vec!["n3".to_owned()], ..UndoOptions::default() };
+    assert!(matches!(undo(&unknown), Err(EngineError::NoHost { host, .. }) if host == "n3"));
+    assert_eq!(world.taken_back(), Vec::<String>::new());
+
+    let without = UndoOptions { keep_hosts: vec!["n2".to_owned()], ..UndoOptions::default() };
+    let undone = undo(&without).unwrap().wait().await.unwrap();
+    assert_eq!(undone.outcome, Outcome::Undone, "{:?}", undone.failures);
+    assert_eq!(world.there().into_keys().collect::<Vec<_>>(), ["a@n2", "b@n2"]);
+    assert_eq!(state(&undone, "a@n2"), TaskState::Kept);
+    assert_eq!(fleet.holder("n1"), None);
+    assert_eq!(
+        fleet.holder("n2").map(|holder| holder.run),
+        Some(report.run),
+        "nobody was there to unlock it"
+    );
 }

@@ -16,7 +16,8 @@ use super::status::Status;
 /// Two leaders at once are refused. Output: `leader` (the host that leads, by its REST API or else by the
 /// leader's key, or null), `first` (the leader, else
 /// the first host of the list), `others` (all but `first`), `identifiers` (host to system identifier), `mismatch`
-/// (true where there is more than one), `paused`, `dynamic_config` (the leader's copy, else the first
+/// (true where there is more than one), `healthy` (one member leads, all others run as replicas, and the system
+/// identifier of every host's data is known and the same), `paused`, `dynamic_config` (the leader's copy, else the first
 /// that was found), `summary` (a line for each host).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -62,12 +63,21 @@ fn judge(all: &IndexMap<String, Status>) -> Result<Output, StepError> {
     let identifiers: IndexMap<&String, &Option<String>> =
         all.iter().map(|(host, status)| (host, &status.system_identifier)).collect();
     let distinct: BTreeSet<&String> = identifiers.values().filter_map(|id| id.as_ref()).collect();
+    let serves = |status: &Status| {
+        let state = status.state.as_deref().unwrap_or_default();
+        status.role.is_some() && matches!(state, "running" | "streaming")
+    };
+    let healthy = all.values().all(serves)
+        && all.values().any(|status| status.role.as_deref() == Some("leader"))
+        && identifiers.values().all(|identifier| identifier.is_some())
+        && distinct.len() == 1;
     let in_order = std::iter::once(first).chain(others.iter().copied());
     let dynamic_config = in_order.filter_map(|host| all[host].dynamic_config.as_ref()).next();
     Ok(Output::empty()
         .with("leader", leaders.first())
         .with("first", first)
         .with("mismatch", distinct.len() > 1)
+        .with("healthy", healthy)
         .with("paused", all.values().any(|status| status.paused))
         .with("others", &others)
         .with("identifiers", &identifiers)
@@ -134,7 +144,7 @@ mod tests {
         let output = survey(&members).unwrap().0;
         assert_eq!((&output["leader"], &output["first"]), (&json!("p2"), &json!("p2")));
         assert_eq!(output["others"], json!(["p1", "p3"]));
-        assert_eq!(output["mismatch"], true);
+        assert_eq!((&output["mismatch"], &output["healthy"]), (&json!(true), &json!(false)));
         assert!(output["summary"][2].as_str().unwrap().contains("doesn't answer, system identifier 8"));
     }
 
@@ -152,6 +162,21 @@ mod tests {
         let output = survey(&[("p1", member(None, "7")), ("p3", member(None, "7"))]).unwrap().0;
         assert_eq!((&output["leader"], &output["first"]), (&Value::Null, &json!("p1")));
         assert_eq!(output["mismatch"], false);
+    }
+
+    #[test]
+    fn healthy_are_a_leader_and_replicas_that_all_run_under_one_identifier() {
+        let healthy = |second: Status| {
+            survey(&[("p1", member(Some("leader"), "7")), ("p2", second)]).unwrap().0["healthy"].clone()
+        };
+        assert_eq!(healthy(member(Some("replica"), "7")), true);
+        assert_eq!(healthy(Status { state: Some("streaming".into()), ..member(Some("replica"), "7") }), true);
+        assert_eq!(healthy(member(Some("replica"), "8")), false);
+        assert_eq!(healthy(member(None, "7")), false);
+        assert_eq!(healthy(Status { state: Some("starting".into()), ..member(Some("replica"), "7") }), false);
+        assert_eq!(healthy(Status { system_identifier: None, ..member(Some("replica"), "7") }), false);
+        let nobody_leads = survey(&[("p1", member(Some("replica"), "7"))]).unwrap().0;
+        assert_eq!(nobody_leads["healthy"], false);
     }
 
     #[test]

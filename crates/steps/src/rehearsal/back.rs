@@ -75,7 +75,11 @@ fn only(store: &MemoryStore, run: &RunId, task: &TaskName) -> UndoOptions {
         Event::TaskIntended { task: begun, .. } if begun != task => Some(begun.to_string()),
         _ => None,
     });
-    UndoOptions { keep: others.collect::<BTreeSet<_>>().into_iter().collect(), keep_impossible: true }
+    UndoOptions {
+        keep: others.collect::<BTreeSet<_>>().into_iter().collect(),
+        keep_impossible: true,
+        ..UndoOptions::default()
+    }
 }
 
 /// What the undisturbed undo has left, and whether the task can be done again afterwards.
@@ -224,7 +228,7 @@ impl Recording {
         let pivot = self.courses.get(courses.len());
         let from = pivot.map_or_else(|| last.moments.after(), |pivot| pivot.moments.before());
         let (world, store) = (SimWorld::in_memory(from.world.clone()), from.store.fork());
-        let options = UndoOptions { keep: Vec::new(), keep_impossible: true };
+        let options = UndoOptions { keep_impossible: true, ..UndoOptions::default() };
         let how = TakingUp { back: Some(&options), ..TakingUp::default() };
         let ended = crew.resume(&world, Box::new(store), &self.run, &how);
         let differences = self.unexplained(courses, &world.state().unwrap_or_default());

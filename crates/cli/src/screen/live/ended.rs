@@ -77,13 +77,27 @@ impl Screen {
         if !report.locks_kept.is_empty() {
             tell(&format!("still locked for this run: {}", report.locks_kept.join(", ")));
         }
+        // Hosts that stay locked are in the middle of something.
+        let half_done =
+            if report.locks_kept.is_empty() { Vec::new() } else { unless_undoing(&[TaskState::Done]) };
+        if !half_done.is_empty() {
+            tell(&format!("done, and left so until it is gone on with: {}", list(&half_done)));
+        }
+        let begun =
+            |name: &&TaskName| report.state.shape().node(name).is_some_and(|node| report.state.begun(node));
+        let can_go_back = !half_done.is_empty() && !self.pivots.iter().any(|name| begun(&name));
         screen::line(&self.summary(report));
         for (name, value) in &report.outputs {
             screen::line(&format!("{}:", name.replace('_', " ")));
             screen::indented(&value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned), 2);
         }
         match report.outcome {
-            Outcome::Failed | Outcome::Interrupted => tell(&format!("go on with: {go_on}")),
+            Outcome::Failed | Outcome::Interrupted => {
+                tell(&format!("go on with: {go_on}"));
+                if can_go_back {
+                    tell(&format!("or put things back as they were: {}", next.undo()));
+                }
+            }
             Outcome::Undecided => {
                 tell("see what is known, then say --done, or --not-done to run it again:");
                 for task in &unknown {

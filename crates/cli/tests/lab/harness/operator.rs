@@ -92,9 +92,19 @@ impl Operator {
     }
 }
 
-/// The recovery's command line.
-pub const RECOVER: [&str; 8] =
-    ["run", "system-id-recovery.toml", "--set", "mode=reset", "--confirm", "demo", "--output", "json"];
+/// The recovery's command line, also for a cluster that is healthy.
+pub const RECOVER: [&str; 10] = [
+    "run",
+    "system-id-recovery.toml",
+    "--set",
+    "mode=reset",
+    "--set",
+    "even_if_healthy=true",
+    "--confirm",
+    "demo",
+    "--output",
+    "json",
+];
 
 /// A flow at work. Dropped, it is killed.
 pub struct Running {
