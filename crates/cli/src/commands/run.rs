@@ -23,7 +23,8 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
     if plan.is_empty() {
         return Err(Error::refused("the plan has no tasks", "see the workflow's hosts, --limit and --tags"));
     }
-    let confirmed = confirm(&plan, args.confirm, "`flow plan` with the same arguments shows what it would do")?;
+    let confirmed =
+        confirm(&plan, args.confirm, "`flow plan` with the same arguments shows what it would do")?;
     let screen = Screen::new(global.output, &plan);
     let others = store.runs()?;
     let handle = engine.start(plan, store, confirmed.as_deref())?;
