@@ -12,14 +12,15 @@ use super::desk;
 use super::issue::{self, Key};
 use super::leaf::{DAYS_AT_MOST, day};
 use super::read::Certificate;
+use crate::rehearsal::Rehearsed;
 
 /// A certificate authority on the operator's machine, made where there is none.
 ///
 /// For a step without `hosts`. What is there is never replaced: a key without its certificate, a certificate
-/// without its key, two that don't belong together and an expired one are refused. The key is ECDSA on
-/// P-256, in a file that only its owner may read (0600); whoever has it can make certificates that the hosts
-/// trust, so keep it as you keep a password. The folder must be there. Output: `cert`, `sha256`
-/// (fingerprint), `not_after`.
+/// without its key, two that don't belong together and an expired one are refused. The key is ECDSA on P-256,
+/// in a file that only its owner may read (0600); whoever has it can make certificates that the hosts trust, so
+/// keep it as you keep a password. The folder must be there. `flow test` makes no CA: it wants one that is there.
+/// Output: `cert`, `sha256` (fingerprint), `not_after`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
@@ -41,7 +42,7 @@ fn ten_years() -> u32 {
 impl StepType for Authority {
     const NAME: &'static str = "certificate.authority";
     const NOT_UNDOABLE: &'static str =
-        "it may have signed certificates: remove its files by hand once nothing trusts it";
+        "certificates that it has signed may be in use; its files are on the operator's machine";
 
     fn validate(&self) -> Result<(), String> {
         let (cert, key) = (desk::path(&self.ca_cert)?, desk::path(&self.ca_key)?);
@@ -151,6 +152,10 @@ impl Step for Authority {
             return Ok(Check::Refused(why));
         }
         Ok(match self.look(Timestamp::now())? {
+            Found::Nothing | Found::Half if cx.resource::<Rehearsed>().is_ok() => Check::Refused(format!(
+                "there is no CA {}, and a rehearsal makes none: nothing is simulated at the operator",
+                self.ca_cert
+            )),
             Found::Nothing => {
                 Check::Pending(Change::new(format!("make the CA \"{}\": {}", self.common_name, self.ca_cert)))
             }
@@ -182,7 +187,7 @@ impl Step for Authority {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Lab, operator, pending, refused, satisfied};
+    use crate::testing::{Lab, operator, operator_rehearsing, pending, refused, satisfied};
     use serde_json::json;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -299,5 +304,15 @@ mod tests {
         let lab = Lab::bare().await;
         let why = refused(step(folder.path()).check(&lab.on("patroni1")).await.unwrap());
         assert!(why.ends_with("leave out `hosts`"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_writes_nothing_at_the_operator() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = step(folder.path());
+        let why = refused(step.check(&operator_rehearsing()).await.unwrap());
+        assert!(why.contains("a rehearsal makes none"), "{why}");
+        establish(&step).await;
+        satisfied(step.check(&operator_rehearsing()).await.unwrap());
     }
 }

@@ -73,7 +73,7 @@ pub struct Leaf {
 }
 
 /// Who shows a certificate (its extended key usage).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Usage {
     /// Servers.
