@@ -46,8 +46,8 @@ impl Desk {
     }
 
     /// A step with other arguments than usual.
-    fn step(&self, other: Value) -> Leaf {
-        let step: Leaf = serde_json::from_value(self.arguments(&other)).unwrap();
+    fn step(&self, other: &Value) -> Leaf {
+        let step: Leaf = serde_json::from_value(self.arguments(other)).unwrap();
         step.validate().unwrap();
         step
     }
@@ -110,7 +110,7 @@ fn in_days(days: i64) -> Timestamp {
 #[tokio::test]
 async fn a_key_and_its_certificate_are_made_and_a_second_run_changes_nothing() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     let (change, output) = desk.establish(&step).await;
     assert_eq!(change.summary, format!("issue {CERT}: no certificate, no CA's certificate at {CA}"));
     desk.assert_pair();
@@ -130,17 +130,17 @@ async fn a_key_and_its_certificate_are_made_and_a_second_run_changes_nothing() {
 #[tokio::test]
 async fn names_that_mean_the_same_are_the_same() {
     let desk = Desk::new().await;
-    desk.establish(&desk.step(json!({ "names": ["Patroni1", "FD00:0::1"] }))).await;
-    let other = desk.step(json!({ "names": ["fd00::1", "patroni1", "patroni1"] }));
+    desk.establish(&desk.step(&json!({ "names": ["Patroni1", "FD00:0::1"] }))).await;
+    let other = desk.step(&json!({ "names": ["fd00::1", "patroni1", "patroni1"] }));
     satisfied(other.check(&desk.cx()).await.unwrap());
 }
 
 #[tokio::test]
 async fn other_names_and_another_usage_want_a_new_certificate_for_the_same_key() {
     let desk = Desk::new().await;
-    desk.establish(&desk.step(json!({}))).await;
+    desk.establish(&desk.step(&json!({}))).await;
     let key = desk.text(KEY);
-    let other = desk.step(json!({
+    let other = desk.step(&json!({
         "names": ["patroni1", "198.18.0.12"], "common_name": "pg", "usage": "server",
     }));
     let (change, _) = desk.establish(&other).await;
@@ -157,11 +157,11 @@ async fn other_names_and_another_usage_want_a_new_certificate_for_the_same_key()
 #[tokio::test]
 async fn it_is_renewed_before_it_ends_and_not_sooner() {
     let desk = Desk::new().await;
-    desk.establish(&desk.step(json!({ "valid_days": 31, "renew_days": 5 }))).await;
-    satisfied(desk.step(json!({ "renew_days": 30 })).check(&desk.cx()).await.unwrap());
+    desk.establish(&desk.step(&json!({ "valid_days": 31, "renew_days": 5 }))).await;
+    satisfied(desk.step(&json!({ "renew_days": 30 })).check(&desk.cx()).await.unwrap());
     let first = desk.certificate();
 
-    let step = desk.step(json!({ "renew_days": 31 }));
+    let step = desk.step(&json!({ "renew_days": 31 }));
     let change = desk.change(&step).await;
     let day = first.not_after.strftime("%Y-%m-%d");
     assert_eq!(change.summary, format!("renew {CERT}: expires on {day} (in 30 days)"));
@@ -175,7 +175,7 @@ async fn it_is_renewed_before_it_ends_and_not_sooner() {
 #[tokio::test]
 async fn one_of_another_authority_is_replaced_and_so_is_that_authoritys_own() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     desk.establish(&step).await;
     // The same name, another key.
     desk.make_authority("demo CA", 3650).await;
@@ -190,7 +190,7 @@ async fn one_of_another_authority_is_replaced_and_so_is_that_authoritys_own() {
 #[tokio::test]
 async fn one_that_does_not_match_its_key_is_replaced_and_the_key_stays() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     desk.establish(&step).await;
     let other = Key::generate().unwrap().to_pem();
     desk.write(KEY, &other, 0o600).await;
@@ -203,7 +203,7 @@ async fn one_that_does_not_match_its_key_is_replaced_and_the_key_stays() {
 #[tokio::test]
 async fn a_key_that_is_missing_or_broken_is_made_anew_with_a_certificate() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     desk.establish(&step).await;
     let half = desk.text(KEY)[..60].to_owned();
     desk.write(KEY, &half, 0o644).await;
@@ -222,7 +222,7 @@ async fn a_key_that_is_missing_or_broken_is_made_anew_with_a_certificate() {
 #[tokio::test]
 async fn a_loosened_mode_is_mended_with_the_same_certificate() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     desk.establish(&step).await;
     let before = (desk.text(KEY), desk.text(CERT));
     desk.write(KEY, &before.0, 0o644).await;
@@ -238,7 +238,7 @@ async fn a_loosened_mode_is_mended_with_the_same_certificate() {
 async fn interrupted_after_any_of_its_files_it_is_gone_on_with_to_a_matching_pair() {
     for path in [KEY, CERT, CA] {
         let desk = Desk::new().await;
-        let step = desk.step(json!({}));
+        let step = desk.step(&json!({}));
         let change = desk.change(&step).await;
         desk.lab
             .world
@@ -259,7 +259,7 @@ async fn interrupted_after_any_of_its_files_it_is_gone_on_with_to_a_matching_pai
 #[tokio::test]
 async fn the_private_keys_are_in_no_change_output_error_or_effect() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     let change = desk.change(&step).await;
     let fault = |kind| desk.lab.world.inject(Fault::at("patroni1", "write-file", kind)).unwrap();
     fault(FaultKind::LoseAnswer);
@@ -286,7 +286,7 @@ async fn the_private_keys_are_in_no_change_output_error_or_effect() {
 #[tokio::test]
 async fn without_its_authority_it_is_known_later_in_a_plan_and_refused_in_a_run() {
     let desk = Desk::new().await;
-    let step = desk.step(json!({}));
+    let step = desk.step(&json!({}));
     let key = fs::read_to_string(desk.path("ca.key")).unwrap();
     fs::remove_file(desk.path("ca.key")).unwrap();
     let why = refused(step.check(&desk.cx()).await.unwrap());
@@ -305,11 +305,11 @@ async fn without_its_authority_it_is_known_later_in_a_plan_and_refused_in_a_run(
 async fn a_certificate_outlives_its_authority_never_and_one_that_would_be_renewed_at_once_is_refused() {
     let desk = Desk::new().await;
     desk.make_authority("short", 100).await;
-    desk.establish(&desk.step(json!({}))).await;
+    desk.establish(&desk.step(&json!({}))).await;
     let authority = Certificate::from_pem(&fs::read(desk.path("ca.crt")).unwrap()).unwrap();
     assert_eq!(desk.certificate().not_after, authority.not_after);
     desk.make_authority("shorter", 20).await;
-    let why = refused(desk.step(json!({})).check(&desk.cx()).await.unwrap());
+    let why = refused(desk.step(&json!({})).check(&desk.cx()).await.unwrap());
     assert!(why.contains("less than `renew_days` (30) from now"), "{why}");
 }
 
@@ -320,7 +320,7 @@ async fn a_private_key_in_the_file_of_the_authoritys_certificate_is_never_put_on
     let both =
         format!("{}{}", fs::read_to_string(&path).unwrap(), fs::read_to_string(desk.path("ca.key")).unwrap());
     fs::write(&path, both).unwrap();
-    let error = desk.step(json!({})).check(&desk.cx()).await.unwrap_err();
+    let error = desk.step(&json!({})).check(&desk.cx()).await.unwrap_err();
     assert!(error.message.contains("a private key is in the same file"), "{}", error.message);
 }
 
@@ -342,14 +342,14 @@ async fn arguments_that_can_never_be_right_are_refused() {
         let error = step.validate().unwrap_err();
         assert!(error.contains(words), "{other}: {error}");
     }
-    desk.step(json!({ "names": [], "usage": "client" }));
+    desk.step(&json!({ "names": [], "usage": "client" }));
 }
 
 /// Where there is an `openssl`, it says so too.
 #[tokio::test]
 async fn openssl_takes_the_certificate_for_what_it_is() {
     let desk = Desk::new().await;
-    desk.establish(&desk.step(json!({}))).await;
+    desk.establish(&desk.step(&json!({}))).await;
     let leaf = desk.path("leaf.crt");
     fs::write(&leaf, desk.text(CERT)).unwrap();
     if !Path::new("/usr/bin/openssl").exists() {
