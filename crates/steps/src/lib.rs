@@ -1,5 +1,6 @@
 //! The step library of flow: a folder for each system it operates.
 
+pub mod certificates;
 pub mod clients;
 pub mod control;
 pub mod etcd;
@@ -21,6 +22,7 @@ use flow_core::step::Registry;
 pub fn register(registry: &mut Registry) {
     control::register(registry);
     system::register(registry);
+    certificates::register(registry);
     etcd::register(registry);
     postgres::register(registry);
     patroni::register(registry);

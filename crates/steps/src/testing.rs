@@ -223,6 +223,13 @@ pub(crate) fn operator() -> Context {
     operator_for("step")
 }
 
+/// The same in a rehearsal.
+pub(crate) fn operator_rehearsing() -> Context {
+    let mut resources = Resources::default();
+    resources.insert(crate::rehearsal::Rehearsed);
+    context("step", None, resources, Files::default(), false)
+}
+
 /// The same for a task of that name.
 pub(crate) fn operator_for(task: &str) -> Context {
     context(task, None, Resources::default(), Files::default(), false)

@@ -43,6 +43,10 @@ use process::Crew;
 use recording::{Course, Recording};
 use trial::{Case, Tried};
 
+/// Among the resources of a rehearsal's processes: a step that would write at the operator, where nothing is
+/// simulated, refuses to.
+pub(crate) struct Rehearsed;
+
 /// How a rehearsal is done.
 #[derive(Debug, Clone)]
 pub struct Options {

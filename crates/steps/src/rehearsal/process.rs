@@ -12,6 +12,7 @@ use flow_core::run::{Asked, Outcome, RunId, TaskName};
 use flow_core::step::{Resources, StepError};
 use flow_core::store::{Answer, Signal, Store};
 
+use super::Rehearsed;
 use crate::fleet::HostFleet;
 use crate::host::Hosts;
 use crate::host::sim::SimWorld;
@@ -85,6 +86,7 @@ impl Crew {
         let hosts = Arc::new(Hosts::with_factory(Arc::new(move |entry| Ok(world.host(&entry.name)))));
         let mut resources = Resources::default();
         resources.insert_shared(Arc::clone(&hosts));
+        resources.insert(Rehearsed);
         // One task at a time: what comes when is then the same in every run.
         let mut options = Options { owner: "flow test".to_owned(), ..Options::default() };
         options.concurrency = 1;

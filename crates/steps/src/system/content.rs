@@ -47,7 +47,7 @@ struct Former {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn parse_mode(text: Option<&str>) -> Result<Option<u32>, String> {
+pub(crate) fn parse_mode(text: Option<&str>) -> Result<Option<u32>, String> {
     let Some(text) = text else { return Ok(None) };
     u32::from_str_radix(text, 8)
         .ok()
@@ -60,12 +60,12 @@ pub(super) fn parse_mode(text: Option<&str>) -> Result<Option<u32>, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn validate_path(path: &str) -> Result<(), String> {
+pub(crate) fn validate_path(path: &str) -> Result<(), String> {
     if path.starts_with('/') { Ok(()) } else { Err(format!("`{path}` is no absolute path")) }
 }
 
 /// What of owner, group and mode differs, as in `mode 0644 -> 0600`.
-pub(super) fn ownership_differences(wanted: &Ownership, is: &Stat) -> Vec<String> {
+pub(crate) fn ownership_differences(wanted: &Ownership, is: &Stat) -> Vec<String> {
     let mut differences = Vec::new();
     let mut compare = |what: &str, wanted: Option<String>, is: String| {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {

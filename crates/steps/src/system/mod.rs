@@ -1,7 +1,7 @@
 //! The machine itself: commands, files, packages, units.
 
 mod command;
-mod content;
+pub(crate) mod content;
 mod directory;
 mod file;
 mod package;
