@@ -9,6 +9,7 @@ mod executor;
 mod fleet;
 mod held;
 mod history;
+mod hosts;
 mod notices;
 mod past;
 mod preview;

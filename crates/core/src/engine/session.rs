@@ -1,5 +1,5 @@
-//! One process's work on a run, from start or resume to its end: claims the run, meets and locks the
-//! hosts, hands over to the scheduler, gives the locks back.
+//! One process's work on a run, from start or resume to its end: claims the run, has the hosts met and
+//! locked, hands over to the scheduler, has the locks given back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use super::control::{Control, Message, Stop};
 use super::executor::Env;
 use super::held::HeldTo;
 use super::history;
-use super::notices::{self, Notices, Notifier};
+use super::hosts::{Taking, give_back, tell_of_others};
+use super::notices::{self, Notices};
 use super::queue::Queue;
 use super::scheduler::{Journal, Scheduler};
-use super::undo::{Undo, begun_pivot};
-use super::{Engine, EngineError, Fleet, Holder, Notice, Report, RunHandle, read_definition};
+use super::undo::Undo;
+use super::{Engine, EngineError, Holder, Report, RunHandle, read_definition};
 use crate::inventory::{Host, Inventory};
 use crate::plan::{Outputs, Plan, Scope, chosen_output};
-use crate::run::{Asked, Event, Identity, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
+use crate::run::{Asked, Event, NodeId, Outcome, Record, RunId, RunState, RunStatus, TaskState};
 use crate::step::{Change, StepError};
 use crate::store::{Claim, NewRun, Store, StoreError};
-use crate::workflow::Code;
 
 /// States of tasks of which it isn't known what became of the last attempt.
 pub(super) const OPEN: [TaskState; 4] =
@@ -45,7 +45,7 @@ pub struct Session {
     pub(super) ready: Vec<NodeId>,
     as_found: bool,
     notices: Notices,
-    fresh: bool,
+    pub(super) fresh: bool,
     /// Where it is taken back.
     pub(super) undo: Option<Undo>,
 }
@@ -389,8 +389,12 @@ impl Session {
         let mut journal = ended.journal;
         let locks_kept = match &fleet {
             Some(fleet) => {
-                tell_of_absent(&away, &journal.state, &notices);
-                tell_of_left_alone(&left_alone, &journal.run, &journal.state, &notices);
+                let why = "can't be reached; it may still be locked for this run";
+                tell_of_others(&away, why, &journal.state, &notices);
+                let run = &journal.run;
+                let why =
+                    format!("is left as the run left it, and locked for it; `flow unlock {run}` frees it");
+                tell_of_others(&left_alone, &why, &journal.state, &notices);
                 give_back(&**fleet, &plan, &held, &holder, &journal.state, ended.outcome, &notices).await
             }
             None => Vec::new(),
@@ -416,133 +420,4 @@ impl Session {
             locks_kept,
         })
     }
-
-    /// Meets all hosts at once, compares them with those met before, and locks them in order.
-    /// Gives the hosts that can't be reached: their tasks will fail.
-    async fn take_hosts(
-        &mut self,
-        fleet: &dyn Fleet,
-        hosts: &[Arc<Host>],
-        holder: &Holder,
-    ) -> Result<HashMap<String, StepError>, Taking> {
-        let met = futures_util::future::join_all(hosts.iter().map(|host| fleet.meet(host))).await;
-        let mut unreachable = HashMap::new();
-        let mut events = Vec::new();
-        let mut here = Vec::new();
-        for (host, identity) in hosts.iter().zip(met) {
-            match identity {
-                Ok(identity) => {
-                    self.refuse_other_machine(&host.name, &identity).map_err(Taking::Host)?;
-                    if !self.journal.state.hosts().contains_key(&host.name) {
-                        events.push(Event::HostMet { host: host.name.clone(), identity });
-                    }
-                    here.push(host);
-                }
-                // A workflow that is only right as a whole is not begun where a host is missing.
-                Err(error) if self.plan.workflow.whole => {
-                    return Err(Taking::Host(self.without_it(host, error)));
-                }
-                Err(error) => {
-                    unreachable.insert(host.name.clone(), error);
-                }
-            }
-        }
-        self.journal.commit(events, &mut Vec::new()).map_err(Taking::Engine)?;
-        self.journal.notifier.hand_over();
-        for (taken, host) in here.iter().enumerate() {
-            if let Err(error) = fleet.lock(host, holder).await {
-                if self.fresh {
-                    // This one too: its answer may have been lost. Another run's lock is left alone.
-                    let back = here[..=taken].iter().map(|host| fleet.unlock(host, holder));
-                    futures_util::future::join_all(back).await;
-                }
-                return Err(Taking::Host(error));
-            }
-        }
-        Ok(unreachable)
-    }
-
-    /// What can be done while a host of a workflow that is only right as a whole doesn't answer.
-    fn without_it(&self, host: &Host, error: StepError) -> StepError {
-        let run = &self.journal.run;
-        let changed = self.state().in_state(TaskState::Done).next().is_some();
-        if self.fresh || !changed || begun_pivot(&self.plan, self.state()).is_some() {
-            return error;
-        }
-        let before = error.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
-        error.with_hint(format!(
-            "{before}once it answers, the same command goes on; to put the other hosts back as they were before the run, \
-             now: flow undo {run} --keep-host {}",
-            host.name
-        ))
-    }
-
-    pub(super) fn refuse_other_machine(&self, host: &str, now: &Identity) -> Result<(), StepError> {
-        // Before the run has met it, a saved plan may have.
-        let shown = self.plan.definition.shown.as_ref().and_then(|shown| shown.hosts.get(host));
-        match self.journal.state.hosts().get(host).or(shown) {
-            Some(then) if then != now => Err(StepError::permanent(format!(
-                "{host} is another machine than when the run began (machine-id {} then, {} now)",
-                then.machine_id, now.machine_id
-            ))
-            .with_hint("what was recorded for it is void; start a new run")
-            .with_code(Code::OTHER_MACHINE)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A host that an earlier process met, and this one didn't, may still have that one's lock.
-fn tell_of_absent(away: &[Arc<Host>], state: &RunState, notices: &Notifier) {
-    for host in away.iter().filter(|host| state.hosts().contains_key(&host.name)) {
-        let text = format!("{} can't be reached; it may still be locked for this run", host.name);
-        notices.tell(Notice::Note(text));
-    }
-}
-
-/// A host that was left as it is has the run's lock still, and whatever the run did there.
-fn tell_of_left_alone(hosts: &[Arc<Host>], run: &RunId, state: &RunState, notices: &Notifier) {
-    for host in hosts.iter().filter(|host| state.hosts().contains_key(&host.name)) {
-        let text = format!(
-            "{} is left as the run left it, and locked for it; `flow unlock {run}` frees it",
-            host.name
-        );
-        notices.tell(Notice::Note(text));
-    }
-}
-
-enum Taking {
-    Host(StepError),
-    Engine(EngineError),
-}
-
-/// Gives the locks back, unless the run must be gone on with before anyone else works on the hosts.
-async fn give_back(
-    fleet: &dyn Fleet,
-    plan: &Plan,
-    hosts: &[Arc<Host>],
-    holder: &Holder,
-    state: &RunState,
-    outcome: Outcome,
-    notices: &Notifier,
-) -> Vec<String> {
-    let any = |wanted| state.in_state(wanted).next().is_some();
-    let unsettled = OPEN.into_iter().any(any);
-    let half_done = plan.workflow.whole
-        && !matches!(outcome, Outcome::Succeeded | Outcome::Undone)
-        && (any(TaskState::Done) || any(TaskState::UndoFailed));
-    let mut kept = Vec::new();
-    if half_done || unsettled {
-        kept.extend(hosts.iter().map(|host| host.name.clone()));
-    } else {
-        let back = futures_util::future::join_all(hosts.iter().map(|host| fleet.unlock(host, holder))).await;
-        for (host, result) in hosts.iter().zip(back) {
-            if let Err(error) = result {
-                notices.tell(Notice::Note(format!("the lock on {} is kept: {error}", host.name)));
-                kept.push(host.name.clone());
-            }
-        }
-    }
-    fleet.close().await;
-    kept
 }
