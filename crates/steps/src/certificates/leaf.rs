@@ -10,18 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::authority::unreadable;
+use super::compare::Difference;
 use super::desk;
 use super::issue::{self, Key, Order};
 use super::read::{Certificate, normal};
-use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, Stat};
-use crate::system::content::{ownership_differences, parse_mode, validate_path};
+use crate::host::{Content, HostChange, HostContext, Ownership};
+use crate::system::content::{parse_mode, validate_path};
 
 /// Certificates last no longer, in days.
 pub(super) const DAYS_AT_MOST: u32 = 36_500;
-/// Longer files are no keys or certificates, in bytes.
-const LIMIT: u64 = 1 << 20;
 /// What everybody may read.
-const PUBLIC: u32 = 0o644;
+pub(super) const PUBLIC: u32 = 0o644;
 
 /// A private key on a host and a certificate for it, signed by a CA of the operator's.
 ///
@@ -102,7 +101,7 @@ pub(super) fn day(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d").to_string()
 }
 
-fn days(number: u32) -> SignedDuration {
+pub(super) fn days(number: u32) -> SignedDuration {
     SignedDuration::from_hours(24 * i64::from(number))
 }
 
@@ -162,57 +161,23 @@ struct Recorded {
 }
 
 /// The CA as it is at the operator.
-struct Authority {
-    pem: String,
-    certificate: Certificate,
-}
-
-/// A file on the host.
-struct Seen {
-    stat: Stat,
-    bytes: Vec<u8>,
-}
-
-/// What is on the host, compared with what should be.
-#[derive(Default)]
-struct Difference {
-    new_key: bool,
-    new_certificate: bool,
-    new_ca: bool,
-    /// Where owner, group or mode are to be set.
-    loose: Vec<(String, Ownership)>,
-    /// What is told: as it is now, and without what moves with time.
-    words: Vec<(String, String)>,
-    /// The certificate and the key that are there, where they can be read.
-    certificate: Option<Certificate>,
-    key: Option<Key>,
-}
-
-impl Difference {
-    fn say(&mut self, words: impl Into<String>) {
-        let words = words.into();
-        self.words.push((words.clone(), words));
-    }
-
-    /// A reason for a new certificate.
-    fn issue(&mut self, words: impl Into<String>) {
-        self.new_certificate = true;
-        self.say(words);
-    }
+pub(super) struct Authority {
+    pub(super) pem: String,
+    pub(super) certificate: Certificate,
 }
 
 impl Leaf {
-    fn ownership(&self, mode: u32) -> Ownership {
+    pub(super) fn ownership(&self, mode: u32) -> Ownership {
         Ownership { owner: self.owner.clone(), group: self.group.clone(), mode: Some(mode) }
     }
 
-    fn key_ownership(&self) -> Result<Ownership, StepError> {
+    pub(super) fn key_ownership(&self) -> Result<Ownership, StepError> {
         let mode = parse_mode(Some(&self.mode)).map_err(StepError::permanent)?;
         Ok(self.ownership(mode.unwrap_or(0o600)))
     }
 
     /// Each once, as it is compared.
-    fn wanted_names(&self) -> BTreeSet<String> {
+    pub(super) fn wanted_names(&self) -> BTreeSet<String> {
         self.names.iter().map(|name| normal(name)).collect()
     }
 
@@ -252,106 +217,6 @@ impl Leaf {
     /// Until when a certificate of now would be valid.
     fn end(&self, authority: &Authority, now: Timestamp) -> Timestamp {
         (now + days(self.valid_days)).min(authority.certificate.not_after)
-    }
-
-    async fn compare(
-        &self,
-        host: &dyn Host,
-        authority: &Authority,
-        now: Timestamp,
-    ) -> Result<Difference, StepError> {
-        let ca = async {
-            match &self.ca {
-                Some(path) => look(host, path).await,
-                None => Ok(None),
-            }
-        };
-        let (key, cert, ca) = tokio::try_join!(look(host, &self.key), look(host, &self.cert), ca)?;
-        let mut found = Difference::default();
-        self.compare_key(&mut found, key.as_ref(), cert.is_some())?;
-        self.compare_certificate(&mut found, cert.as_ref(), authority, now);
-        if let Some(path) = &self.ca {
-            match &ca {
-                Some(seen) if seen.bytes == authority.pem.as_bytes() => {
-                    loose(&mut found, path, self.ownership(PUBLIC), &seen.stat);
-                }
-                seen => {
-                    found.new_ca = true;
-                    let is = if seen.is_some() { "another CA's certificate" } else { "no CA's certificate" };
-                    found.say(format!("{is} at {path}"));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn compare_key(
-        &self,
-        found: &mut Difference,
-        seen: Option<&Seen>,
-        certificate_is_there: bool,
-    ) -> Result<(), StepError> {
-        found.key = seen.and_then(|seen| Key::from_pem(&seen.bytes));
-        match (seen, &found.key) {
-            (Some(seen), Some(_)) => loose(found, &self.key, self.key_ownership()?, &seen.stat),
-            (seen, _) => {
-                found.new_key = true;
-                found.new_certificate = true;
-                match seen {
-                    Some(_) => found.say(format!("the key {} can't be read", self.key)),
-                    None if certificate_is_there => found.say(format!("no key at {}", self.key)),
-                    None => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_certificate(
-        &self,
-        found: &mut Difference,
-        seen: Option<&Seen>,
-        authority: &Authority,
-        now: Timestamp,
-    ) {
-        let Some(seen) = seen else { return found.issue("no certificate") };
-        let certificate = match Certificate::from_pem(&seen.bytes) {
-            Ok(certificate) => certificate,
-            Err(why) => return found.issue(format!("the certificate: {why}")),
-        };
-        if !certificate.is_signed_by(&authority.certificate) {
-            found.issue("signed by another CA");
-        }
-        if found.key.as_ref().is_some_and(|key| !key.belongs_to(&certificate)) {
-            found.issue("doesn't match its key");
-        }
-        if certificate.common_name != self.common_name {
-            found.issue(format!("common name: {} -> {}", certificate.common_name, self.common_name));
-        }
-        if let Some(names) = self.names_changed(&certificate) {
-            found.issue(names);
-        }
-        if certificate.usage != Some(self.usage) {
-            let is = certificate.usage.map_or("other", Usage::word);
-            found.issue(format!("usage: {is} -> {}", self.usage.word()));
-        }
-        if certificate.not_after <= now + days(self.renew_days) {
-            found.new_certificate = true;
-            found.words.push(expiry(certificate.not_after, now));
-        }
-        if !found.new_certificate {
-            loose(found, &self.cert, self.ownership(PUBLIC), &seen.stat);
-        }
-        found.certificate = Some(certificate);
-    }
-
-    /// `names: -198.18.0.11 +198.18.0.12`
-    fn names_changed(&self, certificate: &Certificate) -> Option<String> {
-        let wanted = self.wanted_names();
-        let gone = certificate.names.difference(&wanted).map(|name| format!("-{name}"));
-        let new = wanted.difference(&certificate.names).map(|name| format!("+{name}"));
-        let changed: Vec<String> = gone.chain(new).collect();
-        (!changed.is_empty()).then(|| format!("names: {}", changed.join(" ")))
     }
 
     fn change(&self, found: &Difference) -> Change {
@@ -403,39 +268,13 @@ impl Leaf {
 }
 
 impl Usage {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",
             Self::Both => "both",
         }
     }
-}
-
-async fn look(host: &dyn Host, path: &str) -> Result<Option<Seen>, StepError> {
-    let Some(stat) = host.stat(path).await? else { return Ok(None) };
-    if stat.kind != FileKind::File {
-        return Err(StepError::permanent(format!("{path} is there and is no file")));
-    }
-    Ok(host.read(path, LIMIT).await?.map(|bytes| Seen { stat, bytes }))
-}
-
-fn loose(found: &mut Difference, path: &str, wanted: Ownership, is: &Stat) {
-    let differences = ownership_differences(&wanted, is);
-    if !differences.is_empty() {
-        found.say(format!("{} of {path}", differences.join(", ")));
-        found.loose.push((path.to_owned(), wanted));
-    }
-}
-
-/// When it ends, with how long that is from now, and without.
-fn expiry(not_after: Timestamp, now: Timestamp) -> (String, String) {
-    let left = not_after.duration_since(now).as_hours() / 24;
-    let day = day(not_after);
-    if not_after <= now {
-        return (format!("expired on {day} ({} days ago)", -left), format!("expired on {day}"));
-    }
-    (format!("expires on {day} (in {left} days)"), format!("expires on {day}"))
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 //! Private keys are made in this process. They go to a file at the operator or on a host, and nowhere else.
 
 mod authority;
+mod compare;
 mod desk;
 mod issue;
 mod leaf;
