@@ -117,7 +117,7 @@ fn show(row: &Row, width: usize) {
         None => "not in this store".to_owned(),
     };
     let alive = match lock.alive.as_slice() {
-        [] => "nothing of it is at work there".to_owned(),
+        [] => "no command of it runs there now".to_owned(),
         alive => format!("at work there: {}", alive.join(", ")),
     };
     screen::line(&format!("{:width$}  {here}; {alive}", ""));

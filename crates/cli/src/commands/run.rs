@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use flow_core::engine::{EngineError, Notice, RunHandle, Stop};
 use flow_core::plan::Plan;
 use flow_core::run::Outcome;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::runs::Next;
 use crate::args::{Global, RunArgs};
@@ -67,29 +68,45 @@ pub fn confirm(plan: &Plan, given: Option<String>, look: &str) -> Result<Option<
     }
 }
 
+/// Stops the run when a signal asks for that. A terminal that goes away (SIGHUP, often sent twice) never stops what
+/// runs: nobody is there to see what became of it.
+async fn stop_on_signals(stop: impl Fn(Stop)) {
+    let listen = |kind| signal(kind).ok();
+    let mut interrupt = listen(SignalKind::interrupt());
+    let mut terminate = listen(SignalKind::terminate());
+    let mut hang_up = listen(SignalKind::hangup());
+    let mut how = Stop::Gently;
+    loop {
+        tokio::select! {
+            () = next_of(&mut interrupt) => {}
+            () = next_of(&mut terminate) => {}
+            () = next_of(&mut hang_up) => {
+                stop(Stop::Gently);
+                continue;
+            }
+        }
+        stop(how);
+        how = Stop::AtOnce;
+    }
+}
+
+/// The next signal; never, where it can't be listened for.
+async fn next_of(signal: &mut Option<Signal>) {
+    let came = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if came.is_none() {
+        std::future::pending().await
+    }
+}
+
 /// Shows a run until it ends, and asks at the terminal what it waits for; `next` are the commands that go on
 /// with it. Ctrl-C once: start nothing new. Twice: leave what runs.
 pub async fn follow(mut handle: RunHandle, mut screen: Screen, next: &Next) -> Result<Exit, Error> {
     let stop = handle.stopper();
     let id = handle.id.clone();
-    let signals = tokio::spawn(async move {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-        let mut how = Stop::Gently;
-        loop {
-            let terminated = async {
-                match &mut terminate {
-                    Some(terminate) => terminate.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
-                _ = terminated => {}
-            }
-            stop(how);
-            how = Stop::AtOnce;
-        }
-    });
+    let signals = tokio::spawn(stop_on_signals(stop));
     screen.started(&id);
     let mut questions = Questions::new(screen.is_text(), handle.answerer());
     loop {

@@ -9,7 +9,7 @@ use flow_core::store::{RunRow, Store};
 
 use super::run::follow;
 use super::runs::{Next, short};
-use crate::args::{Global, InventoryArg};
+use crate::args::{Format, Global, InventoryArg};
 use crate::exit::{Error, Exit};
 use crate::screen::Screen;
 use crate::{context, screen};
@@ -64,6 +64,9 @@ pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
     };
     let tasks = session.to_undo(&options)?;
     screen::undo::before(&row, short(&all, &row.id), &tasks, global.output);
+    if global.output == Format::Text {
+        tell_of_later_runs(&*context::store(global)?, &all, &row)?;
+    }
     session.may_undo(&options)?;
     if !args.yes && tasks.iter().any(|task| task.action == UndoAction::TakeBack) {
         confirm(&next)?;
@@ -72,6 +75,34 @@ pub async fn undo(global: &Global, args: UndoArgs) -> Result<Exit, Error> {
     screen.takes_back(&tasks);
     let handle = session.undo(&options)?;
     follow(handle, screen, &next).await
+}
+
+/// Says which later runs have changed something: they may stand on what is taken back.
+fn tell_of_later_runs(store: &dyn Store, all: &[RunRow], row: &RunRow) -> Result<(), Error> {
+    const SHOWN: usize = 3;
+    let mut later = Vec::new();
+    for other in all.iter().filter(|other| other.started > row.started) {
+        if !is_undone(store, other)? && changed_something(store, &other.id)? {
+            later.push(format!("{} ({})", short(all, &other.id), other.workflow));
+        }
+    }
+    if later.is_empty() {
+        return Ok(());
+    }
+    let more = later.len().saturating_sub(SHOWN);
+    later.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    screen::tell(&format!(
+        "{} later runs have changed something, and may stand on this: {}{more}\n",
+        console::style("note:").for_stderr().cyan(),
+        later.join(", ")
+    ));
+    Ok(())
+}
+
+fn is_undone(store: &dyn Store, row: &RunRow) -> Result<bool, Error> {
+    let last = store.last_events(&row.id, 1)?.pop();
+    Ok(last.is_some_and(|last| matches!(last.event, Event::RunEnded { outcome: Outcome::Undone })))
 }
 
 fn confirm(next: &Next) -> Result<(), Error> {

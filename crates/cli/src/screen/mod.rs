@@ -47,9 +47,9 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
 }
 
-/// A time as people here read it.
+/// A time as people here read it, with the zone's name.
 pub fn local_time(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
 /// A span of time: `0.4 s`, `12 s`, `3 min 20 s`.

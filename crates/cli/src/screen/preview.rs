@@ -13,11 +13,17 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
         super::json(&as_json(workflow, preview, confirmation));
         return;
     }
+    let refused = preview.has_errors();
     let width = preview.tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
     for task in &preview.tasks {
         let name = &task.name;
         let (mark, text) = match &task.finding {
+            Finding::Satisfied | Finding::SatisfiedNow if task.must_hold => {
+                ("ok", "filtered out, so only looked at".to_owned())
+            }
             Finding::Satisfied => ("ok", String::new()),
+            // Where something is refused, it has no turn.
+            Finding::SatisfiedNow if refused => ("ok now", String::new()),
             Finding::SatisfiedNow => ("ok now", "looked at again in its turn".to_owned()),
             Finding::Pending(change) => ("change", change.summary.clone()),
             Finding::Asks(message) => ("gate", format!("waits for approval: {message}")),
@@ -66,7 +72,7 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     if changes + later > 0 && wrong == 0 {
         tell_of_undo(preview);
     }
-    if let (Some(name), true) = (confirmation, changes + later > 0) {
+    if let (Some(name), true) = (confirmation, changes + later > 0 && wrong == 0) {
         tell(&format!("the run will ask for --confirm {name}"));
     }
 }
@@ -120,6 +126,7 @@ fn as_json(workflow: &str, preview: &Preview, confirmation: Option<&str>) -> Val
         value["undo"] = word.into();
         value["not_undoable"] = why.into();
         value["pivot"] = task.pivot.into();
+        value["filtered_out"] = task.must_hold.into();
         value
     };
     let tasks: Vec<Value> = preview.tasks.iter().map(with_undo).collect();

@@ -17,7 +17,8 @@ pub fn before(row: &RunRow, short: &str, tasks: &[UndoTask], format: Format) {
         return;
     }
     let began = local_time(row.started);
-    tell(&format!("run {} ({short}), {}, begun {began}; taken back in this order:", row.id, row.workflow));
+    tell(&format!("run {} ({short}), {}, begun {began}", row.id, row.workflow));
+    tell("What it did, in the order in which it is taken back:");
     let width = tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
     for task in tasks {
         let (mark, text) = match &task.action {

@@ -52,6 +52,16 @@ fn a_host_that_does_not_answer_fails_its_tasks_by_name_and_address_and_others_go
 }
 
 #[test]
+fn what_fails_for_one_cause_is_told_once_with_all_its_tasks() {
+    let (place, address) = place();
+    place.file("two.toml", &TWO.replace("needs = [\"first\"]", ""));
+    let ran = place.flow("run two.toml").exits(1);
+    let cause = format!("dead1 ({address}) can't be reached: connection refused");
+    assert!(ran.err.contains(&format!("first@dead1, second@dead1: {cause}")), "{}", ran.err);
+    assert_eq!(ran.err.matches("failed[flow::unreachable]:").count(), 1, "{}", ran.err);
+}
+
+#[test]
 fn a_workflow_that_is_only_right_as_a_whole_is_not_begun_without_a_host() {
     let (place, address) = place();
     place.file("two.toml", &format!("whole = true\n{TWO}"));

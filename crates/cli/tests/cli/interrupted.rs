@@ -230,3 +230,19 @@ fn locks_of_a_run_that_is_given_up_are_taken_off() {
     "#);
     place.flow("unlock ../../outside").exits(3).says("is no run's id");
 }
+
+#[test]
+fn a_terminal_that_goes_away_stops_the_run_gently_however_often_it_says_so() {
+    let place = Place::new();
+    workflow(&place, CREATES);
+    let running = place.start("run wait.toml");
+    place.wait_for("begun");
+    running.signal("HUP");
+    running.wait_to_say("stopping: nothing new is started");
+    running.signal("HUP");
+    place.file("go", "");
+    let stopped = running.ended().exits(130);
+    assert!(!stopped.err.contains("stopping at once"), "{}", stopped.err);
+    assert!(place.has("ended") && !place.has("after"), "what ran was let finish");
+    assert_eq!(place.runs()[0]["status"], "interrupted");
+}

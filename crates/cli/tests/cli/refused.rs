@@ -286,7 +286,7 @@ with = { script = "touch DIR/begun; while ! test -e DIR/go; do sleep 0.02; done"
     assert_snapshot!(refused, @r#"
     $ flow run make.toml --store sqlite:other.db
     2| run RUN: make, 3 tasks
-    2| error: web1 is locked by run RUN (wait), held by OWNER since WHEN UTC; nothing was changed
+    2| error: web1 is locked by run RUN (wait), held by OWNER since WHEN; nothing was changed
     2| hint: where it was started, `flow show RUN` tells its state and `flow resume RUN` goes on with it; `flow unlock RUN` takes its locks off if it is given up
     exit 3
     "#);

@@ -167,14 +167,27 @@ with = { script = "touch DIR/top", creates = "DIR/top" }
     2| failed   base@web1  it was filtered out, but is needed and isn't so yet: run: touch DIR/base
     2|
     2| failed: base@web1: it was filtered out, but is needed and isn't so yet: run: touch DIR/base
-    2| hint: widen --limit or --tags so that it is run too
+    2| hint: run it first, with wider --limit and --tags or without them
     2|
     2| not started: top@web1
-    2| go on with: flow resume RUN
+    2| nothing was changed; to look again: flow resume RUN
     1| two failed in SECONDS: 0 changed, 0 ok, 1 failed
     exit 1
     "#);
+    let planned = place.flow("plan two.toml --tags top").exits(1);
+    assert_snapshot!(planned, @r#"
+    $ flow plan two.toml --tags top
+    2| two: One after the other.
+    2|
+    2| two: 1 of 2 tasks can't go ahead as things are; nothing was changed
+    1| error    base@web1  it was filtered out, but is needed and isn't so yet: run: touch DIR/base
+    1|            hint: run it first, with wider --limit and --tags or without them
+    1| change   top@web1   run: touch DIR/top
+    exit 1
+    "#);
     place.file("base", "");
+    let planned = place.flow("plan two.toml --tags top").exits(2);
+    assert!(planned.out.contains("ok       base@web1  filtered out, so only looked at"), "{}", planned.out);
     let run = place.flow("run two.toml --tags top").exits(0);
     assert_snapshot!(run, @r#"
     $ flow run two.toml --tags top

@@ -342,7 +342,7 @@ fn steady(text: &str, folder: &Path) -> String {
 fn steady_line(line: &str) -> String {
     static FORMS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         let forms = [
-            (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN"),
+            (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [A-Z]{3,5}| [+-]\d{2,4})?", "WHEN"),
             // An id is 5 characters of chance and 7 of time, and these begin with 0 until the year 3058.
             (r"\b[0-9a-hjkmnp-tv-z]{5}0[0-9a-hjkmnp-tv-z]{6}\b", "RUN"),
             (r"(resume|show|flow undo|unlock|approve|resolve) [0-9a-hjkmnp-tv-z]{4,11}\b", "$1 RUN"),

@@ -48,7 +48,8 @@ fn what_would_be_taken_back_is_shown_and_nothing_is_done_without_a_yes() {
     let asked = place.flow("undo").exits(3);
     assert_snapshot!(asked, @r#"
     $ flow undo
-    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2| run RUN (RUN), made, begun WHEN
+    2| What it did, in the order in which it is taken back:
     2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
     2|   keep  log@web1     as the workflow says
     2|   undo  link@web1    run: touch DIR/linked
@@ -69,7 +70,8 @@ fn a_run_is_taken_back_in_reverse_order_and_only_once() {
     let undone = place.flow("undo --yes").exits(0);
     assert_snapshot!(undone, @r#"
     $ flow undo --yes
-    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2| run RUN (RUN), made, begun WHEN
+    2| What it did, in the order in which it is taken back:
     2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
     2|   keep  log@web1     as the workflow says
     2|   undo  link@web1    run: touch DIR/linked
@@ -107,7 +109,8 @@ fn what_cannot_be_taken_back_is_named_and_can_be_left_as_it_is() {
     let refused = place.flow("undo --yes").exits(3);
     assert_snapshot!(refused, @r#"
     $ flow undo --yes
-    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2| run RUN (RUN), made, begun WHEN
+    2| What it did, in the order in which it is taken back:
     2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
     2|   can't log@web1     the step has no `undo`
     2|   undo  link@web1    run: touch DIR/linked
@@ -132,7 +135,8 @@ fn what_somebody_changed_since_stops_the_undo_and_is_left_as_it_is() {
     let stopped = place.flow("undo --yes").exits(1);
     assert_snapshot!(stopped, @r#"
     $ flow undo --yes
-    2| run RUN (RUN), made, begun WHEN; taken back in this order:
+    2| run RUN (RUN), made, begun WHEN
+    2| What it did, in the order in which it is taken back:
     2|   undo  last@web1    run: test -e DIR/room && touch DIR/last
     2|   keep  log@web1     as the workflow says
     2|   undo  link@web1    run: touch DIR/linked
@@ -277,4 +281,23 @@ fn past_its_pivot_a_run_is_not_taken_back() {
     assert!(shown.out.contains("can't be taken back: log@web1 was begun"), "{}", shown.out);
     place.file("room", "");
     place.flow("resume").exits(0);
+}
+
+#[test]
+fn before_an_older_run_is_taken_back_the_later_ones_that_changed_something_are_named() {
+    let place = made(MADE);
+    place.flow("run made.toml").exits(0);
+    let older = place.newest();
+    place.file("later-room", "");
+    place.file("later.toml", &MADE.replace("\"made\"", "\"later\"").replace("DIR/", "DIR/later-"));
+    place.flow("run later.toml").exits(0);
+    let later = place.newest();
+    let asked = place.flow(&format!("undo {older}")).exits(3);
+    assert!(asked.err.contains("later runs have changed something"), "{}", asked.err);
+    assert!(asked.err.contains(&later[..4]) && asked.err.contains("(later)"), "{}", asked.err);
+    // What was found as it should be, or is taken back already, is nothing to stand on.
+    place.flow(&format!("undo {later} --yes")).exits(0);
+    place.flow("run made.toml").exits(0);
+    let asked = place.flow(&format!("undo {older}")).exits(3);
+    assert!(!asked.err.contains("later runs"), "{}", asked.err);
 }

@@ -148,6 +148,11 @@ impl Env {
         step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.gate)
     }
 
+    /// Whether the task was filtered out and is only looked at, since what is run needs it.
+    pub(super) fn must_hold(&self, node: NodeId) -> bool {
+        self.task(node).is_some_and(|task| task.mode == Mode::MustHold)
+    }
+
     fn scope(&self, task: &Task) -> Scope {
         Scope {
             plan: Arc::clone(&self.plan),
@@ -301,14 +306,8 @@ impl Env {
         if self.is_gate(node) {
             return End::Asks(change.summary);
         }
-        if self.task(node).is_some_and(|task| task.mode == Mode::MustHold) {
-            return End::Failed(
-                StepError::permanent(format!(
-                    "it was filtered out, but is needed and isn't so yet: {}",
-                    change.summary
-                ))
-                .with_hint("widen --limit or --tags so that it is run too"),
-            );
+        if self.must_hold(node) {
+            return End::Failed(filtered_out(&change));
         }
         if let Some(error) =
             self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
@@ -451,6 +450,15 @@ impl Env {
             },
         }
     }
+}
+
+/// Why what was filtered out stops what needs it.
+pub(super) fn filtered_out(change: &Change) -> StepError {
+    StepError::permanent(format!(
+        "it was filtered out, but is needed and isn't so yet: {}",
+        change.summary
+    ))
+    .with_hint("run it first, with wider --limit and --tags or without them")
 }
 
 /// What the check saw, overlaid by what `apply` said.

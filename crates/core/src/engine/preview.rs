@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Engine;
-use super::executor::{Env, Preparation, Unchosen};
+use super::executor::{Env, Preparation, Unchosen, filtered_out};
 use super::notices;
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
@@ -57,6 +57,8 @@ pub struct PreviewTask {
     pub undo: Undoability,
     /// Once it has begun, the run is not taken back any more.
     pub pivot: bool,
+    /// It was filtered out, but something that is run needs it: it is only looked at.
+    pub must_hold: bool,
     /// Of a change, what must be the same again: [`Step::invariant`](crate::step::Step::invariant).
     pub invariant: Value,
 }
@@ -210,7 +212,8 @@ impl Engine {
             let invariant = without_time(invariant, env.started);
             let (undo, pivot) = (plan.undoability(task), plan.is_pivot(task));
             let (name, finding) = (task.name.clone(), masked(&plan, finding));
-            Some(PreviewTask { name, finding, undo, pivot, invariant })
+            let must_hold = task.mode == Mode::MustHold;
+            Some(PreviewTask { name, finding, undo, pivot, must_hold, invariant })
         });
         Preview { tasks: tasks.collect(), hosts: identities }
     }
@@ -294,6 +297,10 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
             if moving.is_empty() { Finding::Satisfied } else { Finding::SatisfiedNow }
         }
         Ok(Check::Pending(change)) if env.is_gate(node) => Finding::Asks(change.summary),
+        Ok(Check::Pending(change)) if env.must_hold(node) && moving.is_empty() => {
+            Finding::Failed(filtered_out(&change))
+        }
+        Ok(Check::Pending(_)) if env.must_hold(node) => Finding::KnownAfter(known_after()),
         Ok(Check::Pending(change)) => {
             invariant = prepared.step.invariant(&change);
             Finding::Pending(change)

@@ -51,10 +51,9 @@ impl Screen {
             screen::line(&result.to_string());
             return;
         }
-        for (task, error) in &report.failures {
-            let unknown = matches!(state_of(report, task), TaskState::Unknown | TaskState::UndoUnknown);
+        for (unknown, tasks, error) in alike(report) {
             let mark = if unknown { "unknown" } else { "failed" };
-            show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), task, error);
+            show_failure(&format!("{mark}[{}]:", codes::of_task(error, unknown)), &list(&tasks), error);
         }
         let rest = [&left, &not_started, &to_take_back, &asked];
         if !report.failures.is_empty() || rest.iter().any(|tasks| !tasks.is_empty()) {
@@ -92,6 +91,9 @@ impl Screen {
             screen::indented(&value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned), 2);
         }
         match report.outcome {
+            Outcome::Failed if !undoing && !self.names.iter().any(|name| begun(&name)) => {
+                tell(&format!("nothing was changed; to look again: {go_on}"));
+            }
             Outcome::Failed | Outcome::Interrupted => {
                 tell(&format!("go on with: {go_on}"));
                 if can_go_back {
@@ -165,8 +167,21 @@ fn state_of(report: &Report, name: &TaskName) -> TaskState {
     state.shape().node(name).map_or(TaskState::Waiting, |node| state.task(node))
 }
 
-fn show_failure(mark: &str, task: &TaskName, error: &StepError) {
-    tell(&format!("\n{} {task}: {error}", console::style(mark).for_stderr().red().bold()));
+/// The failures, those of one cause together: whether it is unknown what became of them, the tasks, the cause.
+fn alike(report: &Report) -> Vec<(bool, Vec<&TaskName>, &StepError)> {
+    let mut groups: Vec<(bool, Vec<&TaskName>, &StepError)> = Vec::new();
+    for (task, error) in &report.failures {
+        let unknown = matches!(state_of(report, task), TaskState::Unknown | TaskState::UndoUnknown);
+        match groups.iter_mut().find(|(of, _, known)| (*of, *known) == (unknown, error)) {
+            Some((_, tasks, _)) => tasks.push(task),
+            None => groups.push((unknown, vec![task], error)),
+        }
+    }
+    groups
+}
+
+fn show_failure(mark: &str, tasks: &str, error: &StepError) {
+    tell(&format!("\n{} {tasks}: {error}", console::style(mark).for_stderr().red().bold()));
     // One line of it is in the message already.
     if let Some(detail) = error.detail.as_ref().filter(|detail| !error.message.ends_with(detail.trim())) {
         for line in detail.trim().lines() {
