@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use flow_core::engine;
-use flow_core::inventory::{self, Host, Inventory};
+use flow_core::inventory::{self, Given, Host, Inventory, Sources, VaultPassword, VaultPasswords};
 use flow_core::plan::{Filter, Inputs, Plan, Request, SavedPlan};
-use flow_core::step::{Registry, StepError};
+use flow_core::step::{Registry, Secret, StepError};
 use flow_core::testing::MemoryStore;
 use flow_core::workflow::expr::{self, Evaluator};
 use flow_core::workflow::{Diagnostics, Documents, Files, check_values};
+use flow_steps::certificates;
 use flow_steps::host::SshEnvironment;
 use flow_steps::host::doors;
 use flow_steps::plugin::wire::{
@@ -27,11 +28,13 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 14] = [
     ("workflow", workflow),
     ("inventory_ini", inventory_ini),
     ("inventory_yaml", inventory_yaml),
     ("group_vars", group_vars),
+    ("vault", vault),
+    ("host_pattern", host_pattern),
     ("expression", expression),
     ("plan_file", plan_file),
     ("run_file", run_file),
@@ -39,6 +42,7 @@ pub const TARGETS: [Target; 11] = [
     ("plugin", plugin),
     ("ssh_config", ssh_config),
     ("known_hosts", known_hosts),
+    ("certificate", certificate),
 ];
 
 /// Every step type that is compiled in.
@@ -79,6 +83,38 @@ pub fn group_vars(data: &[u8]) {
     in_folder(&[("hosts.ini", hosts), ("group_vars/web.yml", data)], |folder| {
         read_inventory(&folder.join("hosts.ini"));
     });
+}
+
+/// A file of variables that is a vault, with the password of the seeds.
+pub fn vault(data: &[u8]) {
+    let hosts = b"[web]\nweb1\n";
+    in_folder(&[("hosts.ini", hosts), ("group_vars/web.yml", data)], |folder| {
+        let given = Given { inventories: vec![folder.join("hosts.ini")], playbook_dir: None };
+        if let Err(wrong) = inventory::read_all(&Sources { given, vault: &OnePassword }) {
+            points_at_text(&wrong);
+        }
+    });
+}
+
+/// What `--limit` and `hosts` take: a pattern of hosts and groups. Whoever is chosen is in the inventory, once.
+pub fn host_pattern(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let hosts = hosts();
+    match hosts.select(&text) {
+        Ok(chosen) => {
+            let mut once = chosen.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), chosen.len(), "a host is chosen twice");
+            assert!(chosen.iter().all(|name| hosts.host(name).is_some()), "a host that isn't there");
+        }
+        Err(wrong) => drop((wrong.to_string(), wrong.help())),
+    }
+}
+
+/// A file with a certificate.
+pub fn certificate(data: &[u8]) {
+    let _ = certificates::readable(data);
 }
 
 /// An expression, and a template with expressions: read and evaluated.
@@ -190,6 +226,15 @@ pub fn known_hosts(data: &[u8]) {
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 /// The name of the one file of a bundle.
 const NAME: &str = "fuzz.toml";
+
+struct OnePassword;
+
+impl VaultPasswords for OnePassword {
+    fn passwords(&self, _: &str) -> Result<Vec<VaultPassword>, (String, String)> {
+        let password = Secret::new("a password of tests");
+        Ok(vec![VaultPassword { id: None, password, source: "the tests".to_owned() }])
+    }
+}
 
 struct OneFile(String);
 

@@ -17,6 +17,16 @@ pub use leaf::{Leaf, Usage};
 
 use flow_core::step::Registry;
 
+/// Whether the first certificate of a PEM file can be read: a way in for the fuzz targets. No part of the library's
+/// interface.
+///
+/// # Errors
+/// Why it can't.
+#[doc(hidden)]
+pub fn readable(text: &[u8]) -> Result<(), String> {
+    read::Certificate::from_pem(text).map(drop)
+}
+
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
     registry.add::<Authority>().add::<Leaf>();
