@@ -58,6 +58,10 @@ pub trait Host: Send + Sync + Debug {
     /// The state of a systemd unit.
     async fn unit(&self, unit: &str) -> Result<Unit, HostError>;
 
+    /// Those of these files that were written after the unit last changed its state (it was started, or its reload
+    /// came to an end); where its last reload failed, all that are there.
+    async fn written_since(&self, unit: &str, files: &[String]) -> Result<Vec<String>, HostError>;
+
     /// The processes that match.
     async fn processes(&self, query: &ProcessQuery) -> Result<Vec<Process>, HostError>;
 

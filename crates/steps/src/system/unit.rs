@@ -8,6 +8,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType,
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::content::validate_path;
 use crate::host::{Host, HostChange, HostContext, Unit, UnitVerb};
 use crate::support::{LOOK_EVERY, yes};
 
@@ -16,6 +17,11 @@ use crate::support::{LOOK_EVERY, yes};
 /// What is not given is left as it is. "Stopped" is proven: no process of the unit's control group is
 /// left, even where systemd calls the unit inactive (Debian's Patroni unit leaves its children alone). A unit
 /// that is masked doesn't come back, neither after a reboot nor by somebody's `systemctl start`.
+///
+/// A running unit can be made to notice its configuration: `reload_after` and `restart_after` name its files. Whether it
+/// has read them is told by times: a file that was written after the unit was started or reloaded is news to it, whoever
+/// wrote it, and however long ago. A reload that failed counts for none.
+///
 /// Undo sets back what was different; what the unit wrote while it ran stays. Output: `active`, `invocation`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +37,13 @@ pub struct SystemdUnit {
     /// Can't be started at all, not even at boot.
     #[serde(default)]
     pub masked: Option<bool>,
+    /// Files on the host, absolute paths. Where one was written since the unit was started or reloaded, it is reloaded;
+    /// one that can't reload is restarted. With `running`.
+    #[serde(default)]
+    pub reload_after: Vec<String>,
+    /// The same, but the unit is restarted. With `running`.
+    #[serde(default)]
+    pub restart_after: Vec<String>,
     /// With `stopped`: processes of its control group that live on are a failure. Set it to false only
     /// where a later step stops and proves them, such as `postgres.stopped`.
     #[serde(default = "yes")]
@@ -70,7 +83,7 @@ impl StepType for SystemdUnit {
     const NAME: &'static str = "systemd.unit";
     const UNDOABLE: bool = true;
     const UNDO_LEAVES: Option<&'static str> =
-        Some("what the unit itself wrote while it ran, such as data and logs");
+        Some("what the unit itself wrote while it ran, such as data and logs, and the configuration that it has read");
 
     fn validate(&self) -> Result<(), String> {
         if self.state.is_none() && self.enabled.is_none() && self.masked.is_none() {
@@ -79,7 +92,13 @@ impl StepType for SystemdUnit {
         if self.state == Some(UnitTarget::Running) && self.masked == Some(true) {
             return Err("a masked unit can't be running".to_owned());
         }
-        Ok(())
+        let files = || self.reload_after.iter().chain(&self.restart_after);
+        if self.state != Some(UnitTarget::Running) && files().next().is_some() {
+            return Err(
+                "`reload_after` and `restart_after` are for a unit that is to run: state = \"running\"".to_owned()
+            );
+        }
+        files().try_for_each(|path| validate_path(path))
     }
 }
 
@@ -102,8 +121,28 @@ fn words(unit: &Unit) -> String {
 }
 
 impl SystemdUnit {
+    /// What of its configuration a running unit hasn't read yet: the verb for it, with its words.
+    async fn news(&self, host: &dyn Host, unit: &Unit) -> Result<Option<(UnitVerb, String)>, StepError> {
+        if self.state != Some(UnitTarget::Running) || !active(unit) {
+            return Ok(None);
+        }
+        for (files, verb, word) in [
+            (&self.restart_after, UnitVerb::Restart, "restart"),
+            (&self.reload_after, UnitVerb::Reload, "reload"),
+        ] {
+            if files.is_empty() {
+                continue;
+            }
+            let written = host.written_since(&self.unit, files).await?;
+            if !written.is_empty() {
+                return Ok(Some((verb, format!("{word}, since it hasn't read {} yet", written.join(", ")))));
+            }
+        }
+        Ok(None)
+    }
+
     /// What is to be done, each with its words.
-    fn verbs(&self, unit: &Unit) -> Vec<(UnitVerb, String)> {
+    fn verbs(&self, unit: &Unit, news: Option<(UnitVerb, String)>) -> Vec<(UnitVerb, String)> {
         let mut verbs = Vec::new();
         if self.masked == Some(false) && unit.masked() {
             verbs.push((UnitVerb::Unmask, "masked -> unmasked".to_owned()));
@@ -119,7 +158,7 @@ impl SystemdUnit {
             Some(UnitTarget::Stopped) if !down(unit) => {
                 verbs.push((UnitVerb::Stop, format!("{} -> stopped", words(unit))));
             }
-            _ => {}
+            _ => verbs.extend(news),
         }
         match self.enabled {
             // While it is masked, systemd doesn't say.
@@ -198,7 +237,7 @@ impl Step for SystemdUnit {
                 Check::Refused(missing)
             });
         }
-        let verbs = self.verbs(&unit);
+        let verbs = self.verbs(&unit, self.news(&*host, &unit).await?);
         if verbs.is_empty() {
             // Known to be down, so nothing is left to do here that systemd could do.
             return Ok(match self.left_behind(&*host, &unit).await? {
@@ -250,7 +289,7 @@ impl SystemdUnit {
     async fn carry_out(&self, cx: &Context) -> Result<Output, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;
-        let mut verbs = VecDeque::from(self.verbs(&unit));
+        let mut verbs = VecDeque::from(self.verbs(&unit, self.news(&*host, &unit).await?));
         while let Some((verb, words)) = verbs.pop_front() {
             if !words.is_empty() {
                 cx.progress(format!("{}: {words}", self.unit));
@@ -260,7 +299,7 @@ impl SystemdUnit {
                 UnitVerb::Stop => self.await_end(&*host).await?,
                 UnitVerb::Unmask => {
                     // Only now does it show whether the unit is enabled.
-                    verbs = self.verbs(&host.unit(&self.unit).await?).into();
+                    verbs = self.verbs(&host.unit(&self.unit).await?, None).into();
                 }
                 _ => {}
             }
@@ -270,104 +309,5 @@ impl SystemdUnit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::sim::{Fault, FaultKind, SimProcess};
-    use crate::testing::{Lab, done, pending, refused, satisfied};
-    use serde_json::json;
-
-    fn unit(with: serde_json::Value) -> SystemdUnit {
-        let step: SystemdUnit = serde_json::from_value(with).unwrap();
-        step.validate().unwrap();
-        step
-    }
-
-    fn stopped() -> SystemdUnit {
-        unit(json!({ "unit": "patroni.service", "state": "stopped", "masked": true, "grace": 0 }))
-    }
-
-    #[tokio::test]
-    async fn a_unit_is_stopped_and_masked_and_does_not_come_back_by_a_reboot() {
-        let lab = Lab::deployed().await;
-        let cx = lab.on("patroni2");
-        let (change, _) = lab.establish(&stopped(), &cx).await;
-        assert_eq!(change.summary, "patroni.service: active (running) -> stopped, unmasked -> masked");
-        lab.world.reboot("patroni2").unwrap();
-        satisfied(stopped().check(&cx).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_stop_whose_answer_was_lost_is_gone_on_with() {
-        let lab = Lab::deployed().await;
-        let cx = lab.on("patroni2");
-        let change = pending(stopped().check(&cx).await.unwrap());
-        lab.world.inject(Fault::at("patroni2", "unit stop", FaultKind::LoseAnswer)).unwrap();
-        stopped().apply(&cx, &change).await.unwrap_err();
-        assert!(matches!(stopped().resolve(&cx, &change).await.unwrap(), flow_core::step::Resolved::NotDone));
-        lab.establish(&stopped(), &cx).await;
-        done(stopped().resolve(&cx, &change).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn processes_that_live_on_are_told_and_nothing_is_called_stopped() {
-        let lab = Lab::deployed().await;
-        let cx = lab.on("patroni2");
-        lab.establish(&stopped(), &cx).await;
-        let left = SimProcess {
-            user: "postgres".into(),
-            comm: "postgres".into(),
-            command: "postgres -D /data".into(),
-            directory: "/data".into(),
-            unit: Some("patroni.service".into()),
-        };
-        lab.world.edit_host("patroni2", |host| host.processes.insert(4711, left)).unwrap();
-        let why = refused(stopped().check(&cx).await.unwrap());
-        assert!(why.contains("processes of it are left: 4711 (postgres: postgres -D /data)"), "{why}");
-        let lenient = SystemdUnit { no_process_left: false, ..stopped() };
-        satisfied(lenient.check(&cx).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn running_unmasks_starts_and_enables_and_undo_goes_back() {
-        let lab = Lab::deployed().await;
-        let cx = lab.on("patroni3");
-        lab.establish(&stopped(), &cx).await;
-        let running = unit(json!({ "unit": "patroni.service", "state": "running", "masked": false }));
-        let (change, output) = lab.establish(&running, &cx).await;
-        running.undo(&cx, &change, Some(&output)).await.unwrap();
-        satisfied(stopped().check(&cx).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_unit_that_was_enabled_below_its_mask_is_so_again() {
-        let lab = Lab::deployed().await;
-        let cx = lab.on("patroni3");
-        lab.establish(&stopped(), &cx).await;
-        let enabled = || lab.world.state().unwrap().hosts["patroni3"].units["patroni.service"].enabled;
-        assert!(enabled());
-        let running =
-            unit(json!({ "unit": "patroni.service", "state": "running", "enabled": true, "masked": false }));
-        let (change, _) = lab.establish(&running, &cx).await;
-        running.undo(&cx, &change, None).await.unwrap();
-        satisfied(stopped().check(&cx).await.unwrap());
-        assert!(enabled());
-    }
-
-    #[tokio::test]
-    async fn a_unit_that_is_not_there_is_refused_in_a_run_and_deferred_in_a_plan() {
-        let lab = Lab::bare().await;
-        let running = unit(json!({ "unit": "no.service", "state": "running" }));
-        assert_eq!(refused(running.check(&lab.on("patroni1")).await.unwrap()), "there is no unit no.service");
-        let planned = running.check(&lab.planning("patroni1")).await.unwrap();
-        assert_eq!(planned, Check::Deferred("there is no unit no.service yet".into()));
-        let gone = unit(json!({ "unit": "no.service", "state": "stopped" }));
-        satisfied(gone.check(&lab.on("patroni1")).await.unwrap());
-    }
-
-    #[test]
-    fn a_masked_unit_that_runs_is_refused() {
-        let with = json!({ "unit": "a", "state": "running", "masked": true });
-        assert!(serde_json::from_value::<SystemdUnit>(with).unwrap().validate().is_err());
-        assert!(serde_json::from_value::<SystemdUnit>(json!({ "unit": "a" })).unwrap().validate().is_err());
-    }
-}
+#[path = "unit_tests.rs"]
+mod tests;

@@ -144,6 +144,30 @@ pub(super) fn read_unit(unit: &str, reply: &Reply) -> Result<Unit, String> {
     })
 }
 
+/// The names of those files, each with a NUL.
+///
+/// A state's time is that of its last change: systemd notes it at a start and at the end of a reload, also of one that
+/// failed.
+pub(super) fn written_since(unit: &str, files: &[String]) -> Result<String, String> {
+    let name = unit_name(unit)?;
+    let files = files.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?.join(" ");
+    Ok(format!(
+        "t=$(systemctl show --timestamp=us+utc -p StateChangeTimestamp --value -- {name}) || exit 1\n\
+         r=$(systemctl show -p ReloadResult --value -- {name}) || exit 1\n\
+         for f in {files}; do\n\
+         [ -e \"$f\" ] || continue\n\
+         if [ -z \"$t\" ] || [ \"${{r:-success}}\" != success ]; then printf '%s\\0' \"$f\"\n\
+         else find -H \"$f\" -maxdepth 0 -newermt \"$t\" -print0 || exit 1; fi; done\n"
+    ))
+}
+
+pub(super) fn read_written_since(unit: &str, reply: &Reply) -> Result<Vec<String>, String> {
+    if !reply.success() {
+        return Err(format!("can't tell what {unit} has read: {}", reason(reply)));
+    }
+    Ok(nul_separated(&reply.stdout).collect())
+}
+
 /// Every process of the machine; the query is applied to what comes back.
 pub(super) fn processes(query: &ProcessQuery) -> String {
     let cwd = if query.directory.is_some() {

@@ -145,6 +145,10 @@ impl Host for PosixHost {
         self.look(look::unit(unit), |reply| look::read_unit(unit, &reply)).await
     }
 
+    async fn written_since(&self, unit: &str, files: &[String]) -> Result<Vec<String>, HostError> {
+        self.look(look::written_since(unit, files), |reply| look::read_written_since(unit, &reply)).await
+    }
+
     async fn processes(&self, query: &ProcessQuery) -> Result<Vec<Process>, HostError> {
         self.look(Ok(look::processes(query)), |reply| look::read_processes(query, &reply)).await
     }

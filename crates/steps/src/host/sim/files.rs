@@ -93,6 +93,11 @@ impl FileTree {
         Ok(if done.is_empty() { "/".to_owned() } else { done })
     }
 
+    /// The inode that the next file gets: what is written later has this one or a higher.
+    pub fn next_inode(&self) -> u64 {
+        self.next_inode
+    }
+
     /// Every path and what is there, in order.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(path, node)| (path.as_str(), node))

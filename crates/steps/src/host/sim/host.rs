@@ -140,6 +140,11 @@ impl Host for SimHost {
         self.look(&format!("unit {unit}"), |host| Ok(units::show(host, unit))).await
     }
 
+    async fn written_since(&self, unit: &str, files: &[String]) -> Result<Vec<String>, HostError> {
+        let newer = |host: &HostState| Ok(units::written_since(host, unit, files));
+        self.look(&format!("written since {unit}"), newer).await
+    }
+
     async fn processes(&self, query: &ProcessQuery) -> Result<Vec<Process>, HostError> {
         let list = |host: &HostState| {
             let found = host.processes.iter().filter(|(_, process)| matches(query, process));

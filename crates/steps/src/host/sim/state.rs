@@ -222,6 +222,9 @@ pub struct UnitState {
     pub invocation: String,
     /// `MainPID`.
     pub main_pid: u32,
+    /// Files with this inode or a higher one were written after it was started or reloaded.
+    #[serde(default)]
+    pub has_read: u64,
 }
 
 impl UnitState {

@@ -39,6 +39,13 @@ pub(super) fn show(host: &HostState, unit: &str) -> Unit {
     }
 }
 
+/// The files that were written since a unit was started or reloaded.
+pub(super) fn written_since(host: &HostState, unit: &str, files: &[String]) -> Vec<String> {
+    let has_read = host.units.get(&full_name(unit)).map_or(0, |unit| unit.has_read);
+    let newer = |path: &&String| host.files.node(path).is_some_and(|node| node.inode >= has_read);
+    files.iter().filter(newer).cloned().collect()
+}
+
 /// Carries out a verb. False: all was as asked already. An error is systemctl's.
 pub(super) fn verb(world: &mut WorldState, host: &str, unit: &str, verb: UnitVerb) -> Result<bool, String> {
     let name = full_name(unit);
@@ -64,7 +71,14 @@ pub(super) fn verb(world: &mut WorldState, host: &str, unit: &str, verb: UnitVer
             Ok(failed)
         }
         UnitVerb::Stop => stop(world, host, &name).map(|()| true),
-        UnitVerb::Reload if before.running() => Ok(true),
+        UnitVerb::Reload if before.running() => {
+            let host = world.host_mut(host)?;
+            let now = host.files.next_inode();
+            if let Some(unit) = host.units.get_mut(&name) {
+                unit.has_read = now;
+            }
+            Ok(true)
+        }
         UnitVerb::Restart | UnitVerb::Reload => {
             if before.wanted() {
                 stop(world, host, &name)?;
@@ -119,7 +133,10 @@ pub(super) fn set_running(world: &mut WorldState, host: &str, name: &str) -> Res
     let main_pid = spawn(world, host, main)?;
     world.counters.invocation += 1;
     let invocation = format!("{:032x}", world.counters.invocation);
-    let unit = world.host_mut(host)?.units.entry(name.to_owned()).or_default();
+    let host = world.host_mut(host)?;
+    let now = host.files.next_inode();
+    let unit = host.units.entry(name.to_owned()).or_default();
+    unit.has_read = now;
     unit.active = "active".to_owned();
     unit.sub = "running".to_owned();
     unit.main_pid = main_pid;
