@@ -454,11 +454,8 @@ impl Env {
 
 /// Why what was filtered out stops what needs it.
 pub(super) fn filtered_out(change: &Change) -> StepError {
-    StepError::permanent(format!(
-        "it was filtered out, but is needed and isn't so yet: {}",
-        change.summary
-    ))
-    .with_hint("run it first, with wider --limit and --tags or without them")
+    StepError::permanent(format!("it was filtered out, but is needed and isn't so yet: {}", change.summary))
+        .with_hint("run it first, with wider --limit and --tags or without them")
 }
 
 /// What the check saw, overlaid by what `apply` said.

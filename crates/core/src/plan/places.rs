@@ -9,7 +9,7 @@ use petgraph::graph::NodeIndex;
 use super::expand::Expander;
 use super::params;
 use crate::inventory::Host;
-use crate::workflow::{Code, Diagnostic, Hosts, Item, Spanned, StepDef, items};
+use crate::workflow::{Code, Diagnostic, Hosts, Item, Spanned, StepDef, expr, items};
 
 /// Where a part of a step runs, and for which item.
 #[derive(Clone)]
@@ -149,6 +149,10 @@ impl Expander<'_> {
                         what an output gives is chosen with { from, within }";
                     (Code::EXPRESSION, e.message, help.to_owned())
                 })?;
+        // A template that gives nothing means it: there is nothing to do on this inventory.
+        if expr::is_template(text) && pattern.trim().is_empty() {
+            return Ok(Vec::new());
+        }
         let names = self
             .inventory
             .select(&pattern)

@@ -1,5 +1,6 @@
 //! What is compared: the hosts' state, and how often each change was made.
 
+use crate::system::CANDIDATE;
 use std::collections::BTreeMap;
 
 use crate::host::sim::WorldState;
@@ -16,7 +17,7 @@ impl End {
         Self {
             outline: lines(&state.outline()),
             any_leader: lines(&state.outline_without_roles()),
-            effects: state.effect_counts(),
+            effects: state.effect_counts().into_iter().filter(|(text, _)| !is_of_candidate(text)).collect(),
         }
     }
 
@@ -49,6 +50,13 @@ impl End {
         }
         lines
     }
+}
+
+/// New content that a program is asked about is written and removed as often as it is asked: what counts is
+/// that it takes the file's place once.
+fn is_of_candidate(effect: &str) -> bool {
+    let by_itself = ["change write-file", "change remove-file"].iter().any(|verb| effect.contains(verb));
+    by_itself && effect.rsplit('/').next().is_some_and(|name| name.starts_with(CANDIDATE))
 }
 
 fn times(count: usize) -> String {

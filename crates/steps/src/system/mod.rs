@@ -4,6 +4,7 @@ mod command;
 pub(crate) mod content;
 mod directory;
 mod file;
+mod interface;
 mod package;
 mod template;
 mod unit;
@@ -13,9 +14,11 @@ mod wait_for;
 pub use command::Command;
 pub use directory::Directory;
 pub use file::File;
+pub use interface::NetworkInterface;
 pub use package::Package;
 pub use template::Template;
 pub use unit::{SystemdUnit, UnitTarget};
+pub(crate) use validated::CANDIDATE;
 pub use wait_for::WaitFor;
 
 use flow_core::step::Registry;
@@ -29,5 +32,6 @@ pub fn register(registry: &mut Registry) {
         .add::<Directory>()
         .add::<Package>()
         .add::<SystemdUnit>()
-        .add::<WaitFor>();
+        .add::<WaitFor>()
+        .add::<NetworkInterface>();
 }

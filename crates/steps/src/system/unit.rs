@@ -82,8 +82,9 @@ struct Before {
 impl StepType for SystemdUnit {
     const NAME: &'static str = "systemd.unit";
     const UNDOABLE: bool = true;
-    const UNDO_LEAVES: Option<&'static str> =
-        Some("what the unit itself wrote while it ran, such as data and logs, and the configuration that it has read");
+    const UNDO_LEAVES: Option<&'static str> = Some(
+        "what the unit itself wrote while it ran, such as data and logs, and the configuration that it has read",
+    );
 
     fn validate(&self) -> Result<(), String> {
         if self.state.is_none() && self.enabled.is_none() && self.masked.is_none() {
@@ -95,7 +96,8 @@ impl StepType for SystemdUnit {
         let files = || self.reload_after.iter().chain(&self.restart_after);
         if self.state != Some(UnitTarget::Running) && files().next().is_some() {
             return Err(
-                "`reload_after` and `restart_after` are for a unit that is to run: state = \"running\"".to_owned()
+                "`reload_after` and `restart_after` are for a unit that is to run: state = \"running\""
+                    .to_owned(),
             );
         }
         files().try_for_each(|path| validate_path(path))

@@ -106,9 +106,11 @@ async fn a_unit_is_reloaded_or_restarted_once_after_its_files_were_written() {
     let lab = Lab::deployed().await;
     let cx = lab.on("patroni2");
     let config = "/etc/patroni/config.yml";
-    let reloads = unit(json!({ "unit": "patroni.service", "state": "running", "reload_after": [config, "/no/such"] }));
+    let reloads =
+        unit(json!({ "unit": "patroni.service", "state": "running", "reload_after": [config, "/no/such"] }));
     let restarts = unit(json!({ "unit": "patroni.service", "state": "running", "restart_after": [config] }));
-    let invocation = || lab.world.state().unwrap().hosts["patroni2"].units["patroni.service"].invocation.clone();
+    let invocation =
+        || lab.world.state().unwrap().hosts["patroni2"].units["patroni.service"].invocation.clone();
     let write = |more: &str| {
         let text = lab.text("patroni2", config).unwrap() + more;
         let write = |host: &mut HostState| host.files.write(config, text, &Ownership::default()).unwrap();

@@ -7,6 +7,8 @@ use crate::support::exit_error;
 
 /// What stands for the path of the new content among the words of a command.
 const PLACEHOLDER: &str = "%s";
+/// What the name of new content that waits begins with.
+pub(crate) const CANDIDATE: &str = ".flow-new.";
 /// Longer lines of what a program says are cut, in characters.
 const LINE: usize = 400;
 
@@ -29,7 +31,7 @@ pub(super) fn validate_words(words: &[String]) -> Result<(), String> {
 /// there is found. Its name ends as the file's does, for programs that go by that.
 pub(super) fn candidate(path: &str) -> String {
     let (directory, name) = path.rsplit_once('/').unwrap_or_default();
-    format!("{directory}/.flow-new.{name}")
+    format!("{directory}/{CANDIDATE}{name}")
 }
 
 /// A command that says whether a file's new content will do.

@@ -11,7 +11,7 @@ use super::etcd::{self, SimEtcd};
 use super::sql::{self, SimSql};
 use super::state::{HostState, Release, SimProcess, Unknown, UnknownKind, WorldState};
 use super::world::SimWorld;
-use super::{attempts, patroni, rest, shell, units};
+use super::{attempts, balancers, patroni, rest, shell, units};
 use crate::clients::{Etcd, EtcdEndpoint, HttpReply, HttpRequest, Sql, SqlTarget};
 use crate::host::{
     AttemptState, BoxStream, Command, Facts, Host, HostChange, HostError, LockClaim, Ownership, Packages,
@@ -292,6 +292,7 @@ fn listens(world: &WorldState, host: &str, port: u16) -> bool {
         || (runs(etcd::UNIT) && matches!(port, 2379 | 2380))
         || (runs(patroni::UNIT) && api())
         || state.postgres.as_ref().is_some_and(|postgres| postgres.port == port)
+        || balancers::listens(state, port)
 }
 
 /// A change in a line, as the effect log and the faults know it.

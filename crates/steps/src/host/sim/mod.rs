@@ -10,6 +10,7 @@
 
 mod apt;
 mod attempts;
+mod balancers;
 mod error;
 mod etcd;
 mod fault;

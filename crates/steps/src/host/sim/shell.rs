@@ -100,6 +100,9 @@ const COMMANDS: &[&str] = &[
     "timeout",
     "du",
     "grep",
+    "ip",
+    "haproxy",
+    "keepalived",
 ];
 
 fn understood(word: &str) -> bool {
@@ -159,6 +162,14 @@ fn command(world: &mut WorldState, host: &str, words: &[&str]) -> Option<Outcome
             Some(target) => said(0, format!("{target}\n")),
             None => said(1, String::new()),
         },
+        ("ip", ["-o", "addr", "show", "to", address]) => match state.address == **address {
+            true => said(0, format!("2: eth0    inet {address}/24 scope global eth0\n")),
+            false => said(0, String::new()),
+        },
+        // A configuration that is there will do.
+        ("haproxy", ["-c", "-f", path]) | ("keepalived", ["-t", "-f", path]) => {
+            said(i32::from(!state.files.exists(path)), String::new())
+        }
         ("hostname", []) => said(0, format!("{host}\n")),
         ("journalctl", rest) => {
             let unit = rest.iter().skip_while(|word| **word != "-u").nth(1)?;

@@ -114,7 +114,8 @@ impl WorldState {
             true => name.as_str() == from,
             false => host.address == address || name.as_str() == address,
         };
-        let (name, host) = self.hosts.iter().find(found)?;
+        let held = || self.hosts.get_key_value(super::balancers::holder(self, address)?);
+        let (name, host) = self.hosts.iter().find(found).or_else(held)?;
         let connected = host.connected() && self.hosts.get(from).is_some_and(HostState::connected);
         (host.powered && (name == from || connected)).then_some(name.as_str())
     }
