@@ -97,7 +97,7 @@ async fn next_of(signal: &mut Option<Signal>) {
         None => None,
     };
     if came.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

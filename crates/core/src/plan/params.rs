@@ -263,7 +263,10 @@ impl Params {
             {
                 wrong.push(
                     Diagnostic::general(Code::PARAM, format!("the secret `{name}` is too easy to guess"))
-                        .help("take at least 6 characters, and no word that stands in the workflow or the inventory"),
+                        .help(
+                            "take at least 6 characters, and no word that stands in the workflow or the inventory: \
+                             `openssl rand -hex 16` makes one",
+                        ),
                 );
             }
         }
