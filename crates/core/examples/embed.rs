@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flow_core::engine::{Engine, Notice, RunHandle, Stop};
@@ -40,6 +41,8 @@ impl Step for Line {
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        // Real work takes a while: long enough here to be stopped in the middle of the run.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let mut text = std::fs::read_to_string(&self.path).unwrap_or_default();
         text.push_str(&self.line);
         text.push('\n');

@@ -25,6 +25,9 @@ use crate::run::{Event, NodeId, Outcome, Record, RunState, Settler, TaskName, Ta
 use crate::step::{Change, Output, StepError};
 use crate::store::{Store, StoreError};
 
+/// How long what nobody waits for is kept back, so that it shares a commit.
+const MOMENT: Duration = Duration::from_millis(2);
+
 /// Appends events and keeps the state that follows from them.
 pub(super) struct Journal {
     pub(super) store: Box<dyn Store>,
@@ -182,6 +185,7 @@ impl Scheduler {
                 self.take(first, &mut batch, store_error.is_some());
                 self.take_all(&mut batch, store_error.is_some());
             }
+            self.gather(&mut batch, store_error.is_some());
             self.note_stop(&mut batch);
             match self.finish(batch) {
                 Err(EngineError::Store(error)) if store_error.is_none() => store_error = Some(error),
@@ -291,6 +295,27 @@ impl Scheduler {
             told = true;
         }
         told
+    }
+
+    /// What was only found as it should be, and lets nothing start yet, waits a moment for what others at work find:
+    /// all of it then shares a commit. Lost, it would be found again.
+    fn gather(&mut self, batch: &mut Batch, store_broken: bool) {
+        let until = tokio::time::Instant::now() + MOMENT;
+        while !store_broken && self.may_wait(batch) {
+            let next = tokio::time::timeout_at(until, self.inbox.recv());
+            let Ok(Some(message)) = self.runtime.block_on(next) else { return };
+            self.take(message, batch, store_broken);
+            self.take_all(batch, store_broken);
+        }
+    }
+
+    fn may_wait(&self, batch: &Batch) -> bool {
+        let only_found = |event: &Event| matches!(event, Event::TaskSatisfied { .. });
+        !self.working.is_empty()
+            && !batch.events.is_empty()
+            && batch.leaves.is_empty()
+            && batch.events.iter().all(only_found)
+            && !self.journal.state.would_free(batch.outputs.iter().map(|(node, _)| *node))
     }
 
     pub(super) fn name(&self, node: NodeId) -> TaskName {

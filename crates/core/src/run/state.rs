@@ -207,6 +207,17 @@ impl RunState {
         self.passed == self.shape.tasks()
     }
 
+    /// Whether tasks that pass together leave another one with nothing to wait for.
+    pub fn would_free(&self, nodes: impl IntoIterator<Item = NodeId>) -> bool {
+        let mut passed: HashMap<NodeId, u32> = HashMap::new();
+        let mut frees = |after: NodeId| {
+            let count = passed.entry(after).or_default();
+            *count += 1;
+            *count + self.dead_before(after) >= self.cells[after as usize].missing
+        };
+        nodes.into_iter().any(|node| self.shape.after(node).iter().any(|&after| frees(after)))
+    }
+
     /// The nodes in that state.
     pub fn in_state(&self, state: TaskState) -> impl Iterator<Item = NodeId> + '_ {
         let named = |n: &NodeId| self.shape.name(*n).is_some();
