@@ -27,7 +27,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    done, taken back, or nothing to do
   1    a task failed; `flow resume` goes on, or `flow undo` where it is being taken back
-  2    plan: there is something to do
+  2    plan: there is something to do; diagnose: something is wrong
   3    refused before anything was changed
   4    what became of a task can't be told; a person must decide
   5    the store can't be used
@@ -70,6 +70,8 @@ pub enum Command {
     Undo(crate::commands::undo::UndoArgs),
     /// Show what a run would do. Changes nothing; exit code 2 when there is something to do.
     Plan(crate::commands::plan::PlanArgs),
+    /// Show what is wrong with a cluster. Changes nothing; exit code 2 when something is.
+    Diagnose(crate::commands::diagnose::DiagnoseArgs),
     /// Check a workflow without touching any host.
     Validate(WorkflowArgs),
     /// Run a workflow on simulated hosts, and disturb it at every point: does it hold?

@@ -55,6 +55,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, exit::Error> {
         Command::Resume(args) => commands::resume::resume(&global, args).await,
         Command::Undo(args) => commands::undo::undo(&global, args).await,
         Command::Plan(args) => commands::plan::plan(&global, args).await,
+        Command::Diagnose(args) => commands::diagnose::diagnose(&global, args).await,
         Command::Validate(args) => commands::validate::validate(&global, &args),
         Command::Test(args) => commands::test::test(&global, args).await,
         Command::Export(args) => commands::export::export(&global, &args),

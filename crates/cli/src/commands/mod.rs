@@ -2,6 +2,7 @@
 
 pub mod approve;
 pub mod completions;
+pub mod diagnose;
 pub mod eject;
 pub mod explain;
 pub mod export;

@@ -20,6 +20,7 @@ fn the_help_names_every_command_and_exit_code() {
       resume       Go on with a run that was interrupted, failed or killed
       undo         Take a run back: undo what it did, in reverse order
       plan         Show what a run would do. Changes nothing; exit code 2 when there is something to do
+      diagnose     Show what is wrong with a cluster. Changes nothing; exit code 2 when something is
       validate     Check a workflow without touching any host
       test         Run a workflow on simulated hosts, and disturb it at every point: does it hold?
       runs         List the runs, newest first, or remove old ones
@@ -70,7 +71,7 @@ fn the_help_names_every_command_and_exit_code() {
     Exit codes:
       0    done, taken back, or nothing to do
       1    a task failed; `flow resume` goes on, or `flow undo` where it is being taken back
-      2    plan: there is something to do
+      2    plan: there is something to do; diagnose: something is wrong
       3    refused before anything was changed
       4    what became of a task can't be told; a person must decide
       5    the store can't be used

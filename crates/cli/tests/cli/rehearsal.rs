@@ -42,10 +42,15 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
         assert!(ran.status.success(), "{name}:\n{told}\n{}", String::from_utf8_lossy(&ran.stderr));
         let report: Value = serde_json::from_str(&told).unwrap();
         assert_eq!(report["verdict"], "held", "{name}");
-        assert!(report["cases"].as_u64().unwrap() > 0, "{name}: nothing was disturbed");
+        // One that only looks has nothing to be disturbed at.
+        let only_looks = name == "diagnose.toml";
+        assert_eq!(report["cases"].as_u64().unwrap() == 0, only_looks, "{name}: what was disturbed");
         for step in report["steps"].as_array().unwrap() {
             let changed = step["changed"].as_u64().unwrap();
             assert_eq!(step["again"] != "not_tried", changed > 0, "{name}: {step}");
+        }
+        if only_looks {
+            continue;
         }
         assert_eq!(report["taken_back"]["held"], true, "{name}: {}", report["taken_back"]);
         let undo = |wanted: &str| -> Vec<String> {

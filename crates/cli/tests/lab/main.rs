@@ -17,5 +17,6 @@ mod killed;
 mod locks;
 mod login;
 mod recovery;
+mod repair;
 mod secrets;
 mod undo;

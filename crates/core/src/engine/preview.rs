@@ -12,7 +12,7 @@ use super::executor::{Env, Preparation, Unchosen, filtered_out};
 use super::notices;
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
-use crate::step::{Change, Check, StepError, Undoability};
+use crate::step::{Change, Check, Output, StepError, Undoability};
 use crate::workflow::expr;
 
 /// What was found of a task.
@@ -61,6 +61,8 @@ pub struct PreviewTask {
     pub must_hold: bool,
     /// Of a change, what must be the same again: [`Step::invariant`](crate::step::Step::invariant).
     pub invariant: Value,
+    /// What it leaves to later steps, where that is known already; secrets are masked.
+    pub output: Option<Output>,
 }
 
 /// What a run would do.
@@ -213,7 +215,11 @@ impl Engine {
             let (undo, pivot) = (plan.undoability(task), plan.is_pivot(task));
             let (name, finding) = (task.name.clone(), masked(&plan, finding));
             let must_hold = task.mode == Mode::MustHold;
-            Some(PreviewTask { name, finding, undo, pivot, must_hold, invariant })
+            let output = env.outputs.get(node.index()).cloned().map(|mut output| {
+                output.0.values_mut().for_each(|value| plan.redactor.value(value));
+                output
+            });
+            Some(PreviewTask { name, finding, undo, pivot, must_hold, invariant, output })
         });
         Preview { tasks: tasks.collect(), hosts: identities }
     }

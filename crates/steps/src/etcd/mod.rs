@@ -2,11 +2,13 @@
 
 mod connect;
 mod key_present;
+mod key_set;
 mod member;
 mod prefix_absent;
 mod prefix_saved;
 
 pub use key_present::EtcdKeyPresent;
+pub use key_set::EtcdKeySet;
 pub use member::EtcdMember;
 pub use prefix_absent::EtcdPrefixAbsent;
 pub use prefix_saved::EtcdPrefixSaved;
@@ -17,5 +19,10 @@ use flow_core::step::Registry;
 
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
-    registry.add::<EtcdMember>().add::<EtcdKeyPresent>().add::<EtcdPrefixSaved>().add::<EtcdPrefixAbsent>();
+    registry
+        .add::<EtcdMember>()
+        .add::<EtcdKeyPresent>()
+        .add::<EtcdKeySet>()
+        .add::<EtcdPrefixSaved>()
+        .add::<EtcdPrefixAbsent>();
 }

@@ -7,22 +7,28 @@ mod agree;
 mod cluster;
 mod config;
 mod data_matches;
+mod diagnosis;
 mod dynamic;
 mod dynamic_config;
+mod evidence;
 mod member;
 mod rest;
 mod settings;
 mod status;
 mod survey;
+mod verdict;
 
 pub use agree::PatroniAgree;
 pub use cluster::PatroniCluster;
 pub use config::PatroniConfig;
 pub use data_matches::PatroniDataMatches;
+pub use diagnosis::{Diagnosis, Problem, Remedy, diagnose};
 pub use dynamic_config::PatroniDynamicConfig;
+pub use evidence::PatroniEvidence;
 pub use member::{MemberRole, PatroniMember};
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
+pub use verdict::PatroniVerdict;
 
 use flow_core::step::Registry;
 
@@ -33,6 +39,8 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniAgree>()
         .add::<PatroniStatus>()
         .add::<PatroniSurvey>()
+        .add::<PatroniEvidence>()
+        .add::<PatroniVerdict>()
         .add::<PatroniDataMatches>()
         .add::<PatroniMember>()
         .add::<PatroniCluster>()

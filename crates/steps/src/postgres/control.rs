@@ -16,6 +16,16 @@ pub(crate) struct Control {
     pub(crate) timeline: u32,
     /// The latest checkpoint's REDO location.
     pub(crate) redo: String,
+    /// The minimum recovery ending location; `0/0` on a primary.
+    #[serde(default)]
+    pub(crate) minimum_recovery: String,
+    /// Bytes of a WAL segment; 16 MiB unless initdb was told otherwise.
+    #[serde(default = "segment")]
+    pub(crate) segment: u64,
+}
+
+fn segment() -> u64 {
+    16 << 20
 }
 
 /// Reads a data directory's control file. `None`: there is none, or `pg_controldata` can't read it.
@@ -38,6 +48,8 @@ fn parse(text: &str) -> Option<Control> {
         state: field("Database cluster state").unwrap_or_default(),
         timeline: field("Latest checkpoint's TimeLineID").and_then(|text| text.parse().ok()).unwrap_or(0),
         redo: field("Latest checkpoint's REDO location").unwrap_or_default(),
+        minimum_recovery: field("Minimum recovery ending location").unwrap_or_default(),
+        segment: field("Bytes per WAL segment").and_then(|text| text.parse().ok()).unwrap_or_else(segment),
     })
 }
 
@@ -53,11 +65,14 @@ mod tests {
             Latest checkpoint location:           0/3000028\n\
             Latest checkpoint's REDO location:    0/3000028\n\
             Latest checkpoint's TimeLineID:       2\n\
-            Latest checkpoint's PrevTimeLineID:   2";
+            Latest checkpoint's PrevTimeLineID:   2\n\
+            Minimum recovery ending location:     0/5000060\n\
+            Bytes per WAL segment:                67108864";
         let control = parse(text).unwrap();
         assert_eq!(control.system_identifier, "7711162655563234249");
         assert_eq!((control.timeline, control.redo.as_str()), (2, "0/3000028"));
         assert_eq!(control.state, "in production");
+        assert_eq!((control.minimum_recovery.as_str(), control.segment), ("0/5000060", 64 << 20));
         assert_eq!(parse("nothing of the kind"), None);
     }
 }

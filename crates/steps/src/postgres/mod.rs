@@ -3,9 +3,12 @@
 mod control;
 mod data_can_be_set_aside;
 mod data_set_aside;
+mod history;
 mod moves;
 mod query;
 mod stopped;
+mod user_data;
+mod wal;
 
 pub use data_can_be_set_aside::DataCanBeSetAside;
 pub use data_set_aside::DataSetAside;
@@ -13,6 +16,10 @@ pub use query::PostgresQuery;
 pub use stopped::PostgresStopped;
 
 pub(crate) use control::{Control, control};
+pub(crate) use history::{Fork, Lsn};
+pub(crate) use stopped::processes_on;
+pub(crate) use user_data::user_data;
+pub(crate) use wal::wal;
 
 use flow_core::step::Registry;
 

@@ -41,7 +41,7 @@ impl StepType for PostgresStopped {
 }
 
 /// What runs on a data directory.
-pub(super) async fn processes_on(host: &dyn Host, data_dir: &str) -> Result<Vec<Process>, StepError> {
+pub(crate) async fn processes_on(host: &dyn Host, data_dir: &str) -> Result<Vec<Process>, StepError> {
     let query = ProcessQuery {
         directory: Some(data_dir.trim_end_matches('/').to_owned()),
         ..ProcessQuery::default()

@@ -34,6 +34,9 @@ pub(super) fn run(world: &mut WorldState, host: &str, script: &str) -> Option<Ra
 }
 
 fn interpret(world: &mut WorldState, host: &str, script: &str) -> Option<Ran> {
+    if let Some((dump, "tail -n 300")) = script.rsplit_once(" | ") {
+        return waldump(world, host, &parse(dump)?);
+    }
     let mut ran = Ran { reply: Reply::default(), changed: false };
     let script = parse(script)?;
     if !script.iter().all(|(_, words)| understood(&words[0])) {
@@ -214,6 +217,21 @@ fn test(world: &WorldState, host: &str, words: &[&str]) -> Option<bool> {
         ["-L" | "-h", path] => files.stat(path).is_some_and(|stat| stat.target.is_some()),
         _ => return None,
     })
+}
+
+/// `timeout 60 pg_waldump -p DIR/pg_wal ...`: one record, where the control file says that the WAL ends.
+fn waldump(world: &WorldState, host: &str, script: &Script) -> Option<Ran> {
+    let [(_, words)] = script.as_slice() else { return None };
+    let [_, _, program, _, folder, ..] = words.as_slice() else { return None };
+    let control = patroni::control(world.hosts.get(host)?, folder.strip_suffix("/pg_wal")?);
+    let record = |control: patroni::Control| {
+        let lsn = format!("{:X}/{:08X}", control.lsn >> 32, control.lsn & 0xffff_ffff);
+        format!("rmgr: XLOG, lsn: {lsn}, desc: CHECKPOINT_SHUTDOWN of {}\n", control.system_identifier)
+    };
+    let stdout = control.map(record).unwrap_or_default().into_bytes();
+    program
+        .ends_with("/pg_waldump")
+        .then(|| Ran { reply: Reply { stdout, ..Reply::default() }, changed: false })
 }
 
 fn controldata(control: &patroni::Control) -> String {

@@ -1,0 +1,256 @@
+//! `patroni.evidence`: all of a host that a judgement can rest on, also where nothing runs any more.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use futures_util::future::join_all;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::rest::report_for_certain;
+use super::settings::Settings;
+use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
+use crate::clients::{EtcdEndpoint, EtcdKey};
+use crate::etcd::connect;
+use crate::host::{Host, HostContext};
+use crate::postgres::{control, processes_on, user_data, wal};
+use crate::support::address_and_port;
+
+/// Gathers what `patroni.verdict` judges by. Changes nothing.
+///
+/// Of the host: Patroni's configuration, unit and REST API; the data directory's control file, timelines with their fork points, last
+/// WAL records, and whether anything of a user is in it; copies that were set aside. Of the cluster: its keys in etcd with
+/// their revisions, as this host sees them. What can't be seen is told as unknown and is no failure. Output: for
+/// `patroni.verdict`; other steps read `patroni.status`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniEvidence {
+    /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
+    #[serde(default = "super::config_file")]
+    pub config_file: String,
+    /// Patroni's unit. `patroni.service` by default.
+    #[serde(default = "unit")]
+    pub unit: String,
+}
+
+fn unit() -> String {
+    "patroni.service".to_owned()
+}
+
+impl StepType for PatroniEvidence {
+    const NAME: &'static str = "patroni.evidence";
+    const READ_ONLY: bool = true;
+}
+
+/// The longest list of mounts that is read, in bytes.
+const MOUNTS_LIMIT: u64 = 1 << 20;
+
+impl PatroniEvidence {
+    pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
+        let (configuration, unit) =
+            tokio::join!(Settings::of(host, &self.config_file), host.unit(&self.unit));
+        let unit = unit?;
+        let patroni = PatroniUnit { masked: unit.masked(), active: unit.active, sub: unit.sub };
+        let nowhere = |configuration, why: &str| Node {
+            unreachable: None,
+            configuration,
+            patroni: Some(patroni.clone()),
+            report: None,
+            data: Data::Unknown(why.to_owned()),
+            store: Store::Unknown(why.to_owned()),
+            etcd_trouble: Vec::new(),
+            set_aside: Vec::new(),
+        };
+        let settings = match configuration {
+            Ok(Some(settings)) if settings.unsupported.is_empty() => settings,
+            Ok(Some(settings)) => {
+                let why = settings.unsupported.join("; ");
+                return Ok(nowhere(Configuration::Unsupported(why), "flow doesn't speak to its store"));
+            }
+            Ok(None) => {
+                let why = format!("there is no {}", self.config_file);
+                return Ok(nowhere(Configuration::Unknown(why), "where it lies isn't known"));
+            }
+            Err(error) if !error.permanent => return Err(error),
+            Err(error) => {
+                let is_other = error.message.contains("flow speaks");
+                let made = if is_other { Configuration::Unsupported } else { Configuration::Unknown };
+                return Ok(nowhere(made(error.message), "where it lies isn't known"));
+            }
+        };
+        let (address, port) = settings.rest_address()?;
+        let (report, data, store, etcd_trouble, copies) = tokio::join!(
+            report_for_certain(host, &address, port),
+            data(host, &settings),
+            store(host, &settings),
+            etcd_trouble(host, &settings.endpoints),
+            set_aside(host, &settings.data_dir),
+        );
+        Ok(Node {
+            unreachable: None,
+            configuration: Configuration::Of(Box::new(settings)),
+            patroni: Some(patroni),
+            report: report?.ok(),
+            data: data?,
+            store,
+            etcd_trouble,
+            set_aside: copies?,
+        })
+    }
+}
+
+async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
+    let directory = settings.data_dir.as_str();
+    let bin_dir = if settings.bin_dir.is_empty() { "/usr/bin" } else { &settings.bin_dir };
+    let (names, hidden, control) = tokio::join!(
+        async { host.list(directory).await.map_err(StepError::from) },
+        unmounted(host, directory),
+        control(host, bin_dir, directory),
+    );
+    let (names, hidden, control) = (names?.unwrap_or_default(), hidden?, control?);
+    if let Some(place) = hidden {
+        return Ok(Data::Unknown(format!("/etc/fstab has {place}, and nothing is mounted there")));
+    }
+    let has = |name: &str| names.iter().any(|one| one == name);
+    let Some(control) = control else {
+        return Ok(match names.len() {
+            0 => Data::Nothing,
+            count => Data::Unreadable(format!("{count} entries, and pg_controldata can't read it")),
+        });
+    };
+    if has("backup_label") {
+        return Ok(Data::Unreadable("a base backup that was never recovered (backup_label)".to_owned()));
+    }
+    let major = async { host.read(&format!("{directory}/PG_VERSION"), 64).await.map_err(StepError::from) };
+    let (wal, user_data, processes, major) = tokio::try_join!(
+        wal(host, bin_dir, directory, &control),
+        user_data(host, directory),
+        processes_on(host, directory),
+        major,
+    )?;
+    let record = |(at, digest)| Record { at, digest };
+    Ok(Data::Cluster(Box::new(Cluster {
+        identifier: control.system_identifier,
+        state: control.state,
+        running: Some(!processes.is_empty()),
+        major: major.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()),
+        timeline: wal.timeline.max(control.timeline),
+        redo: control.redo.parse().ok(),
+        minimum_recovery: control.minimum_recovery.parse().ok(),
+        history: wal.history.filter(|_| wal.timeline >= control.timeline),
+        last_commit: wal.last_commit,
+        records: wal.records.into_iter().map(record).collect(),
+        user_data,
+    })))
+}
+
+/// A file system of `/etc/fstab` that should be at the data directory or above it and isn't: the data may be on it.
+async fn unmounted(host: &dyn Host, directory: &str) -> Result<Option<String>, StepError> {
+    let (table, mounts) =
+        tokio::try_join!(host.read("/etc/fstab", MOUNTS_LIMIT), host.read("/proc/mounts", MOUNTS_LIMIT))?;
+    let places = |bytes: Option<Vec<u8>>| -> Vec<String> {
+        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        lines.filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
+    };
+    let mounted = places(mounts);
+    let holds = |place: &str| {
+        place != "/" && format!("{directory}/").starts_with(&format!("{}/", place.trim_end_matches('/')))
+    };
+    Ok(places(table).into_iter().find(|place| holds(place) && !mounted.contains(place)))
+}
+
+/// Copies beside the data directory: `main.set-aside-...`, `main.failed` and the like.
+async fn set_aside(host: &dyn Host, directory: &str) -> Result<Vec<String>, StepError> {
+    let Some((parent, name)) = directory.rsplit_once('/') else { return Ok(Vec::new()) };
+    let names = host.list(parent).await?.unwrap_or_default();
+    let beside = format!("{name}.");
+    let is_copy = |one: &&String| one.starts_with(&beside) && !one.ends_with(".json");
+    Ok(names.iter().filter(is_copy).map(|one| format!("{parent}/{one}")).collect())
+}
+
+async fn store(host: &dyn Host, settings: &Settings) -> Store {
+    let read =
+        async { Ok::<_, StepError>(connect(host, &settings.endpoints).await?.keys(&settings.prefix).await?) };
+    match read.await {
+        Ok(found) => Store::Keys(keys(&settings.prefix, found)),
+        Err(error) => Store::Unknown(match error.detail {
+            Some(detail) => format!("{}: {}", error.message, detail.replace('\n', "; ")),
+            None => error.message,
+        }),
+    }
+}
+
+/// What each member of etcd says of itself that isn't well.
+async fn etcd_trouble(host: &dyn Host, endpoints: &[String]) -> Vec<String> {
+    let ask = |text: &String| {
+        let text = text.clone();
+        async move {
+            let (address, port) = address_and_port(&text, 2379).ok()?;
+            let status = async { host.etcd(&EtcdEndpoint { address, port }).await?.status().await };
+            match status.await {
+                Err(_) => Some(format!("{text} doesn't answer")),
+                Ok(status) if status.leader == 0 => {
+                    Some(format!("{text} knows no leader: there is no quorum"))
+                }
+                Ok(status) if !status.errors.is_empty() => {
+                    Some(format!("{text}: {}", status.errors.join("; ")))
+                }
+                Ok(_) => None,
+            }
+        }
+    };
+    join_all(endpoints.iter().map(ask)).await.into_iter().flatten().collect()
+}
+
+/// Patroni's keys (3.0.2 and 4.0.7, `dcs/__init__.py`).
+fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
+    let mut keys = Keys { members: BTreeMap::new(), ..Keys::default() };
+    for EtcdKey { key, value, mod_revision, lease } in found {
+        let json = || serde_json::from_str::<Value>(&value).unwrap_or_default();
+        let name = key.strip_prefix(prefix).unwrap_or(&key).to_owned();
+        match name.as_str() {
+            "initialize" => keys.initialize = Some(Key { value, revision: mod_revision, lease }),
+            "leader" => keys.leader = Some(Key { value, revision: mod_revision, lease }),
+            "config" => keys.paused = Some(json()["pause"].as_bool().unwrap_or(false)),
+            "sync" => keys.sync = promotable(&json()),
+            _ => {
+                if let Some(member) = name.strip_prefix("members/") {
+                    keys.members.insert(member.to_owned(), rest_of(&json()));
+                }
+            }
+        }
+    }
+    keys
+}
+
+/// The leader and the synchronous standbys; nobody where replication isn't synchronous.
+fn promotable(sync: &Value) -> Vec<String> {
+    let names = |field: &str| sync[field].as_str().unwrap_or_default().split(',');
+    let both = names("leader").chain(names("sync_standby"));
+    both.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Where a member says that its REST API is: `address:port`.
+fn rest_of(member: &Value) -> Option<String> {
+    let (address, port) =
+        address_and_port(member["api_url"].as_str()?.trim_end_matches("/patroni"), 8008).ok()?;
+    Some(format!("{address}:{port}"))
+}
+
+#[async_trait]
+impl Step for PatroniEvidence {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let node = self.look(&*cx.host().await?).await?;
+        Ok(Check::Satisfied(match serde_json::to_value(&node) {
+            Ok(Value::Object(fields)) => Output(fields),
+            _ => Output::empty(),
+        }))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+}

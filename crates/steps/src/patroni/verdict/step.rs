@@ -1,0 +1,98 @@
+//! `patroni.verdict`: what is wrong with a cluster, by what was seen of it.
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Node, judge};
+
+/// Judges what `patroni.evidence` saw on all hosts. Asks no host.
+///
+/// Output: `verdict`, `reasons` and `evidence` (lists of lines), and by the verdict
+///
+/// - `healthy`: `leader`;
+/// - `key-gone-leader-alive`: `leader`, which writes the `initialize` key back by itself;
+/// - `key-wrong`: `keeper`, who has all that any member has, `identifier`, and `revision` of the wrong key (0: it is absent);
+/// - `disposable`: `members`, which belong to another cluster and hold nothing, and `leader`;
+/// - `no-mismatch`: the system identifiers are not what is wrong;
+/// - `undecided`: it can't be told whose data is the right one; `two-clusters`: members outside the inventory share the scope;
+///   `not-supported`: another store than etcd version 3.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniVerdict {
+    /// Host to what `patroni.evidence` gave there: `"{{ steps.evidence.hosts }}"`.
+    #[schemars(with = "IndexMap<String, serde_json::Map<String, Value>>")]
+    pub nodes: IndexMap<String, Value>,
+}
+
+impl StepType for PatroniVerdict {
+    const NAME: &'static str = "patroni.verdict";
+    const READ_ONLY: bool = true;
+}
+
+impl PatroniVerdict {
+    fn read(&self) -> Result<IndexMap<String, Node>, StepError> {
+        let one = |(host, value): (&String, &Value)| {
+            let node: Node = serde_json::from_value(value.clone()).map_err(|error| {
+                StepError::permanent(format!("`nodes` of {host} is no output of patroni.evidence: {error}"))
+            })?;
+            Ok((host.clone(), node))
+        };
+        self.nodes.iter().map(one).collect()
+    }
+}
+
+#[async_trait]
+impl Step for PatroniVerdict {
+    async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
+        Ok(Check::Satisfied(match serde_json::to_value(judge(&self.read()?)) {
+            Ok(Value::Object(fields)) => Output(fields),
+            _ => Output::empty(),
+        }))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patroni::PatroniEvidence;
+    use crate::testing::{DATA, HOSTS, Lab, operator, satisfied};
+    use serde_json::json;
+
+    async fn judged(lab: &Lab) -> serde_json::Map<String, Value> {
+        let look: PatroniEvidence = serde_json::from_value(json!({})).unwrap();
+        let mut nodes = IndexMap::new();
+        for (host, _) in HOSTS {
+            let seen = satisfied(look.check(&lab.on(host)).await.unwrap()).0;
+            nodes.insert(host.to_owned(), Value::Object(seen));
+        }
+        satisfied(PatroniVerdict { nodes }.check(&operator()).await.unwrap()).0
+    }
+
+    #[tokio::test]
+    async fn a_simulated_cluster_is_healthy_until_a_member_is_initialised_anew() {
+        let lab = Lab::deployed().await;
+        let found = judged(&lab).await;
+        assert_eq!(found["verdict"], "healthy", "{found:#?}");
+        lab.world.initdb("patroni3", DATA).unwrap();
+        let before = lab.effects();
+        let found = judged(&lab).await;
+        assert_eq!(found["verdict"], "disposable", "{found:#?}");
+        assert_eq!(found["members"], json!(["patroni3"]));
+        assert_eq!(lab.effects(), before, "looking changes nothing");
+    }
+
+    #[tokio::test]
+    async fn another_step_s_output_is_refused() {
+        let nodes = IndexMap::from([("patroni1".to_owned(), json!({ "role": "leader" }))]);
+        let error = PatroniVerdict { nodes }.check(&operator()).await.unwrap_err();
+        assert!(error.message.starts_with("`nodes` of patroni1 is no output of patroni.evidence"));
+    }
+}

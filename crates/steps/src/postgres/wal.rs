@@ -1,0 +1,179 @@
+//! The WAL of a data directory, read with no server: which timelines it went through, and its last records.
+
+use flow_core::step::StepError;
+
+use super::control::Control;
+use super::history::{Fork, Lsn, forks};
+use crate::host::{Host, quote};
+use crate::support::sha256;
+
+/// How many records are read. Members that stopped together differ by a few.
+const RECORDS: usize = 300;
+/// How many segments before the latest checkpoint are looked through.
+const SEGMENTS_BACK: u64 = 4;
+/// Longer history files are none, in bytes.
+const HISTORY_LIMIT: u64 = 1 << 20;
+
+/// What the WAL tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wal {
+    /// Its highest timeline.
+    pub(crate) timeline: u32,
+    /// Where the timelines before were left, oldest first; none where the history file can't be read.
+    pub(crate) history: Option<Vec<Fork>>,
+    /// The last valid records, oldest first: where each begins, and a digest of what `pg_waldump` says of it.
+    pub(crate) records: Vec<(Lsn, String)>,
+    /// When the last of their transactions was committed, as `pg_waldump` writes it.
+    pub(crate) last_commit: Option<String>,
+}
+
+/// Reads it. Changes nothing, and works under a running server, where the end moves.
+pub(crate) async fn wal(
+    host: &dyn Host,
+    bin_dir: &str,
+    data_dir: &str,
+    control: &Control,
+) -> Result<Wal, StepError> {
+    let folder = format!("{data_dir}/pg_wal");
+    let segments = segments(&host.list(&folder).await?.unwrap_or_default());
+    let timeline = segments.iter().map(|(timeline, _)| *timeline).max().unwrap_or(control.timeline);
+    let history = match timeline {
+        0 | 1 => Some(Vec::new()),
+        later => {
+            let file = host.read(&format!("{folder}/{later:08X}.history"), HISTORY_LIMIT).await?;
+            file.and_then(|bytes| forks(&String::from_utf8_lossy(&bytes)))
+        }
+    };
+    let begin = begin(control, timeline, history.as_deref(), &segments);
+    let text = match begin {
+        Some(begin) => dumped(host, bin_dir, &folder, timeline, begin).await?,
+        None => String::new(),
+    };
+    let records: Vec<(Lsn, String)> = text.lines().filter_map(record).collect();
+    let last_commit = text.lines().rev().find_map(commit_time);
+    Ok(Wal { timeline, history, records, last_commit })
+}
+
+async fn dumped(
+    host: &dyn Host,
+    bin_dir: &str,
+    folder: &str,
+    timeline: u32,
+    begin: Lsn,
+) -> Result<String, StepError> {
+    let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
+    // It ends with an error where the valid records end: that is what is looked for.
+    let script = format!(
+        "LC_ALL=C timeout 60 {program} -p {} -t {timeline} -s {begin} 2>/dev/null | tail -n {RECORDS}",
+        quote(folder)
+    );
+    Ok(host.probe(&script).await?.text())
+}
+
+/// The timeline and number of each segment file.
+fn segments(names: &[String]) -> Vec<(u32, u64)> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let segment = |name: &String| {
+        let name = name.as_str();
+        if name.len() != 24 || !name.is_ascii() {
+            return None;
+        }
+        // The last eight digits count up to what 4 GiB have of segments; told apart they are ordered all the same.
+        Some((u32::try_from(hex(&name[..8])?).ok()?, (hex(&name[8..16])? << 32) | hex(&name[16..])?))
+    };
+    names.iter().filter_map(segment).collect()
+}
+
+/// Where to begin: at the start of a segment some way before the latest checkpoint, so that the last records of members that
+/// are behind are found; never before the timeline's first segment, which holds the end of the timeline before too.
+fn begin(control: &Control, timeline: u32, history: Option<&[Fork]>, segments: &[(u32, u64)]) -> Option<Lsn> {
+    let redo: Lsn = control.redo.parse().ok()?;
+    let size = control.segment;
+    let number = |lsn: Lsn| ((lsn.0 >> 32) << 32) | ((lsn.0 & 0xffff_ffff) / size);
+    let start = |number: u64| Lsn(((number >> 32) << 32) | ((number & 0xffff_ffff) * size));
+    let fork = history.and_then(<[Fork]>::last).map(|fork| number(fork.at));
+    let there = |number: u64| segments.contains(&(timeline, number));
+    let mut at = match (timeline == control.timeline, fork) {
+        (true, _) => number(redo),
+        // Not replayed up to its own timeline yet, or not known from where it came.
+        (false, fork) => fork?,
+    };
+    if !there(at) {
+        return (timeline == control.timeline).then_some(redo);
+    }
+    for _ in 0..SEGMENTS_BACK {
+        let before = if at & 0xffff_ffff == 0 { break } else { at - 1 };
+        if fork.is_some_and(|fork| before < fork) || !there(before) {
+            break;
+        }
+        at = before;
+    }
+    Some(start(at))
+}
+
+/// `rmgr: Heap len (rec/tot): 54/54, tx: 735, lsn: 0/01529C28, prev 0/01529BF0, desc: ...`
+fn record(line: &str) -> Option<(Lsn, String)> {
+    let at = line.split_once(" lsn: ")?.1.split_once(',')?.0;
+    Some((at.trim().parse().ok()?, sha256(line.as_bytes())[..16].to_owned()))
+}
+
+/// `... desc: COMMIT 2026-01-02 03:04:05.678901 UTC; ...`
+fn commit_time(line: &str) -> Option<String> {
+    let rest = line.split_once("desc: COMMIT ")?.1;
+    Some(rest.split(';').next().unwrap_or(rest).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(timeline: u32, redo: &str) -> Control {
+        Control {
+            system_identifier: "7".into(),
+            state: "shut down".into(),
+            timeline,
+            redo: redo.into(),
+            minimum_recovery: "0/0".into(),
+            segment: 16 << 20,
+        }
+    }
+
+    #[test]
+    fn records_and_the_last_commit_are_read_from_pg_waldump() {
+        let line = "rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/01529C28, prev 0/01529BF0, desc: COMMIT 2026-01-02 03:04:05.678901 UTC; inval msgs: x";
+        let (at, digest) = record(line).unwrap();
+        assert_eq!((at, digest.len()), (Lsn(0x0152_9C28), 16));
+        assert_eq!(commit_time(line).unwrap(), "2026-01-02 03:04:05.678901 UTC");
+        assert_eq!(record("first record is after 0/1000000"), None);
+    }
+
+    #[test]
+    fn it_begins_some_segments_before_the_checkpoint_and_not_before_the_fork() {
+        let segments =
+            |timeline, numbers: std::ops::Range<u64>| numbers.map(|n| (timeline, n)).collect::<Vec<_>>();
+        assert_eq!(begin(&control(1, "0/9000028"), 1, Some(&[]), &segments(1, 1..12)), Some(Lsn(0x500_0000)));
+        assert_eq!(begin(&control(1, "0/9000028"), 1, Some(&[]), &segments(1, 8..12)), Some(Lsn(0x800_0000)));
+        let fork = [Fork { timeline: 1, at: Lsn(0x800_0198) }];
+        assert_eq!(
+            begin(&control(2, "0/9000028"), 2, Some(&fork), &segments(2, 8..12)),
+            Some(Lsn(0x800_0000))
+        );
+        // The checkpoint is still one of the timeline before.
+        assert_eq!(
+            begin(&control(1, "0/7000028"), 2, Some(&fork), &segments(2, 8..12)),
+            Some(Lsn(0x800_0000))
+        );
+        assert_eq!(begin(&control(1, "0/7000028"), 2, None, &segments(2, 8..12)), None);
+    }
+
+    #[test]
+    fn only_segments_are_segments() {
+        let names = [
+            "000000020000000A0000000B",
+            "00000002.history",
+            "archive_status",
+            "000000020000000A0000000B.partial",
+        ];
+        assert_eq!(segments(&names.map(str::to_owned)), [(2, (0xA << 32) | 0xB)]);
+    }
+}
