@@ -20,3 +20,4 @@ mod recovery;
 mod repair;
 mod secrets;
 mod undo;
+mod verify;

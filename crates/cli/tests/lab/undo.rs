@@ -134,7 +134,7 @@ fn short_a_run_that_is_taken_back_leaves_the_cluster_as_it_was() {
     assert_changed(&lab, &healthy, &before);
     operator.flow(&["show"]).ended(0).says(&["take back what 10 tasks did: flow undo"]);
     operator.flow(&["undo"]).ended(3).says(&[
-        "taken back in this order",
+        "in the order in which it is taken back",
         "stays: what the unit itself wrote",
         "nothing was changed",
     ]);

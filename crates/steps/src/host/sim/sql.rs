@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::error::failed;
-use super::patroni;
 use super::state::{HostState, PostgresRole, Unknown, UnknownKind, WorldState};
 use super::world::SimWorld;
+use super::{balancers, patroni};
 use crate::clients::{Rows, Sql, SqlTarget};
 use crate::host::HostError;
 
@@ -27,7 +27,9 @@ pub(super) fn server<'w>(
         let postgres = world.hosts.get(*host).and_then(|host| host.postgres.as_ref());
         postgres.is_some_and(|postgres| postgres.port == target.port)
     };
-    world.reach(from, &target.address).filter(listens).ok_or_else(|| {
+    let reached = world.reach(from, &target.address);
+    let behind = || balancers::backend(world, world.hosts.get(reached?)?, target.port);
+    reached.filter(listens).or_else(behind).ok_or_else(|| {
         failed(from, format!("PostgreSQL at {}:{}: connection refused", target.address, target.port))
     })
 }
@@ -65,6 +67,9 @@ fn normalised(sql: &str) -> String {
 
 /// The rows of `select ITEM [as NAME], ... [from ...]` of known items; `None` where one is unknown.
 fn known(world: &WorldState, host: &HostState, sql: &str) -> Option<Rows> {
+    if sql.starts_with("set ") {
+        return Some(Rows::new());
+    }
     let list = sql.strip_prefix("select ")?;
     let list = list.split_once(" from ").map_or(list, |(list, _)| list);
     let mut row = Map::new();
