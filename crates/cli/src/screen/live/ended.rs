@@ -86,7 +86,9 @@ impl Screen {
             |name: &&TaskName| report.state.shape().node(name).is_some_and(|node| report.state.begun(node));
         let can_go_back = !half_done.is_empty() && !self.pivots.iter().any(|name| begun(&name));
         screen::line(&self.summary(report));
-        for (name, value) in &report.outputs {
+        let says_something =
+            |value: &serde_json::Value| value.as_str().is_none_or(|text| !text.trim().is_empty());
+        for (name, value) in report.outputs.iter().filter(|(_, value)| says_something(value)) {
             screen::line(&format!("{}:", name.replace('_', " ")));
             screen::indented(&value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned), 2);
         }
