@@ -362,6 +362,7 @@ async fn services_are_reached_through_the_connection() {
         path: "/config?x=1".into(),
         body: Some(json!({ "ttl": 30 })),
         basic_auth: Some(("user".into(), flow_core::step::Secret::new("pass"))),
+        tls: None,
         timeout: std::time::Duration::from_secs(30),
     };
     let reply = host.http(&request).await.unwrap();

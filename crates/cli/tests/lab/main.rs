@@ -19,5 +19,6 @@ mod login;
 mod recovery;
 mod repair;
 mod secrets;
+mod tls;
 mod undo;
 mod verify;

@@ -12,9 +12,10 @@ use hyper_util::rt::TokioIo;
 use tonic::Code;
 use tonic::transport::{Endpoint, Uri};
 
+use super::tls::Tls;
 use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, SETTLES_WITHIN};
-use crate::host::HostError;
 use crate::host::transport::{Failure, Transport};
+use crate::host::{BoxStream, HostError};
 
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -23,6 +24,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Client {
     transport: Arc<dyn Transport>,
     place: String,
+    address: String,
+    tls: Option<Tls>,
     client: etcd_client::Client,
 }
 
@@ -30,22 +33,25 @@ impl Client {
     pub(crate) async fn new(
         transport: Arc<dyn Transport>,
         endpoint: &EtcdEndpoint,
+        tls: Option<Tls>,
     ) -> Result<Self, HostError> {
         let (address, port) = (endpoint.address.clone(), endpoint.port);
         let place = format!("{address}:{port}");
-        let dialling = transport.clone();
+        let (dialling, dialled, by) = (transport.clone(), address.clone(), tls.clone());
         let connector = tower::service_fn(move |_: Uri| {
-            let (transport, address) = (dialling.clone(), address.clone());
+            let (transport, address, tls) = (dialling.clone(), dialled.clone(), by.clone());
             async move {
-                let dialled = transport.dial(&address, port).await;
-                dialled.map(TokioIo::new).map_err(Undialled)
+                let stream = dial(&*transport, &address, port, tls.as_ref()).await;
+                stream.map(TokioIo::new).map_err(Undialled)
             }
         });
-        // The address is the connector's; this one only names the authority.
-        let channel = Endpoint::from_static("http://etcd").connect_with_connector_lazy(connector);
+        // The address and TLS are the connector's; these only name scheme and authority.
+        let origin = if tls.is_some() { "https://etcd" } else { "http://etcd" };
+        let endpoint = Endpoint::from_static("http://etcd").origin(Uri::from_static(origin));
+        let channel = endpoint.connect_with_connector_lazy(connector);
         let made = etcd_client::Client::from_channel(etcd_client::Channel::Tonic(channel), None).await;
         match made {
-            Ok(client) => Ok(Self { transport, place, client }),
+            Ok(client) => Ok(Self { transport, place, address, tls, client }),
             Err(error) => {
                 let failure = Failure::Refused(format!("etcd at {place}: {error}"));
                 Err(failure.into_error(transport.name(), transport.address()))
@@ -96,7 +102,8 @@ impl Client {
         if let Some(failure) = dial_failure(status) {
             return failure;
         }
-        let text = format!("etcd at {}: {}", self.place, cause(status));
+        let tls = self.tls.as_ref().and_then(|tls| tls.explain(status, &self.address));
+        let text = format!("etcd at {}: {}", self.place, tls.unwrap_or_else(|| cause(status)));
         match status.code() {
             Code::InvalidArgument
             | Code::NotFound
@@ -110,6 +117,19 @@ impl Client {
             _ => Failure::Lost(text),
         }
     }
+}
+
+/// A stream to a member, with TLS where it is wanted.
+async fn dial(
+    transport: &dyn Transport,
+    address: &str,
+    port: u16,
+    tls: Option<&Tls>,
+) -> Result<BoxStream, Failure> {
+    let stream = transport.dial(address, port).await?;
+    let Some(tls) = tls else { return Ok(stream) };
+    let agreed = tls.handshake(stream, address).await;
+    agreed.map(|stream| Box::new(stream) as BoxStream).map_err(|why| why.of(&format!("{address}:{port}")))
 }
 
 /// A failure to dial, as tonic hands it on.

@@ -7,7 +7,9 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 
+use super::tls::Tls;
 use super::{HttpReply, HttpRequest};
+use crate::host::BoxStream;
 use crate::host::transport::{Failure, Transport};
 
 /// The longest body that is read, in bytes.
@@ -16,13 +18,26 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// Sends a request and reads the whole reply, on a connection of its own.
 ///
 /// # Errors
-/// `Refused` where nothing listens; `Lost` where the request may have arrived and no whole reply came.
-pub(crate) async fn exchange(transport: &dyn Transport, request: &HttpRequest) -> Result<HttpReply, Failure> {
-    let place = format!("http://{}:{}{}", request.address, request.port, request.path);
+/// `Refused` where nothing listens or TLS isn't agreed on; `Lost` where the request may have arrived and no whole
+/// reply came.
+pub(crate) async fn exchange(
+    transport: &dyn Transport,
+    request: &HttpRequest,
+    tls: Option<&Tls>,
+) -> Result<HttpReply, Failure> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let place = format!("{scheme}://{}:{}{}", request.address, request.port, request.path);
     let message = message(request).map_err(|error| Failure::Refused(format!("{place}: {error}")))?;
     let work = async {
-        let stream = transport.dial(&request.address, request.port).await?;
-        send(stream, message).await.map_err(|error| Failure::Lost(format!("{place}: {error}")))
+        let mut stream = transport.dial(&request.address, request.port).await?;
+        if let Some(tls) = tls {
+            let agreed = tls.handshake(stream, &request.address).await;
+            stream = Box::new(agreed.map_err(|failure| failure.of(&place))?);
+        }
+        let explain = |error: &hyper::Error| {
+            tls.and_then(|tls| tls.explain(error, &request.address)).unwrap_or_else(|| text(error))
+        };
+        send(stream, message, explain).await.map_err(|error| Failure::Lost(format!("{place}: {error}")))
     };
     tokio::time::timeout(request.timeout, work).await.unwrap_or_else(|_| {
         let seconds = request.timeout.as_secs_f32();
@@ -50,13 +65,17 @@ fn message(request: &HttpRequest) -> Result<Request<Full<Bytes>>, hyper::http::E
     }
 }
 
-async fn send(stream: crate::host::BoxStream, message: Request<Full<Bytes>>) -> Result<HttpReply, String> {
+async fn send(
+    stream: BoxStream,
+    message: Request<Full<Bytes>>,
+    explain: impl Fn(&hyper::Error) -> String,
+) -> Result<HttpReply, String> {
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| explain(&error))?;
     // Drives the connection; its error reaches the sender too.
     let driver = tokio::spawn(connection);
     let exchanged = async {
-        let reply = sender.send_request(message).await.map_err(|error| text(&error))?;
+        let reply = sender.send_request(message).await.map_err(|error| explain(&error))?;
         let status = reply.status().as_u16();
         let body = Limited::new(reply.into_body(), BODY_LIMIT).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();

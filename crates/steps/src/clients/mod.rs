@@ -6,12 +6,16 @@
 pub(crate) mod etcd;
 pub(crate) mod http;
 pub(crate) mod postgres;
+mod postgres_tls;
+pub(crate) mod tls;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use flow_core::step::Secret;
 use serde::{Deserialize, Serialize};
+
+pub use tls::TlsFiles;
 
 use crate::host::HostError;
 
@@ -35,6 +39,8 @@ pub struct HttpRequest {
     pub body: Option<serde_json::Value>,
     /// User and password for basic authentication.
     pub basic_auth: Option<(String, Secret)>,
+    /// HTTPS, and by which files of the host. None: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// How long the whole exchange may take.
     pub timeout: Duration,
 }
@@ -55,6 +61,8 @@ pub struct EtcdEndpoint {
     pub address: String,
     /// TCP port, 2379 by custom.
     pub port: u16,
+    /// TLS, and by which files of the host. None: plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// One key of etcd.
@@ -143,6 +151,8 @@ pub struct SqlTarget {
     pub password: Option<Secret>,
     /// Database.
     pub database: String,
+    /// TLS, and by which files of the host. None: plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Rows as JSON objects, column name to value; types that JSON lacks are given as text.

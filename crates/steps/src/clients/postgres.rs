@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Config, Connection, NoTls, SimpleQueryMessage};
 
-use super::{Rows, Sql, SqlTarget};
-use crate::host::HostError;
+use super::tls::Tls;
+use super::{Rows, Sql, SqlTarget, postgres_tls::Over};
 use crate::host::transport::{Failure, Transport};
+use crate::host::{BoxStream, HostError};
 
 /// How long connecting and logging in may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -21,8 +24,12 @@ pub(crate) struct Client {
     driver: tokio::task::JoinHandle<()>,
 }
 
-/// Connects and logs in.
-pub(crate) async fn connect(transport: &dyn Transport, target: &SqlTarget) -> Result<Client, Failure> {
+/// Connects and logs in; with TLS never without it, whatever the server offers.
+pub(crate) async fn connect(
+    transport: &dyn Transport,
+    target: &SqlTarget,
+    tls: Option<Tls>,
+) -> Result<Client, Failure> {
     let (place, address) = match target.address.starts_with('/') {
         true => {
             let socket = format!("{}/.s.PGSQL.{}", target.address.trim_end_matches('/'), target.port);
@@ -37,19 +44,32 @@ pub(crate) async fn connect(transport: &dyn Transport, target: &SqlTarget) -> Re
     }
     let work = async {
         let stream = transport.dial(&address, target.port).await?;
-        let connected = config.connect_raw(stream, NoTls).await;
+        let connected = match tls {
+            None => config.connect_raw(stream, NoTls).await.map(|(client, driven)| (client, drive(driven))),
+            Some(tls) => {
+                config.ssl_mode(SslMode::Require);
+                let over = Over::new(tls, &target.address)?;
+                config.connect_raw(stream, over).await.map(|(client, driven)| (client, drive(driven)))
+            }
+        };
         connected.map_err(|error| Failure::Refused(format!("PostgreSQL at {place}: {}", text(&error))))
     };
     let connected = tokio::time::timeout(CONNECT_LIMIT, work).await.unwrap_or_else(|_| {
         let seconds = CONNECT_LIMIT.as_secs();
         Err(Failure::Lost(format!("PostgreSQL at {place}: no answer within {seconds} s")))
     });
-    let (client, connection) = connected?;
-    // Drives the connection; its error reaches the client too.
-    let driver = tokio::spawn(async move {
-        let _ = connection.await;
-    });
+    let (client, driver) = connected?;
     Ok(Client { host: transport.name().to_owned(), address: transport.address().to_owned(), client, driver })
+}
+
+/// Drives a connection; its error reaches the client too.
+fn drive<T>(connection: Connection<BoxStream, T>) -> tokio::task::JoinHandle<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        let _ = connection.await;
+    })
 }
 
 /// The server's own message with its SQLSTATE, or what went wrong on the way.

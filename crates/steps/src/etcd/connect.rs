@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use flow_core::step::StepError;
 
-use crate::clients::{Etcd, EtcdEndpoint, LOOK_AGAIN, SETTLES_WITHIN};
+use crate::clients::{Etcd, EtcdEndpoint, LOOK_AGAIN, SETTLES_WITHIN, TlsFiles};
 use crate::host::Host;
 use crate::support::{address_and_port, answered};
 
@@ -15,9 +15,9 @@ const PORT: u16 = 2379;
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn endpoint(text: &str) -> Result<EtcdEndpoint, String> {
+pub(super) fn endpoint(text: &str, tls: Option<&TlsFiles>) -> Result<EtcdEndpoint, String> {
     let (address, port) = address_and_port(text, PORT)?;
-    Ok(EtcdEndpoint { address, port })
+    Ok(EtcdEndpoint { address, port, tls: tls.cloned() })
 }
 
 /// A client of the first member that answers and knows a leader. Where one answers and knows none, as
@@ -26,10 +26,14 @@ pub(super) fn endpoint(text: &str) -> Result<EtcdEndpoint, String> {
 ///
 /// # Errors
 /// What each member said, where none does; that the host by which they are asked can't be reached.
-pub(crate) async fn connect(host: &dyn Host, endpoints: &[String]) -> Result<Box<dyn Etcd>, StepError> {
+pub(crate) async fn connect(
+    host: &dyn Host,
+    endpoints: &[String],
+    tls: Option<&TlsFiles>,
+) -> Result<Box<dyn Etcd>, StepError> {
     let began = Instant::now();
     loop {
-        let said = match ask(host, endpoints).await? {
+        let said = match ask(host, endpoints, tls).await? {
             Asked::Leads(client) => return Ok(client),
             Asked::Leaderless(_) if began.elapsed() < SETTLES_WITHIN => {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -55,10 +59,10 @@ enum Asked {
     Silent(Vec<String>),
 }
 
-async fn ask(host: &dyn Host, endpoints: &[String]) -> Result<Asked, StepError> {
+async fn ask(host: &dyn Host, endpoints: &[String], tls: Option<&TlsFiles>) -> Result<Asked, StepError> {
     let (mut said, mut alive) = (Vec::new(), false);
     for text in endpoints {
-        let endpoint = endpoint(text).map_err(StepError::permanent)?;
+        let endpoint = endpoint(text, tls).map_err(StepError::permanent)?;
         let client = match answered(host.etcd(&endpoint).await)? {
             Ok(client) => client,
             Err(why) => {
@@ -97,15 +101,16 @@ pub(super) fn validate_prefix(prefix: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An empty list of endpoints is refused.
+/// An empty list of endpoints is refused, and files of TLS that can't be.
 ///
 /// # Errors
-/// What is wrong with the list.
-pub(super) fn validate_endpoints(endpoints: &[String]) -> Result<(), String> {
+/// What is wrong with them.
+pub(super) fn validate_endpoints(endpoints: &[String], tls: Option<&TlsFiles>) -> Result<(), String> {
     if endpoints.is_empty() {
         return Err("`endpoints` is empty".to_owned());
     }
-    endpoints.iter().try_for_each(|text| endpoint(text).map(|_| ()))
+    tls.map_or(Ok(()), TlsFiles::validate)?;
+    endpoints.iter().try_for_each(|text| endpoint(text, tls).map(|_| ()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::connect::{connect, validate_endpoints};
+use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, wait_until};
 
@@ -20,6 +21,10 @@ use crate::support::{Seen, wait_until};
 pub struct EtcdKeyPresent {
     /// `address:port` of the members; the first that answers is asked.
     pub endpoints: Vec<String>,
+    /// TLS to etcd, and by which files of the host: `"{{ steps.configuration.etcd_tls }}"` gives those of the host's
+    /// Patroni. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// The whole key: `/service/demo/initialize`.
     pub key: String,
     /// Seconds to wait. 60 by default.
@@ -36,14 +41,14 @@ impl StepType for EtcdKeyPresent {
     const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
-        validate_endpoints(&self.endpoints)?;
+        validate_endpoints(&self.endpoints, self.tls.as_ref())?;
         if self.key.is_empty() { Err("`key` is empty".to_owned()) } else { Ok(()) }
     }
 }
 
 impl EtcdKeyPresent {
     async fn look(&self, host: &dyn Host) -> Result<Seen, StepError> {
-        let keys = connect(host, &self.endpoints).await?.keys(&self.key).await?;
+        let keys = connect(host, &self.endpoints, self.tls.as_ref()).await?.keys(&self.key).await?;
         Ok(match keys.into_iter().find(|found| found.key == self.key) {
             Some(found) => Seen::Yes(Output::empty().with("value", found.value)),
             None => Seen::NotYet(format!("there is no key {}", self.key)),
@@ -77,7 +82,7 @@ mod tests {
     use crate::testing::{Lab, pending, satisfied};
 
     fn step(key: &str) -> EtcdKeyPresent {
-        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], key: key.into(), timeout: 0 }
+        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], tls: None, key: key.into(), timeout: 0 }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::connect::{connect, validate_endpoints, validate_prefix};
-use crate::clients::{Condition, EtcdKey};
+use crate::clients::{Condition, EtcdKey, TlsFiles};
 use crate::host::{Host, HostContext};
 
 /// A key has a value. Written in one transaction, on the revision that it was seen at.
@@ -17,6 +17,10 @@ use crate::host::{Host, HostContext};
 pub struct EtcdKeySet {
     /// `address:port` of the members; the first that answers is asked.
     pub endpoints: Vec<String>,
+    /// TLS to etcd, and by which files of the host: `"{{ steps.configuration.etcd_tls }}"` gives those of the host's
+    /// Patroni. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// The cluster's prefix: `/service/demo/`.
     pub prefix: String,
     /// The key's name below it: `initialize`.
@@ -32,7 +36,7 @@ impl StepType for EtcdKeySet {
     const NOT_UNDOABLE: &'static str = "what Patroni has done by the new value isn't taken back with it";
 
     fn validate(&self) -> Result<(), String> {
-        validate_endpoints(&self.endpoints)?;
+        validate_endpoints(&self.endpoints, self.tls.as_ref())?;
         validate_prefix(&self.prefix)?;
         if self.name.is_empty() { Err("`name` is empty".to_owned()) } else { Ok(()) }
     }
@@ -45,7 +49,7 @@ impl EtcdKeySet {
 
     async fn look(&self, host: &dyn Host) -> Result<Option<EtcdKey>, StepError> {
         let key = self.key();
-        let found = connect(host, &self.endpoints).await?.keys(&key).await?;
+        let found = connect(host, &self.endpoints, self.tls.as_ref()).await?.keys(&key).await?;
         Ok(found.into_iter().find(|found| found.key == key))
     }
 }
@@ -73,7 +77,7 @@ impl Step for EtcdKeySet {
         let host = cx.host().await?;
         // etcd knows no host's lock, so it is proven by itself.
         host.fence(cx.attempt()).await?;
-        let client = connect(&*host, &self.endpoints).await?;
+        let client = connect(&*host, &self.endpoints, self.tls.as_ref()).await?;
         match client.put_if(&self.key(), &self.value, self.revision).await? {
             Condition::Held(_) => Ok(Output::empty().with("value", &self.value)),
             Condition::Broken => Err(StepError::permanent(format!(
@@ -91,6 +95,7 @@ mod tests {
 
     fn step(value: &str, revision: i64) -> EtcdKeySet {
         EtcdKeySet {
+            tls: None,
             endpoints: vec!["198.18.0.12:2379".into()],
             prefix: "/service/demo/".into(),
             name: "initialize".into(),

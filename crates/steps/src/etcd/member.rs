@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::connect::endpoint;
+use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, answered, wait_until};
 
@@ -21,6 +22,10 @@ pub struct EtcdMember {
     /// `address:port` of the member as seen from the host. `127.0.0.1:2379` by default.
     #[serde(default = "own")]
     pub endpoint: String,
+    /// TLS to etcd, and by which files of the host: `{ ca = "/etc/etcd/ca.crt", cert = "/etc/etcd/client.crt",
+    /// key = "/etc/etcd/client.key" }`. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// How many members the cluster must have. Any number by default.
     #[serde(default)]
     pub members: Option<usize>,
@@ -42,13 +47,14 @@ impl StepType for EtcdMember {
     const WAITS: bool = true;
 
     fn validate(&self) -> Result<(), String> {
-        endpoint(&self.endpoint).map(|_| ())
+        self.tls.as_ref().map_or(Ok(()), TlsFiles::validate)?;
+        endpoint(&self.endpoint, self.tls.as_ref()).map(|_| ())
     }
 }
 
 impl EtcdMember {
     async fn look(&self, host: &dyn Host) -> Result<Seen, StepError> {
-        let endpoint = endpoint(&self.endpoint).map_err(StepError::permanent)?;
+        let endpoint = endpoint(&self.endpoint, self.tls.as_ref()).map_err(StepError::permanent)?;
         let silent =
             |why: String| Ok(Seen::NotYet(format!("etcd at {} doesn't answer: {why}", self.endpoint)));
         let client = match answered(host.etcd(&endpoint).await)? {

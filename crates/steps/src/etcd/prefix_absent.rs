@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::connect::{connect, validate_endpoints, validate_prefix};
-use crate::clients::{Condition, Etcd, EtcdKey};
+use crate::clients::{Condition, Etcd, EtcdKey, TlsFiles};
 use crate::host::{Host, HostContext};
 use crate::support::LOOK_EVERY;
 
@@ -26,6 +26,10 @@ use crate::support::LOOK_EVERY;
 pub struct EtcdPrefixAbsent {
     /// `address:port` of the members; the first that answers is asked.
     pub endpoints: Vec<String>,
+    /// TLS to etcd, and by which files of the host: `"{{ steps.configuration.etcd_tls }}"` gives those of the host's
+    /// Patroni. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// Begins and ends with `/` and has two levels at least: `/service/demo/`.
     pub prefix: String,
     /// Keys below the prefix whose presence means that somebody still works there. While one is there,
@@ -53,7 +57,7 @@ impl StepType for EtcdPrefixAbsent {
     const DESTRUCTIVE: bool = true;
 
     fn validate(&self) -> Result<(), String> {
-        validate_endpoints(&self.endpoints)?;
+        validate_endpoints(&self.endpoints, self.tls.as_ref())?;
         validate_prefix(&self.prefix)
     }
 }
@@ -182,7 +186,7 @@ fn to_put_back(seen: &[EtcdKey], output: Option<&Output>) -> Result<BTreeMap<Str
 #[async_trait]
 impl Step for EtcdPrefixAbsent {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let client = connect(&*cx.host().await?, &self.endpoints).await?;
+        let client = connect(&*cx.host().await?, &self.endpoints, self.tls.as_ref()).await?;
         let keys = client.keys(&self.prefix).await?;
         if keys.is_empty() {
             return Ok(Check::Satisfied(Self::output(&[])));
@@ -202,7 +206,7 @@ impl Step for EtcdPrefixAbsent {
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError> {
         let seen: Vec<EtcdKey> = change.data()?;
         let host = cx.host().await?;
-        let client = connect(&*host, &self.endpoints).await?;
+        let client = connect(&*host, &self.endpoints, self.tls.as_ref()).await?;
         // Keys with a lease may be gone by now; what is new or changed means that somebody is at work.
         let now = self.quiet_keys(cx, &*client).await?;
         let strange = Self::strange(&seen, &now);
@@ -218,7 +222,7 @@ impl Step for EtcdPrefixAbsent {
 
     /// Told apart from keys that were never there, so that what was deleted is known.
     async fn resolve(&self, cx: &Context, change: &Change) -> Result<Resolved, StepError> {
-        let client = connect(&*cx.host().await?, &self.endpoints).await?;
+        let client = connect(&*cx.host().await?, &self.endpoints, self.tls.as_ref()).await?;
         Ok(match client.keys(&self.prefix).await?.is_empty() {
             true => Resolved::Done(Self::output(&change.data::<Vec<EtcdKey>>()?)),
             false => Resolved::NotDone,
@@ -228,7 +232,7 @@ impl Step for EtcdPrefixAbsent {
     async fn undo(&self, cx: &Context, change: &Change, output: Option<&Output>) -> Result<(), UndoError> {
         let seen: Vec<EtcdKey> = change.data()?;
         let host = cx.host().await?;
-        let client = connect(&*host, &self.endpoints).await?;
+        let client = connect(&*host, &self.endpoints, self.tls.as_ref()).await?;
         let now = client.keys(&self.prefix).await.map_err(StepError::from)?;
         // All are deleted at once, so where one is as it was seen, none was deleted.
         if now.iter().any(|key| seen.contains(key)) {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::connect::{connect, validate_endpoints, validate_prefix};
+use crate::clients::TlsFiles;
 use crate::host::HostContext;
 
 /// Reads all keys below a prefix, so that the run keeps them. Changes nothing.
@@ -18,6 +19,10 @@ use crate::host::HostContext;
 pub struct EtcdPrefixSaved {
     /// `address:port` of the members; the first that answers is asked.
     pub endpoints: Vec<String>,
+    /// TLS to etcd, and by which files of the host: `"{{ steps.configuration.etcd_tls }}"` gives those of the host's
+    /// Patroni. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// Begins and ends with `/` and has two levels at least: `/service/demo/`.
     pub prefix: String,
 }
@@ -27,7 +32,7 @@ impl StepType for EtcdPrefixSaved {
     const READ_ONLY: bool = true;
 
     fn validate(&self) -> Result<(), String> {
-        validate_endpoints(&self.endpoints)?;
+        validate_endpoints(&self.endpoints, self.tls.as_ref())?;
         validate_prefix(&self.prefix)
     }
 }
@@ -35,7 +40,7 @@ impl StepType for EtcdPrefixSaved {
 #[async_trait]
 impl Step for EtcdPrefixSaved {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let client = connect(&*cx.host().await?, &self.endpoints).await?;
+        let client = connect(&*cx.host().await?, &self.endpoints, self.tls.as_ref()).await?;
         let found = client.keys(&self.prefix).await?;
         let keys: Map<String, Value> = found
             .into_iter()

@@ -94,6 +94,15 @@ impl Failure {
         }
     }
 
+    /// The same, with the name of what was spoken to before its words.
+    pub(crate) fn of(self, place: &str) -> Self {
+        match self {
+            Self::Unreachable { .. } => self,
+            Self::Lost(message) => Self::Lost(format!("{place}: {message}")),
+            Self::Refused(message) => Self::Refused(format!("{place}: {message}")),
+        }
+    }
+
     /// The error that steps see.
     pub(crate) fn into_error(self, host: &str, address: &str) -> HostError {
         let host = host.to_owned();

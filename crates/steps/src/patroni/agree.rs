@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
+use crate::clients::TlsFiles;
 
 /// Proves that the configurations of several hosts describe members of one cluster. Asks no host.
 ///
-/// Scope, namespace and etcd's endpoints must be the same, names different. Otherwise they are shown side by side.
+/// Scope, namespace, etcd's endpoints and whether TLS is spoken must be the same, names different. Otherwise they are shown side by side.
 /// Output: `scope`, `namespace`, `prefix`, `endpoints`, `rest` (of all, in order), `members` (host to name).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +63,9 @@ impl PatroniAgree {
         differ("scope", all, |settings| settings.scope.clone())?;
         differ("namespace", all, |settings| settings.namespace.clone())?;
         differ("etcd3.hosts", all, |settings| settings.endpoints.join(", "))?;
+        let speaks = |tls: &Option<TlsFiles>| if tls.is_some() { "TLS" } else { "plain" }.to_owned();
+        differ("etcd3.protocol", all, |settings| speaks(&settings.etcd_tls))?;
+        differ("restapi.certfile", all, |settings| speaks(&settings.rest_tls))?;
         unique_names(all)?;
         if let Some((host, what)) = all.iter().find_map(|(host, s)| Some((host, s.unsupported.first()?))) {
             return Err(StepError::permanent(format!("{host}: {what}, which this version of flow can't do")));

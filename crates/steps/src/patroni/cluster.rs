@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::rest::{Report, patch_config, report};
-use super::settings::{REST_PORT, Settings};
+use super::rest::{self, Api, Report, patch_config, report};
+use super::settings::Settings;
+use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, address_and_port, wait_until};
 
@@ -34,7 +35,7 @@ pub struct PatroniCluster {
     /// How far a replica may be behind, in bytes of WAL. 16 MiB by default.
     #[serde(default = "segment")]
     pub max_lag: u64,
-    /// Patroni's configuration file, for the REST API's password. `/etc/patroni/config.yml` by default.
+    /// Patroni's configuration file, for the REST API's password and TLS. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
     /// Seconds to wait. 180 by default.
@@ -58,7 +59,7 @@ impl StepType for PatroniCluster {
         if self.members.is_empty() {
             return Err("`members` is empty".to_owned());
         }
-        self.members.iter().try_for_each(|text| address_and_port(text, REST_PORT).map(|_| ()))
+        self.members.iter().try_for_each(|text| address_and_port(text, rest::PORT).map(|_| ()))
     }
 }
 
@@ -66,14 +67,18 @@ impl StepType for PatroniCluster {
 type Answers<'a> = Vec<(&'a str, Result<Report, String>)>;
 
 impl PatroniCluster {
-    async fn ask_one(&self, host: &dyn Host, member: usize) -> Result<Result<Report, String>, StepError> {
-        let (address, port) =
-            address_and_port(&self.members[member], REST_PORT).map_err(StepError::permanent)?;
-        report(host, &address, port).await
+    async fn ask_one(
+        &self,
+        host: &dyn Host,
+        tls: Option<&TlsFiles>,
+        member: usize,
+    ) -> Result<Result<Report, String>, StepError> {
+        report(host, &Api::new(&self.members[member], tls)?).await
     }
 
-    async fn ask(&self, host: &dyn Host) -> Result<Answers<'_>, StepError> {
-        let answers = try_join_all((0..self.members.len()).map(|member| self.ask_one(host, member))).await?;
+    async fn ask(&self, host: &dyn Host, tls: Option<&TlsFiles>) -> Result<Answers<'_>, StepError> {
+        let each = (0..self.members.len()).map(|member| self.ask_one(host, tls, member));
+        let answers = try_join_all(each).await?;
         Ok(self.members.iter().map(String::as_str).zip(answers).collect())
     }
 
@@ -167,12 +172,12 @@ impl Wait<'_> {
         if let Some(Woken { at, member }) = *woken
             && at.elapsed() < WAKE_EVERY
         {
-            let answer = self.cluster.ask_one(self.host, member).await?;
+            let answer = self.cluster.ask_one(self.host, self.tls(), member).await?;
             if let Some(why) = missing(&self.cluster.members[member], &answer) {
                 return Ok(Seen::NotYet(why));
             }
         }
-        let answers = self.cluster.ask(self.host).await?;
+        let answers = self.cluster.ask(self.host, self.tls()).await?;
         let seen = self.cluster.judge(&answers);
         let leader = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(Report::leads));
         let due = woken.as_ref().is_none_or(|last| last.at.elapsed() >= WAKE_EVERY);
@@ -185,6 +190,10 @@ impl Wait<'_> {
             *woken = Some(Woken { at, member: member.unwrap_or(0) });
         }
         Ok(seen)
+    }
+
+    fn tls(&self) -> Option<&TlsFiles> {
+        self.settings.as_ref()?.rest_tls.as_ref()
     }
 
     /// That it fails is no matter: the leader wakes by itself too.
@@ -200,7 +209,8 @@ impl Wait<'_> {
 impl Step for PatroniCluster {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        Ok(match self.judge(&self.ask(&*host).await?) {
+        let tls = Settings::of(&*host, &self.config_file).await?.and_then(|settings| settings.rest_tls);
+        Ok(match self.judge(&self.ask(&*host, tls.as_ref()).await?) {
             Seen::Yes(output) => Check::Satisfied(output),
             Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
             Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),

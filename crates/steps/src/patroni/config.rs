@@ -12,7 +12,7 @@ use crate::host::HostContext;
 /// Reads the Patroni configuration of a host. Changes nothing.
 ///
 /// Output: `scope`, `namespace`, `prefix` (`/service/demo/`), `name`, `endpoints` (etcd, `address:port`), `rest` and
-/// `postgres` (`address:port`), `data_dir`, `bin_dir`. No passwords. Another store than etcd version 3 is refused.
+/// `postgres` (`address:port`), `etcd_tls` and `rest_tls` (by which files TLS is spoken, or null), `data_dir`, `bin_dir`. No passwords. Another store than etcd version 3 is refused.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniConfig {

@@ -33,7 +33,7 @@ impl StepType for PatroniDataMatches {
 async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option<String>, Data), StepError> {
     let initialize = async {
         let key = format!("{}initialize", settings.prefix);
-        let keys = connect(host, &settings.endpoints).await?.keys(&key).await?;
+        let keys = connect(host, &settings.endpoints, settings.etcd_tls.as_ref()).await?.keys(&key).await?;
         Ok::<_, StepError>(keys.into_iter().find(|found| found.key == key).map(|found| found.value))
     };
     let data = async {

@@ -50,7 +50,7 @@ impl PatroniDynamicConfig {
     async fn look(&self, host: &dyn Host) -> Result<(Settings, Value), StepError> {
         let settings = Settings::required(host, &self.config_file).await?;
         let key = format!("{}config", settings.prefix);
-        let keys = connect(host, &settings.endpoints).await?.keys(&key).await?;
+        let keys = connect(host, &settings.endpoints, settings.etcd_tls.as_ref()).await?.keys(&key).await?;
         let text = keys.into_iter().find(|found| found.key == key).map(|found| found.value);
         let now = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok((settings, now))

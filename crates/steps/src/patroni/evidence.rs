@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::rest::report_for_certain;
+use super::rest::{Api, report_for_certain};
 use super::settings::Settings;
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
 use crate::clients::{EtcdEndpoint, EtcdKey};
@@ -80,12 +80,12 @@ impl PatroniEvidence {
                 return Ok(nowhere(made(error.message), "where it lies isn't known"));
             }
         };
-        let (address, port) = settings.rest_address()?;
+        let api = Api::of(&settings)?;
         let (report, data, store, etcd_trouble, copies) = tokio::join!(
-            report_for_certain(host, &address, port),
+            report_for_certain(host, &api),
             data(host, &settings),
             store(host, &settings),
-            etcd_trouble(host, &settings.endpoints),
+            etcd_trouble(host, &settings),
             set_aside(host, &settings.data_dir),
         );
         Ok(Node {
@@ -172,8 +172,14 @@ async fn set_aside(host: &dyn Host, directory: &str) -> Result<Vec<String>, Step
 }
 
 async fn store(host: &dyn Host, settings: &Settings) -> Store {
-    let read =
-        async { Ok::<_, StepError>(connect(host, &settings.endpoints).await?.keys(&settings.prefix).await?) };
+    let read = async {
+        Ok::<_, StepError>(
+            connect(host, &settings.endpoints, settings.etcd_tls.as_ref())
+                .await?
+                .keys(&settings.prefix)
+                .await?,
+        )
+    };
     match read.await {
         Ok(found) => Store::Keys(keys(&settings.prefix, found)),
         Err(error) => Store::Unknown(match error.detail {
@@ -184,12 +190,12 @@ async fn store(host: &dyn Host, settings: &Settings) -> Store {
 }
 
 /// What each member of etcd says of itself that isn't well.
-async fn etcd_trouble(host: &dyn Host, endpoints: &[String]) -> Vec<String> {
+async fn etcd_trouble(host: &dyn Host, settings: &Settings) -> Vec<String> {
     let ask = |text: &String| {
-        let text = text.clone();
+        let (text, tls) = (text.clone(), settings.etcd_tls.clone());
         async move {
             let (address, port) = address_and_port(&text, 2379).ok()?;
-            let status = async { host.etcd(&EtcdEndpoint { address, port }).await?.status().await };
+            let status = async { host.etcd(&EtcdEndpoint { address, port, tls }).await?.status().await };
             match status.await {
                 Err(_) => Some(format!("{text} doesn't answer")),
                 Ok(status) if status.leader == 0 => {
@@ -202,7 +208,7 @@ async fn etcd_trouble(host: &dyn Host, endpoints: &[String]) -> Vec<String> {
             }
         }
     };
-    join_all(endpoints.iter().map(ask)).await.into_iter().flatten().collect()
+    join_all(settings.endpoints.iter().map(ask)).await.into_iter().flatten().collect()
 }
 
 /// Patroni's keys (3.0.2 and 4.0.7, `dcs/__init__.py`).

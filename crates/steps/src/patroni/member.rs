@@ -7,7 +7,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rest::{holds_the_key, report};
+use super::rest::{Api, holds_the_key, report};
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, wait_until};
@@ -54,8 +54,8 @@ impl StepType for PatroniMember {
 
 impl PatroniMember {
     async fn look(&self, host: &dyn Host, settings: &Settings) -> Result<Seen, StepError> {
-        let (address, port) = settings.rest_address()?;
-        let report = match report(host, &address, port).await? {
+        let api = Api::of(settings)?;
+        let report = match report(host, &api).await? {
             Ok(report) => report,
             Err(why) => {
                 return Ok(Seen::NotYet(format!("Patroni at {} doesn't answer: {why}", settings.rest)));
@@ -69,7 +69,7 @@ impl PatroniMember {
         if !is_so {
             return Ok(Seen::NotYet(format!("{} is {}, {}", settings.name, report.role, report.state)));
         }
-        if self.role == MemberRole::Leader && !holds_the_key(host, &address, port).await? {
+        if self.role == MemberRole::Leader && !holds_the_key(host, &api).await? {
             return Ok(Seen::NotYet(format!(
                 "{} serves as the primary, but doesn't hold the leader's key",
                 settings.name

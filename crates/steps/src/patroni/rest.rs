@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::settings::Settings;
-use crate::clients::{HttpReply, HttpRequest};
+use crate::clients::{HttpReply, HttpRequest, TlsFiles};
 use crate::host::{Host, HostError};
-use crate::support::answered;
+use crate::support::{address_and_port, answered};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,30 +77,68 @@ impl Report {
     }
 }
 
-/// Asks a member about itself. The inner error says why it doesn't answer.
-pub(crate) async fn report(
-    host: &dyn Host,
-    address: &str,
+/// Patroni's port for REST.
+pub(crate) const PORT: u16 = 8008;
+
+/// Where a member's REST API answers, and how it is spoken to.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    address: String,
     port: u16,
-) -> Result<Result<Report, String>, StepError> {
-    read_report(host.http(&request("GET", address, port, "/patroni")).await)
+    tls: Option<TlsFiles>,
+}
+
+impl Api {
+    /// `rest` is `address:port`.
+    ///
+    /// # Errors
+    /// It isn't.
+    pub(crate) fn new(rest: &str, tls: Option<&TlsFiles>) -> Result<Self, StepError> {
+        let (address, port) = address_and_port(rest, PORT).map_err(StepError::permanent)?;
+        Ok(Self { address, port, tls: tls.cloned() })
+    }
+
+    /// The API of the host's own member.
+    ///
+    /// # Errors
+    /// Its address isn't one.
+    pub(crate) fn of(settings: &Settings) -> Result<Self, StepError> {
+        Self::new(&settings.rest, settings.rest_tls.as_ref())
+    }
+
+    fn request(&self, method: &'static str, path: &str) -> HttpRequest {
+        HttpRequest {
+            method,
+            address: self.address.clone(),
+            port: self.port,
+            path: path.to_owned(),
+            body: None,
+            basic_auth: None,
+            tls: self.tls.clone(),
+            timeout: TIMEOUT,
+        }
+    }
+}
+
+/// Asks a member about itself. The inner error says why it doesn't answer.
+pub(crate) async fn report(host: &dyn Host, api: &Api) -> Result<Result<Report, String>, StepError> {
+    read_report(host.http(&api.request("GET", "/patroni")).await)
 }
 
 /// As [`report`], asked again where the answer was lost on its way: what is decided by it must not hang on one
 /// packet. A member that never replies at all counts as silent in the end.
 pub(crate) async fn report_for_certain(
     host: &dyn Host,
-    address: &str,
-    port: u16,
+    api: &Api,
 ) -> Result<Result<Report, String>, StepError> {
     const TRIES: usize = 3;
     for _ in 1..TRIES {
-        match host.http(&request("GET", address, port, "/patroni")).await {
+        match host.http(&api.request("GET", "/patroni")).await {
             Err(HostError::Lost { .. }) => {}
             other => return read_report(other),
         }
     }
-    report(host, address, port).await
+    report(host, api).await
 }
 
 fn read_report(reply: Result<HttpReply, HostError>) -> Result<Result<Report, String>, StepError> {
@@ -112,8 +150,8 @@ fn read_report(reply: Result<HttpReply, HostError>) -> Result<Result<Report, Str
 }
 
 /// Whether a member holds the leader's key: it serves as the primary a moment before.
-pub(crate) async fn holds_the_key(host: &dyn Host, address: &str, port: u16) -> Result<bool, StepError> {
-    let reply = answered(host.http(&request("GET", address, port, "/leader")).await)?;
+pub(crate) async fn holds_the_key(host: &dyn Host, api: &Api) -> Result<bool, StepError> {
+    let reply = answered(host.http(&api.request("GET", "/leader")).await)?;
     Ok(reply.is_ok_and(|reply| reply.status == 200))
 }
 
@@ -125,26 +163,13 @@ pub(crate) async fn patch_config(
     settings: &Settings,
     patch: Value,
 ) -> Result<HttpReply, StepError> {
-    let (address, port) = settings.rest_address()?;
     let auth = settings.rest_auth.as_ref();
     let request = HttpRequest {
         body: Some(patch),
         basic_auth: auth.map(|auth| (auth.username.clone(), auth.password.clone())),
-        ..request("PATCH", &address, port, "/config")
+        ..Api::of(settings)?.request("PATCH", "/config")
     };
     Ok(host.http(&request).await?)
-}
-
-fn request(method: &'static str, address: &str, port: u16, path: &str) -> HttpRequest {
-    HttpRequest {
-        method,
-        address: address.to_owned(),
-        port,
-        path: path.to_owned(),
-        body: None,
-        basic_auth: None,
-        timeout: TIMEOUT,
-    }
 }
 
 #[cfg(test)]

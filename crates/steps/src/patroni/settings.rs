@@ -7,6 +7,7 @@ use flow_core::step::{Secret, StepError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clients::TlsFiles;
 use crate::host::Host;
 use crate::support::address_and_port;
 
@@ -28,8 +29,14 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     /// etcd's members, `address:port`.
     pub(crate) endpoints: Vec<String>,
+    /// TLS to etcd, and by which files of the host. Null: plain.
+    #[serde(default)]
+    pub(crate) etcd_tls: Option<TlsFiles>,
     /// Where the REST API answers, `address:port`.
     pub(crate) rest: String,
+    /// TLS to the REST API of every member, and by which files of the host. Null: plain.
+    #[serde(default)]
+    pub(crate) rest_tls: Option<TlsFiles>,
     /// Where PostgreSQL answers, `address:port`.
     pub(crate) postgres: String,
     /// The data directory.
@@ -70,11 +77,6 @@ impl Settings {
         Self::of(host, path).await?.ok_or_else(|| StepError::permanent(format!("there is no {path}")))
     }
 
-    /// Where the REST API answers.
-    pub(crate) fn rest_address(&self) -> Result<(String, u16), StepError> {
-        address_and_port(&self.rest, REST_PORT).map_err(StepError::permanent)
-    }
-
     fn parse(text: &str) -> Result<Self, String> {
         // Never the parser's own words: they may quote a line with a password.
         let file: Value = serde_saphyr::from_str(text).map_err(|error| {
@@ -90,9 +92,8 @@ impl Settings {
         let namespace = if bare.is_empty() { "/".to_owned() } else { format!("/{bare}/") };
         let mut unsupported = Vec::new();
         let endpoints = endpoints(&file, &mut unsupported)?;
-        if file.pointer("/restapi/certfile").is_some() {
-            unsupported.push("its REST API speaks TLS (`restapi.certfile`)".to_owned());
-        }
+        let etcd_tls = etcd_tls(&file, &mut unsupported);
+        let rest_tls = rest_tls(&file, &mut unsupported);
         let listen = |section: &str| {
             let connect = text_at(&format!("/{section}/connect_address"));
             connect.or_else(|| text_at(&format!("/{section}/listen")))
@@ -110,6 +111,8 @@ impl Settings {
             scope,
             name: required("/name")?,
             endpoints,
+            etcd_tls,
+            rest_tls,
             rest: listen("restapi").ok_or("`restapi.connect_address` is missing")?,
             postgres: listen("postgresql").ok_or("`postgresql.connect_address` is missing")?,
             data_dir: required("/postgresql/data_dir")?.trim_end_matches('/').to_owned(),
@@ -120,15 +123,46 @@ impl Settings {
     }
 }
 
-/// Patroni's port for REST.
-pub(crate) const REST_PORT: u16 = 8008;
-
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// Patroni speaks TLS to etcd where `protocol` says so (`dcs/etcd.py`); without `cacert` it verifies nothing.
+fn etcd_tls(file: &Value, unsupported: &mut Vec<String>) -> Option<TlsFiles> {
+    let text_at = |name: &str| file.pointer(&format!("/etcd3/{name}")).and_then(plain);
+    if text_at("protocol").as_deref() != Some("https") {
+        return None;
+    }
+    let Some(ca) = text_at("cacert") else {
+        unsupported.push("etcd speaks TLS, and no CA to verify it is named (`etcd3.cacert`)".to_owned());
+        return None;
+    };
+    Some(TlsFiles { ca, cert: text_at("cert"), key: text_at("key") })
+}
+
+/// The REST API speaks TLS where it has a certificate. As patronictl does it: section `ctl` goes before
+/// `restapi`. The member's own certificate is shown only where clients are verified.
+fn rest_tls(file: &Value, unsupported: &mut Vec<String>) -> Option<TlsFiles> {
+    let text_at = |path: &str| file.pointer(path).and_then(plain);
+    let own = text_at("/restapi/certfile")?;
+    let Some(ca) = text_at("/ctl/cacert").or_else(|| text_at("/restapi/cafile")) else {
+        unsupported.push(
+            "its REST API speaks TLS, and no CA to verify it is named (`ctl.cacert` or `restapi.cafile`)"
+                .to_owned(),
+        );
+        return None;
+    };
+    let verified = text_at("/restapi/verify_client").is_some_and(|which| which != "none");
+    let (cert, key) = match text_at("/ctl/certfile") {
+        Some(cert) => (Some(cert), text_at("/ctl/keyfile")),
+        None if verified => (Some(own), text_at("/restapi/keyfile")),
+        None => (None, None),
+    };
+    Some(TlsFiles { ca, cert, key })
 }
 
 /// The members of etcd that section `etcd3` names.
@@ -143,12 +177,6 @@ fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>,
         });
     };
     let field = |name: &str| section.get(name);
-    if field("protocol").and_then(Value::as_str) == Some("https")
-        || field("cacert").is_some()
-        || field("cert").is_some()
-    {
-        unsupported.push("etcd speaks TLS (`etcd3.protocol`, `cacert` or `cert`)".to_owned());
-    }
     if field("username").is_some() {
         unsupported.push("etcd wants a password (`etcd3.username`)".to_owned());
     }
@@ -206,9 +234,38 @@ mod tests {
         assert!(with("nothing:").contains("`etcd3` is missing"));
     }
 
+    fn files(ca: &str, own: Option<&str>) -> Option<TlsFiles> {
+        let at = |ending: &str| own.map(|own| format!("{own}.{ending}"));
+        Some(TlsFiles { ca: ca.to_owned(), cert: at("crt"), key: at("key") })
+    }
+
     #[test]
-    fn tls_is_told_as_unsupported() {
-        let settings = Settings::parse(&CONFIG.replace("etcd3:\n", "etcd3:\n  protocol: https\n")).unwrap();
-        assert_eq!(settings.unsupported.len(), 1);
+    fn tls_is_spoken_by_the_files_that_patroni_uses() {
+        let text = CONFIG
+            .replace(
+                "etcd3:\n",
+                "etcd3:\n  protocol: https\n  cacert: /c/ca.crt\n  cert: /c/e.crt\n  key: /c/e.key\n",
+            )
+            .replace(
+                "restapi:\n",
+                "restapi:\n  certfile: /c/r.crt\n  keyfile: /c/r.key\n  cafile: /c/ca.crt\n",
+            );
+        let settings = Settings::parse(&text).unwrap();
+        assert!(settings.unsupported.is_empty());
+        assert_eq!(settings.etcd_tls, files("/c/ca.crt", Some("/c/e")));
+        assert_eq!(settings.rest_tls, files("/c/ca.crt", None));
+        let verified = text.replace("restapi:\n", "restapi:\n  verify_client: optional\n");
+        assert_eq!(Settings::parse(&verified).unwrap().rest_tls, files("/c/ca.crt", Some("/c/r")));
+        let ctl = format!("{verified}ctl: {{cacert: /o/ca.crt, certfile: /o/c.crt, keyfile: /o/c.key}}\n");
+        assert_eq!(Settings::parse(&ctl).unwrap().rest_tls, files("/o/ca.crt", Some("/o/c")));
+    }
+
+    #[test]
+    fn tls_that_nobody_verifies_is_told_as_unsupported() {
+        let text = CONFIG
+            .replace("etcd3:\n", "etcd3:\n  protocol: https\n")
+            .replace("restapi:\n", "restapi:\n  certfile: /c/r.crt\n");
+        let settings = Settings::parse(&text).unwrap();
+        assert_eq!(settings.unsupported.len(), 2, "{:?}", settings.unsupported);
     }
 }

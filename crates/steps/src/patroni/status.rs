@@ -5,7 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rest::{Report, report_for_certain};
+use super::rest::{Api, Report, report_for_certain};
 use super::settings::Settings;
 use crate::etcd::connect;
 use crate::host::{Host, HostContext, Unit};
@@ -72,12 +72,12 @@ impl Status {
 
 impl PatroniStatus {
     async fn look(&self, host: &dyn Host, settings: Settings) -> Result<Status, StepError> {
-        let (address, port) = settings.rest_address()?;
+        let api = Api::of(&settings)?;
         let bin_dir = if settings.bin_dir.is_empty() { "/usr/bin" } else { &settings.bin_dir };
         let dynamic = format!("{}/patroni.dynamic.json", settings.data_dir);
         let (unit, report, control, dynamic, leader) = tokio::join!(
             host.unit(&self.unit),
-            report_for_certain(host, &address, port),
+            report_for_certain(host, &api),
             control(host, bin_dir, &settings.data_dir),
             host.read(&dynamic, 1 << 20),
             leader_key(host, &settings),
@@ -93,7 +93,7 @@ impl PatroniStatus {
 /// The name of the member that holds the leader's key.
 async fn leader_key(host: &dyn Host, settings: &Settings) -> Result<Option<String>, StepError> {
     let key = format!("{}leader", settings.prefix);
-    let keys = connect(host, &settings.endpoints).await?.keys(&key).await?;
+    let keys = connect(host, &settings.endpoints, settings.etcd_tls.as_ref()).await?.keys(&key).await?;
     Ok(keys.into_iter().find(|found| found.key == key).map(|found| found.value))
 }
 

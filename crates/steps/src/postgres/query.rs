@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::clients::{Rows, Sql, SqlTarget};
+use crate::clients::{Rows, Sql, SqlTarget, TlsFiles};
 use crate::host::HostContext;
 
 /// Asks PostgreSQL, or changes something in it until a condition holds.
@@ -40,6 +40,10 @@ pub struct PostgresQuery {
     /// Database. `postgres` by default.
     #[serde(default = "postgres")]
     pub database: String,
+    /// TLS, and by which files of the host: `{ ca = "/etc/postgresql/certs/root.crt" }`. The server's certificate must
+    /// be made out to `address`. Plain by default.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
 }
 
 fn socket() -> String {
@@ -58,6 +62,12 @@ impl StepType for PostgresQuery {
     const NAME: &'static str = "postgres.query";
 
     fn validate(&self) -> Result<(), String> {
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
+            if self.address.starts_with('/') {
+                return Err("PostgreSQL speaks no TLS over a Unix socket: leave out `tls`".to_owned());
+            }
+        }
         if self.satisfied_if.is_some() && self.expect.is_some() {
             return Err("`expect` is for a query that only asks: leave out `satisfied_if`".to_owned());
         }
@@ -73,6 +83,7 @@ impl PostgresQuery {
             user: self.user.clone(),
             password: self.password.clone(),
             database: self.database.clone(),
+            tls: self.tls.clone(),
         };
         Ok(cx.host().await?.sql(&target).await?)
     }

@@ -74,6 +74,7 @@ fn request(url: &str) -> Result<HttpRequest, String> {
         path: path.to_owned(),
         body: None,
         basic_auth: None,
+        tls: None,
         timeout: Duration::from_secs(5),
     })
 }

@@ -119,6 +119,7 @@ async fn queries_about_the_server_are_answered_and_others_only_from_the_table() 
         user: "postgres".into(),
         password: None,
         database: "postgres".into(),
+        tls: None,
     };
     let primary = hosts[1].sql(&target("198.18.0.11")).await.unwrap();
     let replica = hosts[1].sql(&target("/var/run/postgresql")).await.unwrap();

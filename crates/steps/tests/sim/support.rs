@@ -130,7 +130,16 @@ pub(crate) fn request(
     body: Option<Value>,
 ) -> HttpRequest {
     let (address, path) = (host.address().to_owned(), path.to_owned());
-    HttpRequest { method, address, port: 8008, path, body, basic_auth: None, timeout: Duration::from_secs(5) }
+    HttpRequest {
+        method,
+        address,
+        port: 8008,
+        path,
+        body,
+        basic_auth: None,
+        tls: None,
+        timeout: Duration::from_secs(5),
+    }
 }
 
 pub(crate) async fn identifier(host: &Arc<dyn Host>) -> String {
@@ -146,5 +155,5 @@ pub(crate) async fn members(host: &Arc<dyn Host>) -> Vec<String> {
 }
 
 pub(crate) fn endpoint(address: &str) -> EtcdEndpoint {
-    EtcdEndpoint { address: address.to_owned(), port: 2379 }
+    EtcdEndpoint { address: address.to_owned(), port: 2379, tls: None }
 }

@@ -25,7 +25,8 @@ use super::{
     AttemptState, BoxStream, Command, Facts, Host, HostChange, HostError, LockClaim, Packages, Process,
     ProcessQuery, Reply, Stat, Unit,
 };
-use crate::clients::{self, Etcd, EtcdEndpoint, HttpReply, HttpRequest, Sql, SqlTarget};
+use crate::clients::tls::Tls;
+use crate::clients::{self, Etcd, EtcdEndpoint, HttpReply, HttpRequest, Sql, SqlTarget, TlsFiles};
 
 /// A POSIX host over a transport.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ impl PosixHost {
     pub(crate) fn new(transport: Arc<dyn Transport>, login: Login, paths: Paths) -> Self {
         let shell = Shell::new(transport.clone(), login.clone());
         Self { transport, login, shell, paths, facts: Mutex::new(None) }
+    }
+
+    /// Reads by which files TLS is to be spoken; none where it isn't.
+    async fn tls(&self, files: Option<&TlsFiles>, protocol: &[u8]) -> Result<Option<Tls>, HostError> {
+        match files {
+            Some(files) => Tls::load(self, files, protocol).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     fn error(&self, failure: Failure) -> HostError {
@@ -227,15 +236,19 @@ impl Host for PosixHost {
     }
 
     async fn http(&self, request: &HttpRequest) -> Result<HttpReply, HostError> {
-        clients::http::exchange(&*self.transport, request).await.map_err(|failure| self.error(failure))
+        let tls = self.tls(request.tls.as_ref(), b"").await?;
+        let reply = clients::http::exchange(&*self.transport, request, tls.as_ref()).await;
+        reply.map_err(|failure| self.error(failure))
     }
 
     async fn etcd(&self, endpoint: &EtcdEndpoint) -> Result<Box<dyn Etcd>, HostError> {
-        Ok(Box::new(clients::etcd::Client::new(self.transport.clone(), endpoint).await?))
+        let tls = self.tls(endpoint.tls.as_ref(), b"h2").await?;
+        Ok(Box::new(clients::etcd::Client::new(self.transport.clone(), endpoint, tls).await?))
     }
 
     async fn sql(&self, target: &SqlTarget) -> Result<Box<dyn Sql>, HostError> {
-        let connected = clients::postgres::connect(&*self.transport, target).await;
+        let tls = self.tls(target.tls.as_ref(), b"").await?;
+        let connected = clients::postgres::connect(&*self.transport, target, tls).await;
         connected.map(|client| Box::new(client) as Box<dyn Sql>).map_err(|failure| self.error(failure))
     }
 

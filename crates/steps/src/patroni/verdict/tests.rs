@@ -32,6 +32,8 @@ pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
 
 pub(in crate::patroni) fn settings(host: &str) -> Settings {
     Settings {
+        etcd_tls: None,
+        rest_tls: None,
         scope: "demo".into(),
         namespace: "/service/".into(),
         prefix: "/service/demo/".into(),
