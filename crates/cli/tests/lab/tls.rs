@@ -90,7 +90,7 @@ hosts = "promoters"
 
 [steps.sql.with]
 address = "{{ host.address }}"
-password = "{{ postgresql_superuser_password }}"
+password = "{{ vars.postgresql_superuser_password }}"
 sql = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
 expect = [{ ssl = "t" }]
 tls = { ca = "/etc/tls/ca.crt" }
