@@ -98,8 +98,10 @@ impl PatroniCluster {
                 names => format!("more than one member leads: {}", names.join(", ")),
             });
         };
-        if leader.streaming.len() < replicas.len() {
-            return Seen::NotYet(format!("{} of {} replicas stream", leader.streaming.len(), replicas.len()));
+        // A replica that lost its connection may be told twice: the leader takes up to a minute to give up the old one.
+        let streaming = leader.streaming.iter().collect::<BTreeSet<_>>().len();
+        if streaming < replicas.len() {
+            return Seen::NotYet(format!("{streaming} of {} replicas stream", replicas.len()));
         }
         let behind = |report: &Report| {
             leader.position.unwrap_or(0).saturating_sub(report.position.unwrap_or(u64::MAX))
@@ -286,6 +288,8 @@ mod tests {
         assert_eq!(judged(|all| all[1].role = "leader".into()), "more than one member leads: a, b");
         assert_eq!(judged(|all| all[2].state = "creating replica".into()), "c is replica, creating replica");
         assert_eq!(judged(|all| all[0].streaming.truncate(1)), "1 of 2 replicas stream");
+        // A connection that was cut is told beside the new one for a while.
+        assert_eq!(judged(|all| all[0].streaming = vec!["b".into(), "b".into()]), "1 of 2 replicas stream");
         assert_eq!(judged(|all| all[1].position = Some(80)), "b is 20 bytes behind");
         assert!(
             judged(|all| all[1].system_identifier = Some("8".into()))

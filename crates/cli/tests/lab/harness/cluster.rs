@@ -107,6 +107,16 @@ impl Lab {
         until("a healthy cluster", || self.healthy())
     }
 
+    /// Waits until etcd's members and both balancers serve: a cluster can be healthy before.
+    pub fn wait_served(&self) {
+        let members = "ETCDCTL_API=3 etcdctl endpoint health --endpoints 127.0.0.1:2379 2>&1";
+        let virtual_address = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.18.0.100/5000'";
+        until("etcd's members and the balancers", || {
+            let answers = self.each(&PROMOTERS, members).into_iter();
+            answers.chain(self.each(&["lb1", "lb2"], virtual_address)).try_for_each(|answer| answer.map(drop))
+        });
+    }
+
     /// Waits until a broken cluster that was just booted has its leader; gives the broken replica's name.
     pub fn wait_broken(&self) -> String {
         let odd = self.on_all(&format!("test -d {DATA}.before-break && hostname || true"));

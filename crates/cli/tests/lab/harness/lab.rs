@@ -75,6 +75,7 @@ impl Lab {
             self.fill_and_save();
         }
         self.wait_healthy();
+        self.wait_served();
     }
 
     /// Makes the table with its rows, has them written to every disk, and keeps the state `deployed`.
