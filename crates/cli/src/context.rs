@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use flow_core::engine::{Engine, Options};
 use flow_core::inventory::{self, Given, Inventory, Loaded, PatternError, Sources};
-use flow_core::plan::{Definition, Filter, Fingerprinter, Inputs, Plan, Request};
+use flow_core::plan::{Definition, Filter, Fingerprinter, Inputs, NewSecrets, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_steps::fleet::HostFleet;
@@ -15,6 +15,7 @@ use flow_steps::plugin;
 use crate::args::{Global, InventoryArg, WorkflowArgs};
 use crate::exit::Error;
 use crate::files;
+use crate::screen;
 
 /// The folders of `--plugins`. Of the whole process, as the environment is: all that reads a workflow or a run needs
 /// its step types.
@@ -156,13 +157,32 @@ fn pattern_error(error: &PatternError) -> Error {
     Error::Refused { message: error.to_string(), hint: error.help() }
 }
 
-/// The plan of a workflow as the user asks for it. `print` is the store's key, where the plan is stored.
+/// The plan of a workflow as the user asks for it. `print` is the store's key, where the plan is stored. Passwords
+/// that are to be made are, and it is told where they are kept.
 pub fn plan(engine: &Engine, args: &WorkflowArgs, print: impl Into<Fingerprinter>) -> Result<Plan, Error> {
+    let plan = plan_with(engine, args, print, NewSecrets::Kept)?;
+    for made in &plan.made_secrets {
+        screen::tell(&format!("made a password for `{}`, kept in {}", made.param, made.path.display()));
+    }
+    Ok(plan)
+}
+
+/// A plan that is only looked at: no password is made for it.
+pub fn drawn(engine: &Engine, args: &WorkflowArgs) -> Result<Plan, Error> {
+    plan_with(engine, args, NO_KEY, NewSecrets::OfNames)
+}
+
+fn plan_with(
+    engine: &Engine,
+    args: &WorkflowArgs,
+    print: impl Into<Fingerprinter>,
+    secrets: NewSecrets,
+) -> Result<Plan, Error> {
     let bundle = files::load(&args.workflow, engine.registry())?;
     let request = Request {
         bundle,
         inventory: inventory(&args.inventory, Some(&args.workflow))?.unwrap_or_default(),
-        inputs: Inputs(args.set.iter().cloned().collect()),
+        inputs: Inputs { set: args.set.iter().cloned().collect(), secrets },
         filter: Filter { limit: limit(args.limit.as_deref())?, tags: args.tags.iter().cloned().collect() },
     };
     Ok(Plan::new(request, engine.registry(), print)?)

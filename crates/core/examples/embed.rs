@@ -112,7 +112,7 @@ pub async fn embed(folder: &Path) -> Result<Vec<String>, Box<dyn std::error::Err
     let request = Request {
         bundle: Bundle::single("greet.toml", WORKFLOW),
         inventory: Inventory::default(),
-        inputs: Inputs([("path".to_owned(), path.display().to_string())].into()),
+        inputs: Inputs::new([("path".to_owned(), path.display().to_string())]),
         filter: Filter::default(),
     };
     let plan = Plan::new(request, engine.registry(), store.fingerprint_key()?)?;

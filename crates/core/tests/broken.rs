@@ -84,13 +84,14 @@ const STRUCTURAL: [Code; 7] = [
 
 /// Of these kinds, but a schema can't tell them: what a step type itself refuses, what another file or a
 /// plan's values show, a default that isn't among the choices.
-const BEYOND_A_SCHEMA: [&str; 6] = [
+const BEYOND_A_SCHEMA: [&str; 7] = [
     "argument-refused",
     "confirm-included",
     "confirm-missing",
     "foreach-values",
     "include-broken",
     "param-choices",
+    "param-generate",
 ];
 
 #[test]

@@ -60,7 +60,7 @@ pub fn graph(global: &Global, args: &GraphArgs) -> Result<Exit, Error> {
         }
         None => {
             let (engine, _hosts) = context::engine();
-            (context::plan(&engine, &workflow(args), context::NO_KEY)?.drawing(), None)
+            (context::drawn(&engine, &workflow(args))?.drawing(), None)
         }
     };
     screen::text(&draw(args.format, &drawing, states.as_ref()));

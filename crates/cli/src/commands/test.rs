@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use flow_core::plan::{Filter, Inputs};
+use flow_core::plan::{Filter, Inputs, NewSecrets};
 use flow_core::step::Registry;
 use flow_steps::host::sim::Release;
 use flow_steps::rehearsal::{self, Options, RehearsalError, Stage, Subject, TestFile};
@@ -94,8 +94,8 @@ fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error>
     let name = &args.workflow.workflow;
     let file = read_test_file(name)?;
     let release = args.release.map(Release::from).or(file.release).unwrap_or_default();
-    let mut inputs = Inputs(file.params.iter().map(|(name, value)| (name.clone(), value.as_set())).collect());
-    inputs.0.extend(args.workflow.set.iter().cloned());
+    let mut inputs = inputs(&file);
+    inputs.set.extend(args.workflow.set.iter().cloned());
     let subject = Subject {
         bundle: files::load(name, &registry)?,
         inputs,
@@ -170,14 +170,16 @@ fn beside(workflow: &str, named: &str) -> String {
     if path.is_file() { path.display().to_string() } else { named.to_owned() }
 }
 
+/// What a test file gives; what it doesn't give is made of names.
+fn inputs(file: &TestFile) -> Inputs {
+    let set = file.params.iter().map(|(name, value)| (name.clone(), value.as_set())).collect();
+    Inputs { set, secrets: NewSecrets::OfNames }
+}
+
 /// A workflow that is run before, with the params of its own test file.
 fn earlier(name: &str, registry: &Registry) -> Result<Subject, Error> {
     let file = read_test_file(name)?;
-    Ok(Subject {
-        bundle: files::load(name, registry)?,
-        inputs: Inputs(file.params.iter().map(|(name, value)| (name.clone(), value.as_set())).collect()),
-        filter: Filter::default(),
-    })
+    Ok(Subject { bundle: files::load(name, registry)?, inputs: inputs(&file), filter: Filter::default() })
 }
 
 impl From<RehearsalError> for Error {

@@ -14,7 +14,7 @@ pub fn validate(global: &Global, args: &WorkflowArgs) -> Result<Exit, Error> {
     let workflow = Documents::load(&bundle, &registry)?.root;
     // With an inventory, or where none is needed, the plan is checked too.
     let tasks = if !context::named(&args.inventory).is_empty() || needs_no_inventory(&workflow) {
-        Some(context::plan(&Engine::new(registry), args, context::NO_KEY)?.len())
+        Some(context::drawn(&Engine::new(registry), args)?.len())
     } else {
         None
     };

@@ -70,6 +70,8 @@ pub enum SecretSource {
     File(PathBuf),
     /// The param's default, an expression over the inventory.
     Default,
+    /// Made of the param's name: [`NewSecrets::OfNames`](super::NewSecrets::OfNames).
+    OfName(String),
 }
 
 impl SecretSource {
@@ -93,6 +95,7 @@ impl SecretSource {
                 Err(e) => Err(format!("{} can't be read: {e}", path.display())),
             },
             Self::Default => Ok(None),
+            Self::OfName(name) => Ok(Some(super::generated::of_name(name))),
         }
     }
 }

@@ -168,6 +168,7 @@ fn expand(
     let kept = choosing.filter(|(choosing, _)| choosing.node != NodeIndex::end());
     let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
+        made_secrets: params.made,
         shape: Arc::new(Shape::with_gates(names, &edges, gates).with_choices(choices)),
         workflow: root,
         definition,

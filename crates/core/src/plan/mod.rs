@@ -7,6 +7,7 @@ mod definition;
 mod drawing;
 mod expand;
 mod filter;
+mod generated;
 mod limits;
 mod params;
 mod places;
@@ -30,6 +31,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use drawing::{Drawing, DrawnTask};
+pub use generated::{MadeSecret, NewSecrets};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};
@@ -56,6 +58,8 @@ pub struct Plan {
     /// The DAG. Edges go from what comes before to what comes after.
     pub(crate) graph: DiGraph<Node, ()>,
     pub(crate) shape: Arc<Shape>,
+    /// The passwords that were made with this plan, and where they are kept.
+    pub made_secrets: Vec<MadeSecret>,
 }
 
 /// One use of a workflow: the root, or a step that uses a workflow (on one host, where it has hosts).

@@ -8,21 +8,45 @@ use minijinja::Value as Jinja;
 use serde_json::Value;
 
 use super::definition::PinnedParam;
+use super::generated::{self, MadeSecret, NewSecrets};
 use super::{Fingerprinter, Frame, Plan, SecretSource, scope};
 use crate::inventory::{Inventory, holds_a_secret, secrets_of};
 use crate::step::{Redactor, Secret};
 use crate::workflow::expr::{Evaluator, ExprError};
 use crate::workflow::{Argument, Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
 
-/// What the user gave: `--set name=value`.
+/// What the user gave.
 #[derive(Debug, Clone, Default)]
-pub struct Inputs(pub BTreeMap<String, String>);
+pub struct Inputs {
+    /// `--set name=value`.
+    pub set: BTreeMap<String, String>,
+    /// Where secrets come from that neither the user nor a default gives.
+    pub secrets: NewSecrets,
+}
+
+impl Inputs {
+    /// Of `--set name=value`.
+    pub fn new(set: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { set: set.into_iter().collect(), secrets: NewSecrets::Kept }
+    }
+}
+
+/// What values are made with.
+struct Making<'a> {
+    workflow: &'a Workflow,
+    inventory: &'a Arc<Inventory>,
+    evaluator: &'a Evaluator,
+    print: &'a Fingerprinter,
+    secrets: NewSecrets,
+}
 
 /// The params of the root workflow.
 pub(super) struct Params {
     pub(super) values: IndexMap<String, Value>,
     pub(super) pinned: IndexMap<String, PinnedParam>,
     secrets: BTreeSet<String>,
+    /// Passwords that were made just now.
+    pub(super) made: Vec<MadeSecret>,
 }
 
 impl Params {
@@ -34,15 +58,21 @@ impl Params {
         evaluator: &Evaluator,
         print: &Fingerprinter,
     ) -> Result<Self, Diagnostics> {
-        let mut params = Self { values: IndexMap::new(), pinned: IndexMap::new(), secrets: BTreeSet::new() };
+        let mut params = Self {
+            values: IndexMap::new(),
+            pinned: IndexMap::new(),
+            secrets: BTreeSet::new(),
+            made: Vec::new(),
+        };
         let mut wrong = Diagnostics::default();
-        for name in inputs.0.keys().filter(|name| !workflow.params.contains_key(*name)) {
+        for name in inputs.set.keys().filter(|name| !workflow.params.contains_key(*name)) {
             wrong.push(unknown_param(workflow, name));
         }
+        let making = Making { workflow, inventory, evaluator, print, secrets: inputs.secrets };
         for (name, param) in &workflow.params {
-            let value = match inputs.0.get(name) {
+            let value = match inputs.set.get(name) {
                 Some(text) => params.typed(name, param, text, print),
-                None => params.defaulted(workflow, name, param, inventory, evaluator, print),
+                None => params.defaulted(&making, name, param),
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
                 Ok(value) => {
@@ -65,7 +95,12 @@ impl Params {
         evaluator: &Evaluator,
         print: &Fingerprinter,
     ) -> Result<Self, Diagnostics> {
-        let mut params = Self { values: IndexMap::new(), pinned: pinned.clone(), secrets: BTreeSet::new() };
+        let mut params = Self {
+            values: IndexMap::new(),
+            pinned: pinned.clone(),
+            secrets: BTreeSet::new(),
+            made: Vec::new(),
+        };
         let mut wrong = Diagnostics::default();
         for (name, pinned) in pinned {
             let value = match pinned {
@@ -101,7 +136,7 @@ impl Params {
             PinnedParam::Secret { .. } => Value::from(crate::step::MASK),
         };
         let values = pinned.iter().map(|(name, pinned)| (name.clone(), value(pinned))).collect();
-        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new() }
+        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new(), made: Vec::new() }
     }
 
     fn secret_again(
@@ -160,19 +195,15 @@ impl Params {
         }
     }
 
-    fn defaulted(
-        &mut self,
-        workflow: &Workflow,
-        name: &str,
-        param: &Param,
-        inventory: &Arc<Inventory>,
-        evaluator: &Evaluator,
-        print: &Fingerprinter,
-    ) -> Result<Value, Diagnostic> {
+    fn defaulted(&mut self, making: &Making<'_>, name: &str, param: &Param) -> Result<Value, Diagnostic> {
+        let Making { workflow, inventory, evaluator, print, .. } = *making;
         let at = |span: std::ops::Range<usize>, message: String| {
             Diagnostic::at(Code::PARAM, &workflow.source, span, message)
         };
         let Some(default) = &param.default else {
+            if let Some(kept) = &param.generate {
+                return self.generated(making, name, kept);
+            }
             let how = match param.kind {
                 ParamKind::Secret => "env:VARIABLE".to_owned(),
                 _ if param.choices.is_empty() => "VALUE".to_owned(),
@@ -189,6 +220,9 @@ impl Params {
         })?;
         if param.kind == ParamKind::Secret {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if let Some(kept) = param.generate.as_ref().filter(|_| text.is_empty()) {
+                return self.generated(making, name, kept);
+            }
             return self.keep_secret(name, SecretSource::Default, &text, print);
         }
         if self.holds_known_secret(&value, inventory) {
@@ -214,6 +248,36 @@ impl Params {
             default.span.clone(),
             format!("the default of `{name}` is {value}, not a {}", param.kind.as_str()),
         ))
+    }
+
+    /// The password that is kept in a file, made where there is none.
+    fn generated(&mut self, making: &Making<'_>, name: &str, kept: &Argument) -> Result<Value, Diagnostic> {
+        let Making { workflow, inventory, evaluator, print, secrets } = *making;
+        let wrong = |message: String| {
+            Diagnostic::at(
+                Code::PARAM,
+                &workflow.source,
+                kept.span.clone(),
+                format!("the secret `{name}`: {message}"),
+            )
+            .help(format!("--set {name}=env:VARIABLE or --set {name}=file:PATH gives one of your own"))
+        };
+        let source = match secrets {
+            NewSecrets::OfNames => SecretSource::OfName(name.to_owned()),
+            NewSecrets::Kept => {
+                let context = static_context(inventory, &self.values);
+                let text = kept.render(&mut |text| evaluator.text(text, &context)).map_err(|error| {
+                    wrong(format!("where it is kept can't be evaluated: {}", error.message))
+                })?;
+                let path = generated::path(text.as_str().unwrap_or_default()).map_err(wrong)?;
+                if generated::keep(&path).map_err(wrong)? {
+                    self.made.push(MadeSecret { param: name.to_owned(), path: path.clone() });
+                }
+                SecretSource::File(path)
+            }
+        };
+        let secret = source.read().map_err(wrong)?.unwrap_or_else(|| Secret::new(""));
+        self.keep_secret(name, source, secret.reveal(), print)
     }
 
     /// Whether a value is made of a secret: of a param before it, or of the inventory.
@@ -375,7 +439,7 @@ fn static_names(
     params: &IndexMap<String, Value>,
 ) -> BTreeMap<&'static str, Jinja> {
     let mut context = BTreeMap::from([("params", scope::to_jinja(params))]);
-    for name in ["groups", "hostvars", "group_var"] {
+    for name in ["groups", "hostvars", "addresses", "group_var"] {
         if let Some(value) = scope::inventory_name(inventory, name) {
             context.insert(name, value);
         }

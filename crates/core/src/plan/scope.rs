@@ -164,12 +164,27 @@ pub(super) fn inventory_name(inventory: &Arc<Inventory>, name: &str) -> Option<J
     Some(match name {
         "groups" => to_jinja(&inventory.groups),
         "hostvars" => Jinja::from_object(HostVars(Arc::clone(inventory))),
+        "addresses" => {
+            let inventory = Arc::clone(inventory);
+            Jinja::from_function(move |names: Vec<String>| addresses(&inventory, &names))
+        }
         "group_var" => {
             let inventory = Arc::clone(inventory);
             Jinja::from_function(move |group: &str, name: &str| group_var(&inventory, group, name))
         }
         _ => return None,
     })
+}
+
+/// The hosts' addresses, in the order of their names.
+fn addresses(inventory: &Inventory, names: &[String]) -> Result<Vec<String>, Error> {
+    let address = |name: &String| {
+        let host = inventory.host(name).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidOperation, format!("the inventory has no host `{name}`"))
+        })?;
+        Ok(host.address())
+    };
+    names.iter().map(address).collect()
 }
 
 /// The value that a variable has on every host of a group; undefined where it is set on none.

@@ -346,11 +346,11 @@ pub fn inventory(hosts: &[&str]) -> Inventory {
 
 /// A workflow's text with hosts and params.
 pub fn request(text: &str, hosts: &[&str], set: &[(&str, &str)]) -> Request {
-    let inputs = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let inputs = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Request {
         bundle: Bundle::single("test.toml", text),
         inventory: inventory(hosts),
-        inputs: Inputs(inputs),
+        inputs: Inputs::new(inputs),
         filter: Filter::default(),
     }
 }

@@ -92,6 +92,8 @@ pub struct Param {
     /// `default`: a value, or an expression over the inventory and the params before it. None:
     /// the param is required.
     pub default: Option<Argument>,
+    /// `generate`: the file at the operator's place that keeps a secret which is made where none is given.
+    pub generate: Option<Argument>,
     /// `choices`: the only values it takes.
     pub choices: Vec<Spanned<Value>>,
 }

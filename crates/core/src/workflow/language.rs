@@ -65,6 +65,9 @@ pub(super) struct ParamTable {
     /// The value where none is given: of the param's type, or a template over the inventory and the params
     /// before it. Without one, the param must be given.
     default: Option<Value>,
+    /// For a secret: where none is given, a password is made and kept in this file at the operator's place, which
+    /// begins with `/` or `~/`.
+    generate: Option<String>,
     /// The only values that it takes.
     #[schemars(length(min = 1))]
     choices: Option<Vec<Value>>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::world::{World, engine, finish, inventory, names, plan, request, store};
 use flow_core::engine::Engine;
-use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request};
+use flow_core::plan::{Filter, Fingerprinter, Inputs, MadeSecret, NewSecrets, Plan, Request};
 use flow_core::run::Outcome;
 use flow_core::workflow::{Bundle, BundledFile};
 
@@ -158,6 +158,62 @@ with = { thing = "a", value = "{{ params.password }}" }
 
     let weak = Plan::new(with_password("nodes"), engine.registry(), key).map(|_| ()).unwrap_err().to_string();
     assert!(weak.contains("too easy to guess"), "{weak}");
+}
+
+#[test]
+fn a_secret_that_nobody_gave_is_made_once_and_read_again_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("secrets/n/password");
+    let text = r#"
+name = "made"
+summary = "s"
+
+[params.name]
+type = "string"
+default = "n"
+
+[params.password]
+type = "secret"
+default = "{{ hostvars['n1'].db_password | default('') }}"
+generate = "FOLDER/secrets/{{ params.name }}/password"
+
+[steps.use]
+uses = "make"
+hosts = "all"
+with = { thing = "a", value = "{{ params.password }}" }
+"#
+    .replace("FOLDER", &folder.path().display().to_string());
+    let engine = engine(&Arc::new(World::default()));
+    let plan = |change: &dyn Fn(&mut Request)| {
+        let mut request = request(&text, &["n1"], &[]);
+        change(&mut request);
+        Plan::new(request, engine.registry(), [7; 32]).unwrap_or_else(|e| panic!("{e}"))
+    };
+    // A plan that is only drawn makes none, and a password that was given isn't made.
+    assert!(plan(&|request| request.inputs.secrets = NewSecrets::OfNames).made_secrets.is_empty());
+    let given = plan(&|request| {
+        let vars = serde_json::Map::from_iter([("db_password".to_owned(), "correct horse".into())]);
+        let host = flow_core::inventory::Host { name: "n1".to_owned(), vars, ..Default::default() };
+        request.inventory.hosts.insert("n1".to_owned(), host.into());
+    });
+    assert!(given.made_secrets.is_empty() && !kept.exists());
+
+    let first = plan(&|_| ());
+    assert_eq!(first.made_secrets, [MadeSecret { param: "password".to_owned(), path: kept.clone() }]);
+    let password = std::fs::read_to_string(&kept).unwrap();
+    assert!(plan(&|_| ()).made_secrets.is_empty());
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), password);
+    assert_eq!(first.redactor.text(&format!("a {}", password.trim())), "a ••••••");
+
+    let pinned = serde_json::to_string(&first.definition).unwrap();
+    assert!(!pinned.contains(password.trim()));
+    let again =
+        || Plan::pinned(serde_json::from_str(&pinned).unwrap(), None, engine.registry(), [7; 32]).map(|_| ());
+    again().unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(&kept, "another one\n").unwrap();
+    assert!(again().unwrap_err().to_string().contains("the secret `password` is another one"));
+    std::fs::remove_file(&kept).unwrap();
+    assert!(again().unwrap_err().to_string().contains("password can't be read"));
 }
 
 #[test]

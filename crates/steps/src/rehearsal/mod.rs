@@ -43,9 +43,9 @@ use process::Crew;
 use recording::{Course, Recording};
 use trial::{Case, Tried};
 
-/// Among the resources of a rehearsal's processes: a step that would write at the operator, where nothing is
-/// simulated, refuses to.
-pub(crate) struct Rehearsed;
+/// Among the resources of a rehearsal's processes: a step touches nothing at the operator, where nothing is
+/// simulated, and what else would be random is made of names.
+pub struct Rehearsed;
 
 /// How a rehearsal is done.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Where a rehearsal begins: the hosts of an inventory, bare, and what has happened to them before.
 
 use flow_core::inventory::Inventory;
-use flow_core::plan::{Filter, Inputs, Plan, Request};
+use flow_core::plan::{Filter, Inputs, NewSecrets, Plan, Request};
 use flow_core::run::Outcome;
 use flow_core::store::Store;
 use flow_core::testing::MemoryStore;
@@ -56,7 +56,7 @@ impl Subject {
         let request = Request {
             bundle: self.bundle.clone(),
             inventory: crew.inventory.clone(),
-            inputs: self.inputs.clone(),
+            inputs: Inputs { secrets: NewSecrets::OfNames, ..self.inputs.clone() },
             filter: self.filter.clone(),
         };
         let key = MemoryStore::new().fingerprint_key().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flow_core::engine::{Engine, EngineError, Options, RunHandle, UndoOptions};
 use flow_core::inventory::{self, Inventory};
-use flow_core::plan::{Filter, Fingerprinter, Inputs, Plan, Request};
+use flow_core::plan::{Filter, Fingerprinter, Inputs, NewSecrets, Plan, Request};
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_core::workflow::{Bundle, Files};
@@ -84,6 +84,7 @@ impl Job {
         let hosts = Arc::new(Hosts::with_factory(Arc::new(move |entry| Ok(world.host(&entry.name)))));
         let mut resources = Resources::default();
         resources.insert_shared(Arc::clone(&hosts));
+        resources.insert(flow_steps::rehearsal::Rehearsed);
         let mut registry = Registry::new();
         flow_steps::register(&mut registry);
         Engine::new(registry)
@@ -110,7 +111,7 @@ impl Job {
         let request = Request {
             bundle,
             inventory: self.inventory(),
-            inputs: Inputs(self.set.iter().cloned().collect()),
+            inputs: Inputs { set: self.set.iter().cloned().collect(), secrets: NewSecrets::OfNames },
             filter: Filter::default(),
         };
         Ok(Plan::new(request, engine.registry(), print)?)

@@ -26,7 +26,7 @@ const OF_ITEMS: [&str; 2] = ["items", "hosts"];
 /// What stands for the run.
 const RUN: [&str; 2] = ["id", "started"];
 /// Functions that the engine adds when it evaluates.
-const FUNCTIONS: [&str; 1] = ["group_var"];
+const FUNCTIONS: [&str; 2] = ["addresses", "group_var"];
 
 impl Checker<'_> {
     /// Tells every name that isn't there, or not at this place.
@@ -215,7 +215,9 @@ impl Checker<'_> {
         if text.words.is_call(root) {
             let help = match nearest(root, FUNCTIONS) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "the functions are `group_var`, `range`, `dict` and `namespace`".to_owned(),
+                None => {
+                    "the functions are `addresses`, `group_var`, `range`, `dict` and `namespace`".to_owned()
+                }
             };
             return fault(format!("there is no function `{root}`"), help);
         }

@@ -7,7 +7,7 @@ use super::fields::{IDENTIFIER_RULE, Reader, describe, is_identifier, place};
 use crate::workflow::toml::Fields;
 use crate::workflow::{Argument, ArgumentKind, Code, Param, ParamKind, Span, Spanned, expr};
 
-pub(in crate::workflow) const KEYS: &[&str] = &["type", "help", "default", "choices"];
+pub(in crate::workflow) const KEYS: &[&str] = &["type", "help", "default", "generate", "choices"];
 
 const KINDS: &[ParamKind] = &[
     ParamKind::String,
@@ -46,12 +46,40 @@ impl Reader<'_> {
         if let (Some(kind), Some(default)) = (kind, &default) {
             self.default(kind, default, &choices);
         }
+        let generate = fields.get("generate").cloned();
+        if let Some(generate) = &generate {
+            self.generate(kind, generate);
+        }
         Param {
             span,
             kind: kind.unwrap_or(ParamKind::String),
             help: help.map(|help| help.value).unwrap_or_default(),
             default,
+            generate,
             choices,
+        }
+    }
+
+    fn generate(&mut self, kind: Option<ParamKind>, path: &Argument) {
+        if kind.is_some_and(|kind| kind != ParamKind::Secret) {
+            let wrong = self.at(Code::TYPE, path.span.clone(), "only a secret is generated");
+            self.push(wrong.help("leave `generate` out, or write type = \"secret\""));
+            return;
+        }
+        let right = match &path.kind {
+            ArgumentKind::Text(text) => {
+                text.starts_with('/') || text.starts_with("~/") || text.trim_start().starts_with("{{")
+            }
+            _ => false,
+        };
+        if !right {
+            let wrong =
+                self.at(Code::TYPE, path.span.clone(), "`generate` is no path at the operator's place");
+            self.push(
+                wrong.help(
+                    "generate = \"~/.config/flow/{{ params.scope }}/NAME\": it begins with `/` or `~/`",
+                ),
+            );
         }
     }
 
