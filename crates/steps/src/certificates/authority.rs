@@ -9,18 +9,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::desk;
-use super::issue::{self, Key};
+use super::issue::{self, Key, Serial};
 use super::leaf::{DAYS_AT_MOST, day};
 use super::read::Certificate;
-use crate::rehearsal::Rehearsed;
+use super::rehearsed::{self, rehearsing};
 
 /// A certificate authority on the operator's machine, made where there is none.
 ///
 /// For a step without `hosts`. What is there is never replaced: a key without its certificate, a certificate
 /// without its key, two that don't belong together and an expired one are refused. The key is ECDSA on P-256,
 /// in a file that only its owner may read (0600); whoever has it can make certificates that the hosts trust, so
-/// keep it as you keep a password. The folder must be there. `flow test` makes no CA: it wants one that is there.
-/// Output: `cert`, `sha256` (fingerprint), `not_after`.
+/// keep it as you keep a password. A folder that isn't there is made (0700). `flow test` takes one of its own, and
+/// touches no file. Output: `cert`, `pem` (the certificate itself, which is public), `sha256` (fingerprint),
+/// `not_after`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
@@ -117,6 +118,7 @@ impl Authority {
     fn output(&self, certificate: &Certificate) -> Output {
         Output::empty()
             .with("cert", &self.ca_cert)
+            .with("pem", certificate.to_pem())
             .with("sha256", &certificate.fingerprint)
             .with("not_after", certificate.not_after)
     }
@@ -125,8 +127,11 @@ impl Authority {
         let (cert_path, key_path) = self.paths()?;
         let key = Key::generate().map_err(StepError::failed)?;
         let not_after = now + SignedDuration::from_hours(24 * i64::from(self.valid_days));
-        let certificate =
-            issue::authority(&self.common_name, &key, now, not_after).map_err(StepError::failed)?;
+        let certificate = issue::authority(&self.common_name, &key, now, not_after, &Serial::Random)
+            .map_err(StepError::failed)?;
+        for path in [&cert_path, &key_path] {
+            desk::make_folder_of(path)?;
+        }
         // Both are whole before either has its name; the certificate left beside its place is what a
         // later try goes on with.
         desk::write_beside(&cert_path, &certificate, 0o644)?;
@@ -151,11 +156,12 @@ impl Step for Authority {
             let why = format!("a CA is made at the operator, not for {}: leave out `hosts`", host.name);
             return Ok(Check::Refused(why));
         }
+        if rehearsing(cx) {
+            let (pem, _) = rehearsed::authority(cx)?;
+            let certificate = Certificate::from_pem(pem.as_bytes()).map_err(StepError::failed)?;
+            return Ok(Check::Satisfied(self.output(&certificate)));
+        }
         Ok(match self.look(Timestamp::now())? {
-            Found::Nothing | Found::Half if cx.resource::<Rehearsed>().is_ok() => Check::Refused(format!(
-                "there is no CA {}, and a rehearsal makes none: nothing is simulated at the operator",
-                self.ca_cert
-            )),
             Found::Nothing => {
                 Check::Pending(Change::new(format!("make the CA \"{}\": {}", self.common_name, self.ca_cert)))
             }
@@ -307,12 +313,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rehearsal_writes_nothing_at_the_operator() {
+    async fn a_rehearsal_has_a_ca_of_its_own_and_touches_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let step = step(folder.path());
-        let why = refused(step.check(&operator_rehearsing()).await.unwrap());
-        assert!(why.contains("a rehearsal makes none"), "{why}");
+        let output = satisfied(step.check(&operator_rehearsing()).await.unwrap());
+        assert_eq!(
+            output,
+            satisfied(step.check(&operator_rehearsing()).await.unwrap()),
+            "the same each time"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_folder_is_made_for_its_owner_alone_and_the_output_is_the_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = step(&folder.path().join("flow/demo"));
         establish(&step).await;
-        satisfied(step.check(&operator_rehearsing()).await.unwrap());
+        let made = fs::metadata(folder.path().join("flow/demo")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o7777, 0o700);
+        let output = satisfied(step.check(&operator()).await.unwrap());
+        assert_eq!(output.0["pem"], fs::read_to_string(&step.ca_cert).unwrap());
     }
 }

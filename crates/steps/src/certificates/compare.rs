@@ -10,12 +10,12 @@ use crate::host::{FileKind, Host, Ownership, Stat};
 use crate::system::content::ownership_differences;
 
 /// Longer files are no keys or certificates, in bytes.
-const LIMIT: u64 = 1 << 20;
+pub(super) const LIMIT: u64 = 1 << 20;
 
 /// A file on the host.
-struct Seen {
+pub(super) struct Seen {
     stat: Stat,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// What is on the host, compared with what should be.
@@ -24,6 +24,8 @@ pub(super) struct Difference {
     pub(super) new_key: bool,
     pub(super) new_certificate: bool,
     pub(super) new_ca: bool,
+    /// Another CA has signed what is there, or is trusted there.
+    pub(super) other_ca: Option<String>,
     /// Where owner, group or mode are to be set.
     pub(super) loose: Vec<(String, Ownership)>,
     /// What is told: as it is now, and without what moves with time.
@@ -70,6 +72,10 @@ impl Leaf {
                 }
                 seen => {
                     found.new_ca = true;
+                    let there = seen.as_ref().and_then(|seen| Certificate::from_pem(&seen.bytes).ok());
+                    if there.is_some_and(|there| there.public_key != authority.certificate.public_key) {
+                        found.other_ca.get_or_insert_with(|| format!("{path} is another CA's certificate"));
+                    }
                     let is = if seen.is_some() { "another CA's certificate" } else { "no CA's certificate" };
                     found.say(format!("{is} at {path}"));
                 }
@@ -113,6 +119,7 @@ impl Leaf {
             Err(why) => return found.issue(format!("the certificate: {why}")),
         };
         if !certificate.is_signed_by(&authority.certificate) {
+            found.other_ca = Some(format!("{} is signed by another CA", self.cert));
             found.issue("signed by another CA");
         }
         if found.key.as_ref().is_some_and(|key| !key.belongs_to(&certificate)) {
@@ -148,7 +155,7 @@ impl Leaf {
     }
 }
 
-async fn look(host: &dyn Host, path: &str) -> Result<Option<Seen>, StepError> {
+pub(super) async fn look(host: &dyn Host, path: &str) -> Result<Option<Seen>, StepError> {
     let Some(stat) = host.stat(path).await? else { return Ok(None) };
     if stat.kind != FileKind::File {
         return Err(StepError::permanent(format!("{path} is there and is no file")));

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flow_core::step::StepError;
@@ -32,6 +32,13 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, StepError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path, &error)),
     }
+}
+
+/// The folder of a file, for its owner alone where it isn't there yet.
+pub(super) fn make_folder_of(path: &Path) -> Result<(), StepError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| failed(folder, &error))
 }
 
 /// The place beside a file where it is written before it gets its name.

@@ -23,6 +23,14 @@ impl Key {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map(Self).map_err(words("making a key"))
     }
 
+    /// One that is made of a text: Ed25519, whose signatures are the same each time. For rehearsals.
+    pub(super) fn made_of(text: &str) -> Result<Self, String> {
+        // PKCS #8, version 1, for Ed25519; the seed is what follows (RFC 8410).
+        const HEAD: [u8; 16] = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
+        let seed = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        KeyPair::try_from([&HEAD, seed.as_ref()].concat()).map(Self).map_err(words("making a key"))
+    }
+
     /// Reads PEM with PKCS #8 in it. None where that isn't what it is; why not is not told, since the
     /// words could hold a part of it.
     pub(super) fn from_pem(text: &[u8]) -> Option<Self> {
@@ -46,6 +54,16 @@ pub(super) struct Order<'a> {
     pub(super) names: Vec<String>,
     pub(super) usage: Usage,
     pub(super) not_after: Timestamp,
+    pub(super) serial: Serial,
+}
+
+/// Where a certificate's serial number comes from.
+pub(super) enum Serial {
+    /// A random one. By default it is made of the key, and a certificate renewed for the same key would have the
+    /// number of the former one, which RFC 5280 forbids.
+    Random,
+    /// Made of a text: in a rehearsal.
+    Of(String),
 }
 
 /// A certificate in PEM for a key, signed by an authority.
@@ -58,7 +76,7 @@ pub(super) fn leaf(
 ) -> Result<String, String> {
     let issuer = Issuer::from_ca_cert_pem(authority_pem, authority_key.0)
         .map_err(words("reading the CA's certificate"))?;
-    let mut params = params(order.common_name, order.names, now, order.not_after)?;
+    let mut params = params(order.common_name, order.names, now, order.not_after, &order.serial)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -77,8 +95,9 @@ pub(super) fn authority(
     key: &Key,
     now: Timestamp,
     not_after: Timestamp,
+    serial: &Serial,
 ) -> Result<String, String> {
-    let mut params = params(common_name, Vec::new(), now, not_after)?;
+    let mut params = params(common_name, Vec::new(), now, not_after, serial)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let made = params.self_signed(&key.0).map_err(words("signing the CA's certificate"))?;
@@ -90,23 +109,32 @@ fn params(
     names: Vec<String>,
     now: Timestamp,
     not_after: Timestamp,
+    serial: &Serial,
 ) -> Result<CertificateParams, String> {
     let mut params = CertificateParams::new(names).map_err(words("taking the names"))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = moment(now - BEFORE)?;
     params.not_after = moment(not_after)?;
-    params.serial_number = Some(serial()?);
+    params.serial_number = Some(serial.number()?);
     Ok(params)
 }
 
-/// A random one: by default it is made of the key, and a certificate renewed for the same key would
-/// have the number of the former one, which RFC 5280 forbids.
-fn serial() -> Result<SerialNumber, String> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| "there are no random numbers")?;
-    bytes[0] = bytes[0] & 0x3f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+impl Serial {
+    fn number(&self) -> Result<SerialNumber, String> {
+        let mut bytes = [0; 16];
+        match self {
+            Self::Random => {
+                SystemRandom::new().fill(&mut bytes).map_err(|_| "there are no random numbers")?;
+            }
+            Self::Of(text) => {
+                let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+                bytes.copy_from_slice(&digest.as_ref()[..16]);
+            }
+        }
+        bytes[0] = bytes[0] & 0x3f | 0x40;
+        Ok(SerialNumber::from_slice(&bytes))
+    }
 }
 
 fn moment(time: Timestamp) -> Result<OffsetDateTime, String> {

@@ -12,8 +12,10 @@ use serde_json::Value;
 use super::authority::unreadable;
 use super::compare::Difference;
 use super::desk;
+use super::issue::Serial;
 use super::issue::{self, Key, Order};
 use super::read::{Certificate, normal};
+use super::rehearsed::{self, rehearsing};
 use crate::host::{Content, HostChange, HostContext, Ownership};
 use crate::system::content::{parse_mode, validate_path};
 
@@ -24,8 +26,8 @@ pub(super) const PUBLIC: u32 = 0o644;
 
 /// A private key on a host and a certificate for it, signed by a CA of the operator's.
 ///
-/// A new certificate is issued where the one on the host can't be read, is signed by another CA, doesn't match
-/// its key, has other names, another usage, or ends within `renew_days`. The key is kept as long as it can be
+/// A new certificate is issued where the one on the host can't be read, doesn't match its key, is signed by another
+/// CA (with `replace_ca`; refused else), has other names, another usage, or ends within `renew_days`. The key is kept as long as it can be
 /// read: a new one is made only where there is none, or where it isn't PKCS #8 in PEM without a passphrase. It is
 /// ECDSA on P-256, made in flow's process and sent to its file on the host, nowhere else. Where only owner or
 /// mode are wrong, those are set. Each file is replaced at once; the directories must be there. Whatever reads
@@ -69,6 +71,10 @@ pub struct Leaf {
     /// Who shows it: servers, clients, or both.
     #[serde(default)]
     pub usage: Usage,
+    /// Replaces what another CA has signed. By default that is refused: others trust that CA, and would trust this
+    /// host no more.
+    #[serde(default)]
+    pub replace_ca: bool,
 }
 
 /// Who shows a certificate (its extended key usage).
@@ -182,9 +188,10 @@ impl Leaf {
     }
 
     /// The CA's certificate; none where there is no file.
-    fn authority(&self) -> Result<Option<Authority>, StepError> {
+    fn authority(&self, cx: &Context) -> Result<Option<Authority>, StepError> {
         let path = desk::path(&self.ca_cert).map_err(StepError::permanent)?;
-        let Some(pem) = desk::read(&path)? else { return Ok(None) };
+        let pem = if rehearsing(cx) { Some(rehearsed::authority(cx)?.0) } else { desk::read(&path)? };
+        let Some(pem) = pem else { return Ok(None) };
         let wrong = |why: &str| StepError::permanent(format!("the CA's certificate {}: {why}", self.ca_cert));
         // It is copied to the host as it is.
         if pem.contains("PRIVATE KEY") {
@@ -198,7 +205,10 @@ impl Leaf {
     }
 
     /// The CA's key.
-    fn authority_key(&self, authority: &Authority) -> Result<Key, StepError> {
+    fn authority_key(&self, cx: &Context, authority: &Authority) -> Result<Key, StepError> {
+        if rehearsing(cx) {
+            return Ok(rehearsed::authority(cx)?.1);
+        }
         let path = desk::path(&self.ca_key).map_err(StepError::permanent)?;
         let text = desk::read(&path)?.map(Secret::new).ok_or_else(|| {
             StepError::permanent(format!("there is no CA's key {} at the operator", self.ca_key))
@@ -212,6 +222,14 @@ impl Leaf {
         Err(StepError::permanent(format!(
             "the CA's certificate {cert} and its key {key} don't belong together"
         )))
+    }
+
+    fn new_key(&self, cx: &Context) -> Result<Key, StepError> {
+        if rehearsing(cx) {
+            rehearsed::key_of(cx, &self.key)
+        } else {
+            Key::generate().map_err(StepError::failed)
+        }
     }
 
     /// Until when a certificate of now would be valid.
@@ -246,6 +264,7 @@ impl Leaf {
     /// A certificate in PEM, looked at as one that is found on a host.
     fn issue(
         &self,
+        cx: &Context,
         key: &Key,
         authority: &Authority,
         now: Timestamp,
@@ -255,8 +274,9 @@ impl Leaf {
             names: self.wanted_names().into_iter().collect(),
             usage: self.usage,
             not_after: self.end(authority, now),
+            serial: if rehearsing(cx) { rehearsed::serial(&self.common_name) } else { Serial::Random },
         };
-        let pem = issue::leaf(order, key, &authority.pem, self.authority_key(authority)?, now)
+        let pem = issue::leaf(order, key, &authority.pem, self.authority_key(cx, authority)?, now)
             .map_err(StepError::permanent)?;
         let certificate = Certificate::from_pem(pem.as_bytes()).map_err(StepError::permanent)?;
         if !certificate.is_signed_by(&authority.certificate) {
@@ -280,7 +300,7 @@ impl Usage {
 #[async_trait]
 impl Step for Leaf {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let Some(authority) = self.authority()? else {
+        let Some(authority) = self.authority(cx)? else {
             let why = format!("there is no CA {} at the operator", self.ca_cert);
             return Ok(if cx.planning() {
                 Check::Deferred(format!("{why} yet"))
@@ -288,11 +308,17 @@ impl Step for Leaf {
                 Check::Refused(why)
             });
         };
-        let now = Timestamp::now();
+        let now = rehearsed::now(cx);
         let host = cx.host().await?;
         let found = self.compare(&*host, &authority, now).await?;
         if let ([], Some(certificate)) = (found.words.as_slice(), &found.certificate) {
             return Ok(Check::Satisfied(self.output(certificate)));
+        }
+        if let Some(why) = found.other_ca.as_ref().filter(|_| !self.replace_ca) {
+            return Ok(Check::Refused(format!(
+                "{why}: bring the files of that CA to {} and {}, or set `replace_ca` to replace it on all hosts",
+                self.ca_cert, self.ca_key
+            )));
         }
         if found.new_certificate {
             if self.end(&authority, now) <= now + days(self.renew_days) {
@@ -302,7 +328,7 @@ impl Step for Leaf {
                     self.ca_cert, self.renew_days
                 )));
             }
-            if let Err(error) = self.authority_key(&authority) {
+            if let Err(error) = self.authority_key(cx, &authority) {
                 return Ok(Check::Refused(error.message));
             }
         }
@@ -310,10 +336,10 @@ impl Step for Leaf {
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
-        let authority = self.authority()?.ok_or_else(|| {
+        let authority = self.authority(cx)?.ok_or_else(|| {
             StepError::permanent(format!("there is no CA {} at the operator", self.ca_cert))
         })?;
-        let now = Timestamp::now();
+        let now = rehearsed::now(cx);
         let host = cx.host().await?;
         // Looked at again, since an earlier try may have written a part: a key that it left is used.
         let found = self.compare(&*host, &authority, now).await?;
@@ -329,9 +355,9 @@ impl Step for Leaf {
             (Some(certificate), Some(_)) if !found.new_certificate => certificate,
             (_, key) => {
                 let new = key.is_none();
-                let key = key.map_or_else(Key::generate, Ok).map_err(StepError::failed)?;
+                let key = key.map_or_else(|| self.new_key(cx), Ok)?;
                 // Issued before anything is written: what can fail at the operator leaves the host as it is.
-                let (pem, certificate) = self.issue(&key, &authority, now)?;
+                let (pem, certificate) = self.issue(cx, &key, &authority, now)?;
                 if new {
                     write(&self.key, key.to_pem(), self.key_ownership()?).await?;
                 }

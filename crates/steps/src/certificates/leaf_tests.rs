@@ -14,18 +14,18 @@ use crate::host::sim::{Fault, FaultKind};
 use crate::host::{Content, HostChange, HostContext, Ownership};
 use crate::testing::{Lab, operator, pending, refused, satisfied};
 
-const KEY: &str = "/etc/pg.key";
-const CERT: &str = "/etc/pg.crt";
-const CA: &str = "/etc/ca.crt";
+pub(super) const KEY: &str = "/etc/pg.key";
+pub(super) const CERT: &str = "/etc/pg.crt";
+pub(super) const CA: &str = "/etc/ca.crt";
 
 /// An authority at the operator, and hosts.
-struct Desk {
+pub(super) struct Desk {
     lab: Lab,
     folder: tempfile::TempDir,
 }
 
 impl Desk {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let desk = Self { lab: Lab::bare().await, folder: tempfile::tempdir().unwrap() };
         desk.make_authority("demo CA", 3650).await;
         desk
@@ -46,7 +46,7 @@ impl Desk {
     }
 
     /// A step with other arguments than usual.
-    fn step(&self, other: &Value) -> Leaf {
+    pub(super) fn step(&self, other: &Value) -> Leaf {
         let step: Leaf = serde_json::from_value(self.arguments(other)).unwrap();
         step.validate().unwrap();
         step
@@ -61,11 +61,11 @@ impl Desk {
         with
     }
 
-    fn cx(&self) -> Context {
+    pub(super) fn cx(&self) -> Context {
         self.lab.on("patroni1")
     }
 
-    async fn establish(&self, step: &Leaf) -> (Change, Output) {
+    pub(super) async fn establish(&self, step: &Leaf) -> (Change, Output) {
         self.lab.establish(step, &self.cx()).await
     }
 
@@ -81,7 +81,7 @@ impl Desk {
         Certificate::from_pem(self.text(CERT).as_bytes()).unwrap()
     }
 
-    async fn write(&self, path: &str, text: &str, mode: u32) {
+    pub(super) async fn write(&self, path: &str, text: &str, mode: u32) {
         let ownership = Ownership { mode: Some(mode), ..Ownership::default() };
         let write = HostChange::WriteFile {
             path: path.into(),
@@ -173,12 +173,20 @@ async fn it_is_renewed_before_it_ends_and_not_sooner() {
 }
 
 #[tokio::test]
-async fn one_of_another_authority_is_replaced_and_so_is_that_authoritys_own() {
+async fn one_of_another_authority_is_replaced_on_purpose_only_and_so_is_that_authoritys_own() {
     let desk = Desk::new().await;
     let step = desk.step(&json!({}));
     desk.establish(&step).await;
     // The same name, another key.
     desk.make_authority("demo CA", 3650).await;
+    let before = desk.text(CERT);
+    let why = refused(step.check(&desk.cx()).await.unwrap());
+    assert!(
+        why.starts_with(&format!("{CERT} is signed by another CA: bring the files of that CA to")),
+        "{why}"
+    );
+    assert_eq!(desk.text(CERT), before);
+    let step = desk.step(&json!({ "replace_ca": true }));
     let (change, _) = desk.establish(&step).await;
     assert_eq!(
         change.summary,
@@ -309,7 +317,8 @@ async fn a_certificate_outlives_its_authority_never_and_one_that_would_be_renewe
     let authority = Certificate::from_pem(&fs::read(desk.path("ca.crt")).unwrap()).unwrap();
     assert_eq!(desk.certificate().not_after, authority.not_after);
     desk.make_authority("shorter", 20).await;
-    let why = refused(desk.step(&json!({})).check(&desk.cx()).await.unwrap());
+    let step = desk.step(&json!({ "replace_ca": true }));
+    let why = refused(step.check(&desk.cx()).await.unwrap());
     assert!(why.contains("less than `renew_days` (30) from now"), "{why}");
 }
 

@@ -8,12 +8,15 @@ mod desk;
 mod issue;
 mod leaf;
 mod read;
+mod rehearsed;
+mod valid;
 
 #[cfg(test)]
 mod leaf_tests;
 
 pub use authority::Authority;
 pub use leaf::{Leaf, Usage};
+pub use valid::Valid;
 
 use flow_core::step::Registry;
 
@@ -29,5 +32,5 @@ pub fn readable(text: &[u8]) -> Result<(), String> {
 
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
-    registry.add::<Authority>().add::<Leaf>();
+    registry.add::<Authority>().add::<Leaf>().add::<Valid>();
 }

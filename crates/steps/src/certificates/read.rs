@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use x509_parser::prelude::{GeneralName, X509Certificate, parse_x509_pem};
+use x509_parser::prelude::{ASN1Time, GeneralName, Pem, X509Certificate, parse_x509_pem};
 
 use super::leaf::Usage;
 use crate::support::sha256;
@@ -16,6 +18,7 @@ pub(super) struct Certificate {
     pub(super) common_name: String,
     /// DNS names in small letters, addresses in their shortest form; another kind with its kind.
     pub(super) names: BTreeSet<String>,
+    pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
     pub(super) is_authority: bool,
     /// None where neither servers nor clients may show it.
@@ -33,6 +36,23 @@ impl Certificate {
     /// What is wrong, as a fragment.
     pub(super) fn from_pem(text: &[u8]) -> Result<Self, String> {
         let (_, pem) = parse_x509_pem(text).map_err(|_| "it is not in PEM")?;
+        Self::from_block(pem)
+    }
+
+    /// Reads all certificates of a PEM file: a CA's may hold several.
+    ///
+    /// # Errors
+    /// What is wrong with one of them, as a fragment.
+    pub(super) fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, String> {
+        let blocks: Result<Vec<Pem>, _> = Pem::iter_from_buffer(text).collect();
+        let blocks = blocks.map_err(|_| "it is not in PEM")?;
+        if blocks.is_empty() {
+            return Err("it is not in PEM".into());
+        }
+        blocks.into_iter().map(Self::from_block).collect()
+    }
+
+    fn from_block(pem: Pem) -> Result<Self, String> {
         if pem.label != "CERTIFICATE" {
             return Err(format!("it is no certificate but a {}", pem.label.to_lowercase()));
         }
@@ -67,8 +87,8 @@ impl Certificate {
             names: names
                 .map(|names| names.value.general_names.iter().map(name).collect())
                 .unwrap_or_default(),
-            not_after: Timestamp::from_second(parsed.validity().not_after.timestamp())
-                .map_err(|_| "its time can't be read")?,
+            not_before: moment(&parsed.validity().not_before)?,
+            not_after: moment(&parsed.validity().not_after)?,
             is_authority: authority.is_some_and(|authority| authority.value.ca),
             usage: match (server, client) {
                 (true, true) => Some(Usage::Both),
@@ -78,6 +98,19 @@ impl Certificate {
             },
             public_key: parsed.public_key().raw.to_vec(),
         })
+    }
+
+    /// Whether it is for a name, as [`normal`] writes it; `*.example.org` is for one more label.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        let wild = name.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+        self.names.contains(name) || wild.is_some_and(|wild| self.names.contains(&wild))
+    }
+
+    /// As it stands in a file.
+    pub(super) fn to_pem(&self) -> String {
+        let text = STANDARD.encode(&self.der);
+        let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n");
+        format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
     }
 
     /// Whether that authority's key has signed it in the authority's name.
@@ -97,6 +130,10 @@ impl Certificate {
         let (_, parsed) = x509_parser::parse_x509_certificate(&self.der).unwrap();
         parsed.raw_serial_as_string()
     }
+}
+
+fn moment(time: &ASN1Time) -> Result<Timestamp, String> {
+    Timestamp::from_second(time.timestamp()).map_err(|_| "its time can't be read".into())
 }
 
 fn name(name: &GeneralName<'_>) -> String {

@@ -1,5 +1,7 @@
 //! One HTTP/1.1 exchange over a stream that a host dials.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -52,7 +54,7 @@ fn message(request: &HttpRequest) -> Result<Request<Full<Bytes>>, hyper::http::E
     };
     let mut builder = Request::builder().method(request.method).uri(&request.path).header(HOST, host);
     if let Some((user, password)) = &request.basic_auth {
-        let credentials = base64(format!("{user}:{}", password.reveal()).as_bytes());
+        let credentials = STANDARD.encode(format!("{user}:{}", password.reveal()));
         let mut value = hyper::header::HeaderValue::try_from(format!("Basic {credentials}"))?;
         value.set_sensitive(true);
         builder = builder.header(AUTHORIZATION, value);
@@ -91,36 +93,5 @@ fn text(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
-    }
-}
-
-/// Standard base 64 with padding (RFC 4648).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group =
-            chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            match digit <= chunk.len() {
-                true => text.push(char::from(DIGITS[(group >> (18 - 6 * digit) & 63) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
     }
 }

@@ -77,6 +77,14 @@ fn text(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(server) => format!("{} ({})", server.message(), server.code().code()),
         None => match std::error::Error::source(error) {
+            // A balancer that has nobody to lead to does that.
+            Some(cause)
+                if cause
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof) =>
+            {
+                "it closed the connection without a word".to_owned()
+            }
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         },

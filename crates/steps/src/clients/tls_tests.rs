@@ -88,7 +88,10 @@ async fn talk(client: &Tls, service: &Own, clients_of: Option<&Ca>) -> Result<()
         stream.read_u8().await
     };
     match exchanged.await {
-        Ok(byte) => Ok(assert_eq!(byte, 7)),
+        Ok(byte) => {
+            assert_eq!(byte, 7);
+            Ok(())
+        }
         Err(error) => Err(client.explain(&error, ADDRESS).unwrap_or_else(|| error.to_string())),
     }
 }

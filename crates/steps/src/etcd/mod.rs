@@ -6,12 +6,14 @@ mod key_set;
 mod member;
 mod prefix_absent;
 mod prefix_saved;
+mod same_scheme;
 
 pub use key_present::EtcdKeyPresent;
 pub use key_set::EtcdKeySet;
 pub use member::EtcdMember;
 pub use prefix_absent::EtcdPrefixAbsent;
 pub use prefix_saved::EtcdPrefixSaved;
+pub use same_scheme::EtcdSameScheme;
 
 pub(crate) use connect::connect;
 
@@ -21,6 +23,7 @@ use flow_core::step::Registry;
 pub fn register(registry: &mut Registry) {
     registry
         .add::<EtcdMember>()
+        .add::<EtcdSameScheme>()
         .add::<EtcdKeyPresent>()
         .add::<EtcdKeySet>()
         .add::<EtcdPrefixSaved>()

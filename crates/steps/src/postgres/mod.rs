@@ -5,6 +5,7 @@ mod data_can_be_set_aside;
 mod data_set_aside;
 mod history;
 mod moves;
+mod password;
 mod query;
 mod stopped;
 mod user_data;
@@ -12,6 +13,7 @@ mod wal;
 
 pub use data_can_be_set_aside::DataCanBeSetAside;
 pub use data_set_aside::DataSetAside;
+pub use password::PostgresPassword;
 pub use query::PostgresQuery;
 pub use stopped::PostgresStopped;
 
@@ -25,5 +27,10 @@ use flow_core::step::Registry;
 
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
-    registry.add::<PostgresStopped>().add::<DataCanBeSetAside>().add::<DataSetAside>().add::<PostgresQuery>();
+    registry
+        .add::<PostgresStopped>()
+        .add::<DataCanBeSetAside>()
+        .add::<DataSetAside>()
+        .add::<PostgresPassword>()
+        .add::<PostgresQuery>();
 }

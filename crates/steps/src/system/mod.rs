@@ -1,21 +1,25 @@
 //! The machine itself: commands, files, packages, units.
 
+mod clock;
 mod command;
 pub(crate) mod content;
 mod directory;
 mod file;
 mod interface;
 mod package;
+mod ports;
 mod template;
 mod unit;
 mod validated;
 mod wait_for;
 
+pub use clock::HostClock;
 pub use command::Command;
 pub use directory::Directory;
 pub use file::File;
 pub use interface::NetworkInterface;
 pub use package::Package;
+pub use ports::NetworkPorts;
 pub use template::Template;
 pub use unit::{SystemdUnit, UnitTarget};
 pub(crate) use validated::CANDIDATE;
@@ -33,5 +37,7 @@ pub fn register(registry: &mut Registry) {
         .add::<Package>()
         .add::<SystemdUnit>()
         .add::<WaitFor>()
-        .add::<NetworkInterface>();
+        .add::<NetworkInterface>()
+        .add::<NetworkPorts>()
+        .add::<HostClock>();
 }

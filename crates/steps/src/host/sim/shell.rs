@@ -103,7 +103,9 @@ const COMMANDS: &[&str] = &[
     "timeout",
     "du",
     "grep",
+    "date",
     "ip",
+    "ss",
     "haproxy",
     "keepalived",
 ];
@@ -173,6 +175,9 @@ fn command(world: &mut WorldState, host: &str, words: &[&str]) -> Option<Outcome
         ("haproxy", ["-c", "-f", path]) | ("keepalived", ["-t", "-f", path]) => {
             said(i32::from(!state.files.exists(path)), String::new())
         }
+        // Nobody listens but the simulated services.
+        ("ss", ["-Hltnp"]) => said(0, String::new()),
+        ("date", ["+%s.%N"]) => said(0, format!("{}.0\n", jiff::Timestamp::now().as_second())),
         ("hostname", []) => said(0, format!("{host}\n")),
         ("journalctl", rest) => {
             let unit = rest.iter().skip_while(|word| **word != "-u").nth(1)?;

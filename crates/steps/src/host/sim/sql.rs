@@ -94,6 +94,8 @@ fn value(world: &WorldState, host: &HostState, item: &str, sql: &str) -> Option<
         "system_identifier" | "(pg_control_system()).system_identifier" => {
             ("system_identifier", control.system_identifier)
         }
+        // Patroni makes the role with the cluster.
+        "rolcanlogin" if sql.ends_with("where rolname = 'rewind_user'") => ("rolcanlogin", "t".to_owned()),
         "timeline_id" => ("timeline_id", control.timeline.to_string()),
         "count(*)" if sql.contains("from pg_stat_replication") => {
             ("count", replicas(world, &control.system_identifier, postgres.role).to_string())
