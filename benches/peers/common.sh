@@ -14,6 +14,8 @@ scope=$(variable patroni_scope)
 version=$(variable postgresql_version)
 superuser_password=$(variable postgresql_superuser_password)
 replication_password=$(variable postgresql_replication_password)
+rewind_password=$(variable postgresql_rewind_password)
+restapi_password=$(variable patroni_restapi_password)
 data_dir=/var/lib/postgresql/$version/main
 bin_dir=/usr/lib/postgresql/$version/bin
 
@@ -58,7 +60,7 @@ phase() {
 leader() {
   local host answer found="" replicas=0
   for host in "${hosts[@]}"; do
-    answer=$(curl -s -m 1 "http://${address[$host]}:8008/patroni") || return 1
+    answer=$(curl -s -k -m 1 "https://${address[$host]}:8008/patroni") || return 1
     [[ $answer =~ \"state\":\ \"running\" || $answer =~ \"state\":\ \"streaming\" ]] || return 1
     if [[ $answer =~ \"role\":\ \"replica\" ]]; then
       ((++replicas))
@@ -80,14 +82,14 @@ wake_leader() {
     sleep 0.1
     host=$(find_leader)
   done
-  curl -s -o /dev/null -X PATCH -d '{"loop_wait": 10}' "http://${address[$host]}:8008/config"
+  curl -s -k -u "patroni:$restapi_password" -o /dev/null -X PATCH -d '{"loop_wait": 10}' "https://${address[$host]}:8008/config"
   phase "leader: $host"
 }
 
 find_leader() {
   local host
   for host in "${hosts[@]}"; do
-    [[ $(curl -s -m 1 -o /dev/null -w '%{http_code}' "http://${address[$host]}:8008/leader") != 200 ]] || echo "$host"
+    [[ $(curl -s -k -m 1 -o /dev/null -w '%{http_code}' "https://${address[$host]}:8008/leader") != 200 ]] || echo "$host"
   done
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From bare hosts to the first healthy cluster: etcd and Patroni on three hosts.
+# From bare hosts to the first healthy cluster that speaks TLS: etcd and Patroni on three hosts.
 # The raw limit that `flow run deploy` is measured against.
 set -euo pipefail
 # shellcheck source=benches/peers/common.sh source-path=SCRIPTDIR/../..
@@ -19,9 +19,52 @@ apt-get -qq install -y --no-install-recommends postgresql patroni python3-etcd e
 SH
 }
 
+# A CA and two certificates for each host, as the operator's place makes them.
+authority() {
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 \
+    -subj "/CN=$scope CA" -keyout "$certs/ca.key" -out "$certs/ca.crt" 2>/dev/null
+}
+
+certificate() {
+  local host=$1 ip=${address[$1]} file=$certs/$1-$2
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$host" \
+    -keyout "$file.key" -out "$file.csr" 2>/dev/null
+  openssl x509 -req -in "$file.csr" -CA "$certs/ca.crt" -CAkey "$certs/ca.key" -CAserial "$file.srl" -CAcreateserial -days 365 \
+    -extfile <(echo "subjectAltName=DNS:$host,DNS:localhost,IP:$ip,IP:127.0.0.1
+extendedKeyUsage=serverAuth,clientAuth") -out "$file.crt" 2>/dev/null
+}
+
+put_certificates() {
+  certificate "$1" etcd
+  certificate "$1" postgres
+  on "$1" <<SH
+put() { cat >"\$1/\$2"; chown "\$3:" "\$1/\$2"; chmod "\$4" "\$1/\$2"; }
+umask 077
+install -d -m 755 /etc/etcd /etc/etcd/certs /etc/postgresql/certs
+put /etc/etcd/certs ca.crt etcd 644 <<'PEM'
+$(<"$certs/ca.crt")
+PEM
+put /etc/etcd/certs server.crt etcd 644 <<'PEM'
+$(<"$certs/$1-etcd.crt")
+PEM
+put /etc/etcd/certs server.key etcd 600 <<'PEM'
+$(<"$certs/$1-etcd.key")
+PEM
+put /etc/postgresql/certs root.crt postgres 644 <<'PEM'
+$(<"$certs/ca.crt")
+PEM
+put /etc/postgresql/certs server.crt postgres 644 <<'PEM'
+$(<"$certs/$1-postgres.crt")
+PEM
+put /etc/postgresql/certs server.key postgres 600 <<'PEM'
+$(<"$certs/$1-postgres.key")
+PEM
+SH
+}
+
 initial_cluster() {
   local host list=()
-  for host in "${hosts[@]}"; do list+=("$host=http://${address[$host]}:2380"); done
+  for host in "${hosts[@]}"; do list+=("$host=https://${address[$host]}:2380"); done
   (IFS=, && echo "${list[*]}")
 }
 
@@ -31,13 +74,21 @@ start_etcd() {
 cat >/etc/default/etcd <<'CONF'
 ETCD_NAME=$1
 ETCD_DATA_DIR=/var/lib/etcd/default
-ETCD_LISTEN_PEER_URLS=http://$ip:2380
-ETCD_LISTEN_CLIENT_URLS=http://$ip:2379,http://127.0.0.1:2379
-ETCD_INITIAL_ADVERTISE_PEER_URLS=http://$ip:2380
-ETCD_ADVERTISE_CLIENT_URLS=http://$ip:2379
+ETCD_LISTEN_PEER_URLS=https://$ip:2380
+ETCD_LISTEN_CLIENT_URLS=https://$ip:2379,https://127.0.0.1:2379
+ETCD_INITIAL_ADVERTISE_PEER_URLS=https://$ip:2380
+ETCD_ADVERTISE_CLIENT_URLS=https://$ip:2379
 ETCD_INITIAL_CLUSTER=$(initial_cluster)
 ETCD_INITIAL_CLUSTER_STATE=new
 ETCD_INITIAL_CLUSTER_TOKEN=$scope
+ETCD_CERT_FILE=/etc/etcd/certs/server.crt
+ETCD_KEY_FILE=/etc/etcd/certs/server.key
+ETCD_TRUSTED_CA_FILE=/etc/etcd/certs/ca.crt
+ETCD_CLIENT_CERT_AUTH=true
+ETCD_PEER_CERT_FILE=/etc/etcd/certs/server.crt
+ETCD_PEER_KEY_FILE=/etc/etcd/certs/server.key
+ETCD_PEER_TRUSTED_CA_FILE=/etc/etcd/certs/ca.crt
+ETCD_PEER_CLIENT_CERT_AUTH=true
 CONF
 systemctl --quiet unmask etcd.service
 systemctl --quiet enable --now etcd.service
@@ -55,7 +106,15 @@ name: $1
 restapi:
   listen: $ip:8008
   connect_address: $ip:8008
+  certfile: /etc/postgresql/certs/server.crt
+  keyfile: /etc/postgresql/certs/server.key
+  cafile: /etc/postgresql/certs/root.crt
+  authentication: {username: patroni, password: '$restapi_password'}
 etcd3:
+  protocol: https
+  cacert: /etc/postgresql/certs/root.crt
+  cert: /etc/postgresql/certs/server.crt
+  key: /etc/postgresql/certs/server.key
   hosts: [198.18.0.11:2379, 198.18.0.12:2379, 198.18.0.13:2379]
 bootstrap:
   dcs:
@@ -79,15 +138,20 @@ postgresql:
   authentication:
     superuser: {username: postgres, password: '$superuser_password'}
     replication: {username: replicator, password: '$replication_password'}
+    rewind: {username: rewind_user, password: '$rewind_password'}
   parameters:
     unix_socket_directories: /var/run/postgresql
     wal_retrieve_retry_interval: 500ms
+    ssl: "on"
+    ssl_cert_file: /etc/postgresql/certs/server.crt
+    ssl_key_file: /etc/postgresql/certs/server.key
+    ssl_ca_file: /etc/postgresql/certs/root.crt
   pg_hba:
     - local all all peer
-    - host all all 127.0.0.1/32 scram-sha-256
-    - host all all 198.18.0.0/24 scram-sha-256
-    - host replication replicator 127.0.0.1/32 scram-sha-256
-    - host replication replicator 198.18.0.0/24 scram-sha-256
+    - hostssl all all 127.0.0.1/32 scram-sha-256
+    - hostssl all all 198.18.0.0/24 scram-sha-256
+    - hostssl replication replicator 127.0.0.1/32 scram-sha-256
+    - hostssl replication replicator 198.18.0.0/24 scram-sha-256
 YAML
 chown postgres: /etc/patroni/config.yml
 install -d -o postgres -g postgres -m 755 $(dirname "$data_dir")
@@ -96,8 +160,13 @@ systemctl --quiet enable --now patroni.service
 SH
 }
 
+certs=$(mktemp -d)
+trap 'close_connections; rm -rf "$certs"' EXIT
+authority
 everywhere install_packages
 phase "packages installed"
+everywhere put_certificates
+phase "certificates"
 everywhere start_etcd
 phase "etcd runs"
 everywhere start_patroni

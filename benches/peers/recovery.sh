@@ -21,6 +21,8 @@ SH
 
 purge_keys() {
   on "${hosts[0]}" <<SH
+export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 ETCDCTL_CACERT=/etc/etcd/certs/ca.crt
+export ETCDCTL_CERT=/etc/etcd/certs/server.crt ETCDCTL_KEY=/etc/etcd/certs/server.key
 etcdctl del --prefix /service/$scope/ >/dev/null
 [ -z "\$(etcdctl get --prefix --keys-only /service/$scope/)" ]
 SH

@@ -63,6 +63,7 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
                     "no-automatic-cluster",
                     "etcd-configuration",
                     "patroni-configuration",
+                    "haproxy-ca",
                     "haproxy-configuration",
                     "haproxy-running",
                     "keepalived-configuration",
@@ -70,7 +71,17 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
                 ];
                 assert_eq!(undo("exact"), exact);
                 assert_eq!(undo("leaves"), ["etcd-running", "patroni-running"]);
-                assert_eq!(undo("kept"), ["packages", "data-parent", "balancer-packages"]);
+                let kept = [
+                    "packages",
+                    "certificate-directory",
+                    "certificate",
+                    "etcd-certificate-directory",
+                    "etcd-certificate",
+                    "data-parent",
+                    "balancer-packages",
+                    "verified/canary-written",
+                ];
+                assert_eq!(undo("kept"), kept);
             }
             "system-id-recovery.toml" => {
                 assert_eq!(report["taken_back"]["before"], "purge@db1");

@@ -19,6 +19,7 @@ fn an_ejected_workflow_is_the_shipped_one_with_its_files() {
     1| mine/templates/haproxy.cfg
     1| mine/templates/keepalived.conf
     1| mine/templates/patroni.yml
+    1| mine/verify.toml
     exit 0
     ");
     let shipped = include_str!("../../../../workflows/deploy.toml");

@@ -8,13 +8,12 @@ const BALANCERS: [&str; 2] = ["lb1", "lb2"];
 
 /// What a client gets that connects through the virtual address: the server's address, and whether it is a replica.
 fn client(lab: &Lab, port: u16) -> Result<(String, bool), String> {
-    let variables = std::fs::read_to_string(lab.file("group_vars/promoters.yml")).unwrap();
-    let password =
-        variables.lines().find_map(|line| line.strip_prefix("postgresql_superuser_password: ")).unwrap();
+    let password = lab.variable("postgresql_superuser_password");
     let row = lab.try_on(
         "patroni1",
         &format!(
-            "PGPASSWORD={password} PGCONNECT_TIMEOUT=3 psql -X -A -t -h {VIP} -p {port} -U postgres \
+            "PGPASSWORD={password} PGCONNECT_TIMEOUT=3 PGSSLMODE=verify-full \
+             PGSSLROOTCERT=/etc/postgresql/certs/root.crt psql -X -A -t -h {VIP} -p {port} -U postgres \
              -c 'select host(inet_server_addr()), pg_is_in_recovery()'"
         ),
     )?;

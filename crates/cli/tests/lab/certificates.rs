@@ -20,7 +20,7 @@ with = { ca_cert = "CA/ca.crt", ca_key = "CA/ca.key", common_name = "lab CA" }
 [steps.directory]
 uses = "directory"
 hosts = "promoters"
-with = { path = "/etc/postgresql/certs", owner = "postgres", group = "postgres", mode = "0750" }
+with = { path = "/etc/app/certs", owner = "postgres", group = "postgres", mode = "0750" }
 
 [steps.leaf]
 uses = "certificate.leaf"
@@ -32,34 +32,33 @@ ca_cert = "CA/ca.crt"
 ca_key = "CA/ca.key"
 common_name = "{{ host.name }}"
 names = ["{{ host.name }}", "{{ host.address }}"]
-cert = "/etc/postgresql/certs/server.crt"
-key = "/etc/postgresql/certs/server.key"
-ca = "/etc/postgresql/certs/root.crt"
+cert = "/etc/app/certs/server.crt"
+key = "/etc/app/certs/server.key"
+ca = "/etc/app/certs/root.crt"
 owner = "postgres"
 group = "postgres"
 "#;
     let workflow = operator.write("certificates.toml", &text.replace("CA/", &format!("{}/", ca.display())));
     operator.flow(&["run", &workflow]).ended(0);
-    let seen =
-        "cd /etc/postgresql/certs && stat -c '%n %U %a' root.crt server.crt server.key && sha256sum server.*";
+    let seen = "cd /etc/app/certs && stat -c '%n %U %a' root.crt server.crt server.key && sha256sum server.*";
     let first = lab.on_all(seen);
     for (host, files) in &first {
         assert!(
             files.contains("server.key postgres 600") && files.contains("server.crt postgres 644"),
             "{files}"
         );
-        let data = lab.on(host, "cat /etc/postgresql/certs/server.crt");
+        let data = lab.on(host, "cat /etc/app/certs/server.crt");
         assert!(data.starts_with("-----BEGIN CERTIFICATE-----"), "{data}");
     }
     operator.flow(&["run", &workflow]).ended(0).says(&["nothing to do"]);
     assert_eq!(lab.on_all(seen), first);
 
     // A loosened mode is mended and nothing else.
-    lab.on("patroni1", "chmod 0644 /etc/postgresql/certs/server.key");
+    lab.on("patroni1", "chmod 0644 /etc/app/certs/server.key");
     operator.flow(&["plan", &workflow]).ended(2).says(&["leaf@patroni1", "0644", "0600"]);
     operator.flow(&["run", &workflow]).ended(0);
     assert_eq!(lab.on_all(seen), first, "the mode is mended, the certificate is the same");
-    let key = lab.on("patroni1", "cat /etc/postgresql/certs/server.key");
+    let key = lab.on("patroni1", "cat /etc/app/certs/server.key");
     let secret = key.lines().nth(1).unwrap();
     for entry in std::fs::read_dir(operator.folder()).unwrap().flatten() {
         if entry.path().is_file() {

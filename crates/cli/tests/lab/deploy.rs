@@ -17,3 +17,86 @@ fn short_bare_hosts_become_a_healthy_cluster_and_a_second_run_changes_nothing() 
 
     lab.fill_and_save();
 }
+
+#[test]
+fn etcd_without_tls_is_deployed_where_it_is_asked_for_and_passwords_that_nobody_gave_are_made_and_kept() {
+    let lab = Lab::bare();
+    let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let operator = Operator::with_inventory(&lab, &inventory);
+    operator.edit_variables(|text| {
+        let given = |line: &&str| !line.starts_with("patroni_restapi_password") && !line.contains("rewind");
+        let kept: Vec<&str> = text.lines().filter(given).collect();
+        kept.join("\n") + "\n"
+    });
+    let plain = ["run", "deploy.toml", "--set", "etcd_tls=false"];
+    operator.flow(&plain).ended(0).says(&[
+        "made a password for `rewind_password`, kept in ",
+        "made a password for `restapi_password`, kept in ",
+        ".config/flow/demo/restapi_password",
+    ]);
+    operator.flow(&plain).ended(0).says(&["nothing to do"]);
+    operator.flow(&["run", "verify.toml", "--set", "etcd_tls=false"]).ended(0);
+    let kept = std::fs::read_to_string(operator.folder().join(".config/flow/demo/restapi_password")).unwrap();
+    let configured = lab.on("patroni1", "cat /etc/patroni/config.yml");
+    assert!(kept.trim_end().len() == 32 && configured.contains(kept.trim_end()));
+    operator.flow(&["run", "deploy.toml"]).ended(1).says(&["etcd here has data and serves without TLS"]);
+}
+
+#[test]
+fn one_part_after_another_comes_to_what_one_run_does() {
+    let lab = Lab::bare();
+    let operator = Operator::new(&lab);
+    for part in ["certificates", "etcd", "patroni", "haproxy", "keepalived"] {
+        operator.flow(&["run", "deploy.toml", "--tags", part]).ended(0);
+    }
+    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
+    operator.flow(&["run", "verify.toml"]).ended(0);
+}
+
+#[test]
+fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
+    let lab = Lab::bare();
+    let operator = Operator::new(&lab);
+    lab.on(
+        "patroni3",
+        "systemd-run -q --unit=squatter perl -MIO::Socket::INET -e \
+         '@listens = IO::Socket::INET->new(Listen => 1, LocalPort => 5432); sleep 1000'",
+    );
+    lab.on(
+        "patroni2",
+        "mv /usr/bin/date /usr/bin/date.real; \
+         printf '#!/bin/sh\\necho $(($(date.real +%%s) + 90)).0\\n' >/usr/bin/date; chmod 755 /usr/bin/date",
+    );
+    let untouched = "test ! -e /etc/postgresql-common && test ! -e /etc/etcd && echo untouched";
+    let is_untouched = || lab.on_all(untouched).values().all(|text| text == "untouched");
+    for verb in ["plan", "run"] {
+        operator.flow(&[verb, "deploy.toml"]).ended(1).says(&[
+            "clocks@patroni2",
+            "s ahead of the operator's",
+            "patroni-ports@patroni3",
+            "perl (squatter.service, process ",
+            "listens on port 5432, where patroni.service is to listen",
+        ]);
+    }
+    assert!(is_untouched());
+    lab.on("patroni3", "systemctl stop squatter.service");
+    lab.on("patroni2", "mv /usr/bin/date.real /usr/bin/date");
+
+    let missing = operator.flow(&["run", "deploy.toml", "--set", "postgresql_version=99"]).ended(1);
+    missing.says(&["packages@patroni1", "postgresql-99"]);
+    lab.on_all("test ! -e /etc/patroni/config.yml");
+    operator.flow(&["run", "deploy.toml"]).ended(0);
+
+    // A password that isn't the cluster's any more doesn't get into its configuration.
+    let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let other = Operator::with_inventory(&lab, &inventory);
+    other.edit_variables(|text| {
+        text.replace(&lab.variable("postgresql_replication_password"), "another one that nobody knows")
+    });
+    let configured = lab.on_all("sha256sum /etc/patroni/config.yml");
+    other.flow(&["run", "deploy.toml"]).ended(1).says(&[
+        "replication-password@patroni1",
+        "the password of `replicator` isn't the one that PostgreSQL at 198.18.0.11:5432 knows",
+    ]);
+    assert_eq!(lab.on_all("sha256sum /etc/patroni/config.yml"), configured);
+}

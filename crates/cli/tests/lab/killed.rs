@@ -135,6 +135,39 @@ fn killed_again_and_again_at_each_new_stage() {
     resume(&lab, &operator, &before);
 }
 
+#[test]
+fn a_deployment_killed_at_eight_points_on_its_way_and_resumed_each_time_is_the_same_cluster() {
+    let lab = Lab::bare();
+    let operator = Operator::new(&lab);
+    let steps = [
+        "packages",
+        "certificate",
+        "etcd-configuration",
+        "etcd-running",
+        "etcd-healthy",
+        "patroni-running",
+        "healthy",
+        "keepalived-running",
+    ];
+    let mut identifier = String::new();
+    for (kills, step) in steps.into_iter().enumerate() {
+        let mut running = match kills {
+            0 => operator.start(&["run", "deploy.toml", "--output", "json"]),
+            _ => operator.resume(),
+        };
+        running.wait_step(step);
+        running.kill();
+        if let Some(now) = lab.key_if("/service/demo/initialize").ok().filter(|now| !now.is_empty()) {
+            assert!(identifier.is_empty() || identifier == now, "a second bootstrap: {identifier}, {now}");
+            identifier = now;
+        }
+    }
+    operator.resume().wait().ended(0);
+    assert_eq!(lab.assert_healthy().system_identifier(), identifier);
+    assert_eq!(installs(&lab), ["1", "1", "1"], "nothing was installed twice");
+    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
+}
+
 /// Ends the SSH sessions on a host, those that work for flow among them.
 pub fn drop_connections(lab: &Lab, host: &str) {
     lab.on(host, "for pid in $(pgrep -x sshd -P $(cat /run/sshd.pid)); do kill -KILL $pid; done");

@@ -1,4 +1,4 @@
-//! Passwords are on no command line, in no store, no output and no journal.
+//! Passwords and private keys are on no command line, in no store, no output and no journal.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ impl Drop for Sampler {
 }
 
 #[test]
-fn passwords_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journal() {
+fn passwords_and_keys_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journal() {
     let lab = Lab::bare();
     let operator = Operator::new(&lab);
     let vars = std::fs::read_to_string(lab.file("group_vars/promoters.yml")).unwrap();
@@ -44,7 +44,7 @@ fn passwords_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journa
         .filter(|line| line.contains("password:"))
         .filter_map(|line| line.split(' ').nth(1))
         .collect();
-    assert_eq!(passwords.len(), 2);
+    assert_eq!(passwords.len(), 4);
 
     let sampler = Sampler::new();
     let done = operator.flow(&["run", "deploy.toml", "--output", "json"]).ended(0);
@@ -55,7 +55,16 @@ fn passwords_of_a_deploy_are_on_no_command_line_and_in_no_store_output_or_journa
     );
     let shown = operator.flow(&["show", "--verbose"]).ended(0);
     let journals = lab.on_all("journalctl --no-pager -o cat");
-    for password in passwords {
+    // The keys too: a line of each is enough.
+    let mut keys: Vec<String> = lab
+        .on_all("sed -s -n 2p /etc/etcd/certs/server.key /etc/postgresql/certs/server.key")
+        .into_values()
+        .flat_map(|lines| lines.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let authority = std::fs::read_to_string(lab.file("ca/ca.key")).unwrap();
+    keys.push(authority.lines().nth(1).unwrap().to_owned());
+    assert!(keys.len() == 7 && keys.iter().all(|line| line.len() > 40), "{}", keys.len());
+    for password in passwords.into_iter().chain(keys.iter().map(String::as_str)) {
         for seen in &samples {
             let line = seen.lines().find(|line| line.contains(password));
             assert!(line.is_none(), "on a command line: {line:?}");

@@ -1,91 +1,22 @@
-//! A cluster that somebody turned to TLS: etcd that wants a client's certificate, a REST API with one of its own.
-//! What flow needs to speak to it is in the hosts' Patroni configurations.
+//! What speaks TLS: what it shows, what mends it, and what deploy leaves as it is.
 
-use crate::harness::{Lab, Operator, PROMOTERS};
-
-const CERTIFICATES: &str = r#"
-name = "certificates"
-summary = "A CA at the operator, a certificate for each host."
-
-[steps.ca]
-uses = "certificate.authority"
-with = { ca_cert = "CA/ca.crt", ca_key = "CA/ca.key", common_name = "lab CA" }
-
-[steps.directory]
-uses = "directory"
-hosts = "promoters"
-with = { path = "/etc/tls", mode = "0755" }
-
-[steps.etcd]
-uses = "certificate.leaf"
-needs = ["ca", "directory"]
-hosts = "promoters"
-
-[steps.etcd.with]
-ca_cert = "CA/ca.crt"
-ca_key = "CA/ca.key"
-common_name = "{{ host.name }}"
-names = ["{{ host.name }}", "{{ host.address }}", "127.0.0.1"]
-cert = "/etc/tls/etcd.crt"
-key = "/etc/tls/etcd.key"
-ca = "/etc/tls/ca.crt"
-owner = "etcd"
-group = "etcd"
-
-[steps.patroni]
-uses = "certificate.leaf"
-needs = ["etcd"]
-hosts = "promoters"
-
-[steps.patroni.with]
-ca_cert = "CA/ca.crt"
-ca_key = "CA/ca.key"
-common_name = "{{ host.name }}"
-names = ["{{ host.name }}", "{{ host.address }}"]
-cert = "/etc/tls/patroni.crt"
-key = "/etc/tls/patroni.key"
-owner = "postgres"
-group = "postgres"
-"#;
-
-const STOP: &str = "systemctl stop patroni etcd";
-const TURN: &str = r"
-sed -i 's#http://\([0-9.]*:2379\)#https://\1#g' /etc/default/etcd
-printf 'ETCD_%s\n' CERT_FILE=/etc/tls/etcd.crt KEY_FILE=/etc/tls/etcd.key TRUSTED_CA_FILE=/etc/tls/ca.crt \
-  CLIENT_CERT_AUTH=true >>/etc/default/etcd
-sed -i -e '/^restapi:/a\  certfile: /etc/tls/patroni.crt\n  keyfile: /etc/tls/patroni.key\n  cafile: /etc/tls/ca.crt\n  verify_client: optional' \
-  -e '/^etcd3:/a\  protocol: https\n  cacert: /etc/tls/ca.crt\n  cert: /etc/tls/patroni.crt\n  key: /etc/tls/patroni.key' \
-  -e '/^  parameters:/a\    ssl: on\n    ssl_cert_file: /etc/tls/patroni.crt\n    ssl_key_file: /etc/tls/patroni.key' \
-  /etc/patroni/config.yml";
+use crate::harness::{Lab, Operator};
 
 const LOOK: &str = r#"
 name = "look"
-summary = "Looks at everything that speaks TLS."
+summary = "Looks at etcd and PostgreSQL by way of TLS."
 
-[steps.configuration]
-uses = "patroni.config"
-hosts = "promoters"
-
-[steps.cluster]
-uses = "patroni.agree"
-needs = ["configuration"]
-with = { configurations = "{{ steps.configuration.hosts }}" }
+[params.ca]
+type = "string"
+default = "/etc/postgresql/certs/root.crt"
 
 [steps.etcd]
 uses = "etcd.member"
-needs = ["cluster"]
 hosts = "promoters"
-with = { members = 3, tls = "{{ steps.configuration.etcd_tls }}" }
-
-[steps.healthy]
-uses = "patroni.cluster"
-needs = ["cluster"]
-hosts = "promoters[0]"
-with = { members = "{{ steps.cluster.rest }}", timeout = 60 }
+with = { members = 3, timeout = 0, tls = { ca = "{{ params.ca }}", cert = "/etc/etcd/certs/server.crt", key = "/etc/etcd/certs/server.key" } }
 
 [steps.sql]
 uses = "postgres.query"
-needs = ["healthy"]
 hosts = "promoters"
 
 [steps.sql.with]
@@ -93,43 +24,91 @@ address = "{{ host.address }}"
 password = "{{ vars.postgresql_superuser_password }}"
 sql = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
 expect = [{ ssl = "t" }]
-tls = { ca = "/etc/tls/ca.crt" }
-
-[steps.stranger]
-if = "params.stranger"
-uses = "etcd.member"
-needs = ["cluster"]
-hosts = "promoters[0]"
-with = { tls = { ca = "/etc/ssl/certs/ssl-cert-snakeoil.pem" }, timeout = 0 }
-
-[params.stranger]
-type = "boolean"
-default = false
+tls = { ca = "{{ params.ca }}" }
 "#;
 
 #[test]
-fn short_a_cluster_of_tls_is_looked_at_and_recovered_by_what_its_patroni_says() {
+fn short_everything_speaks_tls_and_a_certificate_of_another_ca_is_named() {
     let lab = Lab::deployed();
     let operator = Operator::new(&lab);
-    let ca = operator.folder().join("ca");
-    std::fs::create_dir(&ca).unwrap();
-    let made = CERTIFICATES.replace("CA/", &format!("{}/", ca.display()));
-    operator.flow(&["run", &operator.write("certificates.toml", &made)]).ended(0);
-    for script in [STOP, TURN, "systemctl start --no-block etcd patroni"] {
-        lab.each(&PROMOTERS, script).into_iter().for_each(|done| drop(done.unwrap()));
-    }
-
     let look = operator.write("look.toml", LOOK);
-    operator.flow(&["run", &look]).ended(0);
-    operator
-        .flow(&["run", "system-id-recovery.toml", "--confirm", "demo", "--set", "mode=reset"])
-        .ended(1)
-        .says(&["the cluster is healthy"]);
-    let recovery = ["--confirm", "demo", "--set", "mode=reset", "--set", "even_if_healthy=true"];
-    operator.flow(&[&["run", "system-id-recovery.toml"], recovery.as_slice()].concat()).ended(0);
-    assert_eq!(lab.set_aside().len(), PROMOTERS.len());
-    operator.flow(&["run", &look, "--set", "stranger=true"]).ended(1).says(&[
+    operator.flow(&["run", &look]).ended(0).says(&["all 6 tasks"]);
+    let stranger = "ca=/etc/ssl/certs/ssl-cert-snakeoil.pem";
+    operator.flow(&["run", &look, "--set", stranger]).ended(1).says(&[
+        "etcd@patroni1",
+        "sql@patroni1",
         "not signed by the CA in /etc/ssl/certs/ssl-cert-snakeoil.pem",
         "name the CA that signed it",
+    ]);
+
+    // Without TLS nobody comes in, and without the password nobody changes anything.
+    let password = lab.variable("postgresql_superuser_password");
+    let plain =
+        format!("PGPASSWORD={password} PGSSLMODE=disable psql -h 198.18.0.11 -U postgres -c 'select 1' 2>&1");
+    assert!(lab.try_on("patroni2", &plain).unwrap_err().contains("no encryption"));
+    let stranger = "cd / && python3 -c 'import ssl, urllib.request as u; \
+        tls = ssl.create_default_context(cafile=\"/etc/postgresql/certs/root.crt\"); \
+        u.urlopen(u.Request(\"https://198.18.0.11:8008/config\", b\"{}\", method=\"PATCH\"), context=tls)' 2>&1";
+    assert!(lab.try_on("patroni2", stranger).unwrap_err().contains("401"));
+}
+
+#[test]
+fn certificates_that_are_gone_loose_or_near_their_end_are_shown_and_mended_with_nothing_restarted() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let started = "systemctl show -P ActiveEnterTimestampMonotonic etcd patroni; cd /; runuser -u postgres -- \
+        psql -XqAtc 'select pg_postmaster_start_time()'";
+    let before = lab.on_all(started);
+    lab.on("patroni1", "rm /etc/postgresql/certs/server.crt");
+    lab.on("patroni2", "chmod 0644 /etc/postgresql/certs/server.key");
+    lab.on("patroni3", "chown root /etc/etcd/certs/server.key");
+    operator.flow(&["plan", "deploy.toml"]).ended(2).says(&[
+        "certificate@patroni1",
+        "no certificate",
+        "certificate@patroni2",
+        "0644 -> 0600 of /etc/postgresql/certs/server.key",
+        "etcd-certificate@patroni3",
+        "root -> etcd of /etc/etcd/certs/server.key",
+    ]);
+    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["patroni-running@patroni1", "reload"]);
+    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
+    // One year is less than 400 days: all are made anew, for the same keys.
+    operator
+        .flow(&["run", "verify.toml", "--set", "days=400"])
+        .ended(1)
+        .says(&["expires on", "less than 400 days"]);
+    assert_eq!(lab.on_all(started), before, "what was mended is read by a reload");
+    let fits = "cd /etc/postgresql/certs && openssl verify -CAfile root.crt server.crt";
+    assert!(lab.on_all(fits).values().all(|text| text.ends_with(": OK")));
+}
+
+#[test]
+fn deploy_turns_no_etcd_away_from_tls_and_replaces_no_certificate_of_another_ca() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let seen =
+        "sha256sum /etc/default/etcd /etc/etcd/certs/* /etc/postgresql/certs/* /etc/patroni/config.yml";
+    let before = lab.on_all(seen);
+    operator.flow(&["run", "deploy.toml", "--set", "etcd_tls=false"]).ended(1).says(&[
+        "etcd-stays@patroni1",
+        "etcd here has data and serves with TLS",
+        "etcd_tls=true",
+    ]);
+    let elsewhere = operator.folder().join("elsewhere");
+    let (cert, key) =
+        (format!("ca_cert={}/ca.crt", elsewhere.display()), format!("ca_key={}/ca.key", elsewhere.display()));
+    operator.flow(&["run", "deploy.toml", "--set", &cert, "--set", &key]).ended(1).says(&[
+        "certificate@patroni1",
+        "/etc/postgresql/certs/server.crt is signed by another CA",
+        "bring the files of that CA",
+    ]);
+    assert_eq!(lab.on_all(seen), before);
+    lab.assert_healthy();
+
+    // Whose CA it is: the run ends where the certificate can't serve, before anything is configured with it.
+    lab.on("patroni2", "cp /etc/etcd/certs/server.key /etc/postgresql/certs/server.key");
+    operator.flow(&["run", "deploy.toml", "--set", "certificates=given"]).ended(1).says(&[
+        "certificate-good@patroni2",
+        "/etc/postgresql/certs/server.crt doesn't match its key /etc/postgresql/certs/server.key",
     ]);
 }

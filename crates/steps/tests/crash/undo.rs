@@ -69,6 +69,9 @@ fn stays(line: &str) -> bool {
         "process root /usr/sbin/postgresql",
         "/var/log/postgresql",
         "/etc/postgresql ",
+        "/etc/postgresql/certs",
+        "/etc/etcd ",
+        "/etc/etcd/certs",
     ];
     let starts = |with: &&str| what.starts_with(*with);
     of_packages.iter().chain(&data).chain(&of_postgresql).any(starts) || down.iter().any(|line| line == what)

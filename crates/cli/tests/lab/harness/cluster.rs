@@ -10,6 +10,11 @@ use super::{Done, Lab, until};
 /// The hosts of Patroni and etcd.
 pub const PROMOTERS: [&str; 3] = ["patroni1", "patroni2", "patroni3"];
 
+/// etcdctl on a host, as whoever has the host's certificate.
+pub const ETCDCTL: &str = "ETCDCTL_API=3 ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 \
+     ETCDCTL_CACERT=/etc/etcd/certs/ca.crt ETCDCTL_CERT=/etc/etcd/certs/server.crt \
+     ETCDCTL_KEY=/etc/etcd/certs/server.key etcdctl";
+
 /// The data directory, on either release.
 const DATA: &str = "/var/lib/postgresql/[0-9]*/main";
 
@@ -109,7 +114,7 @@ impl Lab {
 
     /// Waits until etcd's members and both balancers serve: a cluster can be healthy before.
     pub fn wait_served(&self) {
-        let members = "ETCDCTL_API=3 etcdctl endpoint health --endpoints 127.0.0.1:2379 2>&1";
+        let members = &format!("{ETCDCTL} endpoint health 2>&1");
         let virtual_address = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.18.0.100/5000'";
         until("etcd's members and the balancers", || {
             let answers = self.each(&PROMOTERS, members).into_iter();
@@ -140,15 +145,15 @@ impl Lab {
 
     /// A key's value in etcd; empty where it isn't there.
     pub fn key(&self, key: &str) -> String {
-        self.on("patroni1", &format!("ETCDCTL_API=3 etcdctl get --print-value-only {key}"))
+        self.on("patroni1", &format!("{ETCDCTL} get --print-value-only {key}"))
     }
 
-    fn key_if(&self, key: &str) -> Result<String, String> {
-        self.try_on("patroni1", &format!("ETCDCTL_API=3 etcdctl get --print-value-only {key}"))
+    pub fn key_if(&self, key: &str) -> Result<String, String> {
+        self.try_on("patroni1", &format!("{ETCDCTL} get --print-value-only {key}"))
     }
 
     pub fn put_key(&self, key: &str, value: &str) {
-        self.on("patroni1", &format!("ETCDCTL_API=3 etcdctl put {key} {value}"));
+        self.on("patroni1", &format!("{ETCDCTL} put {key} {value}"));
     }
 
     /// What stands on the hosts and in etcd before a recovery.
@@ -213,7 +218,7 @@ impl Lab {
              test ! -e /var/lib/flow/lock || echo locked"
         );
         let mut hosts = self.on_all(&script);
-        let keys = self.on("patroni1", "ETCDCTL_API=3 etcdctl get --prefix / --keys-only");
+        let keys = self.on("patroni1", &format!("{ETCDCTL} get --prefix / --keys-only"));
         // Patroni writes `history` in a turn of its own some time after it came up, whoever looks.
         let counts = |key: &&str| !key.is_empty() && !key.ends_with("/history");
         let mut keys: Vec<String> = keys.lines().filter(counts).map(str::to_owned).collect();

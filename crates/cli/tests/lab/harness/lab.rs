@@ -162,22 +162,26 @@ impl Lab {
         self.on(host, &format!("cd / && runuser -u postgres -- psql -X -q -A -t -c \"{statement}\""))
     }
 
+    /// A variable of the lab's promoters.
+    pub fn variable(&self, name: &str) -> String {
+        let variables = std::fs::read_to_string(self.file("group_vars/promoters.yml")).unwrap();
+        let value = variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_else(|| panic!("{name}: {variables}")).to_owned()
+    }
+
     /// What Patroni's REST API on a host answers: the body.
     pub fn rest(&self, host: &str, method: &str, path: &str, body: &str) -> Result<String, String> {
-        let request = format!(
-            "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
+        const ASK: &str = "import base64, ssl, sys, urllib.request as u; \
+             url, method, body, user = sys.argv[1:]; \
+             tls = ssl.create_default_context(cafile=\"/etc/postgresql/certs/root.crt\"); \
+             login = \"Basic \" + base64.b64encode(user.encode()).decode(); \
+             request = u.Request(url, body.encode() or None, {\"Authorization\": login}, method=method); \
+             print(u.urlopen(request, context=tls, timeout=10).read().decode())";
+        let (url, user) = (
+            format!("https://{}:8008{path}", address(host)),
+            format!("patroni:{}", self.variable("patroni_restapi_password")),
         );
-        let script = format!(
-            "exec 3<>/dev/tcp/{}/8008 && printf '%s' \"$0\" >&3 && timeout 10 cat <&3",
-            address(host)
-        );
-        let output = run(&["run", "bash", "-c", &script, &request]);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        match text.split_once("\r\n\r\n") {
-            Some((_, body)) => Ok(body.to_owned()),
-            None => Err(format!("no answer: {text}{}", String::from_utf8_lossy(&output.stderr))),
-        }
+        self.try_on(host, &format!("python3 -c '{ASK}' {url} {method} '{body}' {user}"))
     }
 
     pub fn save(&self, name: &str) {

@@ -35,6 +35,13 @@ impl Operator {
         operator
     }
 
+    /// Changes the variables that [`Self::with_inventory`] copied.
+    pub fn edit_variables(&self, edit: impl FnOnce(&str) -> String) {
+        let path = self.folder.path().join("inventory/group_vars/promoters.yml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, edit(&text)).unwrap();
+    }
+
     /// A file of the operator's own, such as a workflow; gives its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
@@ -161,6 +168,12 @@ impl Running {
     /// Waits for an event of a step, such as `task_done` of `purge`; gives the task's name.
     pub fn wait_event(&mut self, event: &str, step: &str) -> String {
         self.wait_events(event, step, 1).pop().unwrap()
+    }
+
+    /// Waits until something happens to a step.
+    pub fn wait_step(&mut self, step: &str) {
+        let at = format!("\"{step}@");
+        self.wait_line(&format!("step {step}"), |line| line.contains("\"event\"") && line.contains(&at));
     }
 
     /// Waits for so many events of a step's tasks in all; gives the tasks' names.
