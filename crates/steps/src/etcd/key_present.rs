@@ -14,6 +14,7 @@ use crate::support::{Seen, wait_until};
 
 /// A key is there. Waits for that; changes nothing.
 ///
+/// With `value`, it must say that: an empty key, or one of another cluster, is waited for, not taken.
 /// Patroni writes `initialize` before it makes a new cluster: from then on no other member makes one.
 /// Output: `value` (may be empty).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -27,6 +28,9 @@ pub struct EtcdKeyPresent {
     pub tls: Option<TlsFiles>,
     /// The whole key: `/service/demo/initialize`.
     pub key: String,
+    /// What it must say. By default anything, also nothing.
+    #[serde(default)]
+    pub value: Option<String>,
     /// Seconds to wait. 60 by default.
     #[serde(default = "minute")]
     pub timeout: u64,
@@ -50,6 +54,9 @@ impl EtcdKeyPresent {
     async fn look(&self, host: &dyn Host) -> Result<Seen, StepError> {
         let keys = connect(host, &self.endpoints, self.tls.as_ref()).await?.keys(&self.key).await?;
         Ok(match keys.into_iter().find(|found| found.key == self.key) {
+            Some(found) if self.value.as_ref().is_some_and(|value| *value != found.value) => {
+                Seen::NotYet(format!("{} says `{}`", self.key, found.value))
+            }
             Some(found) => Seen::Yes(Output::empty().with("value", found.value)),
             None => Seen::NotYet(format!("there is no key {}", self.key)),
         })
@@ -82,7 +89,7 @@ mod tests {
     use crate::testing::{Lab, pending, satisfied};
 
     fn step(key: &str) -> EtcdKeyPresent {
-        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], tls: None, key: key.into(), timeout: 0 }
+        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], tls: None, key: key.into(), value: None, timeout: 0 }
     }
 
     #[tokio::test]
@@ -95,5 +102,18 @@ mod tests {
         let change = pending(step("/service/demo/lea").check(&cx).await.unwrap());
         let error = step("/service/demo/lea").apply(&cx, &change).await.unwrap_err();
         assert_eq!(error.message, "not so after 0 s: there is no key /service/demo/lea");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_says_something_else_is_not_the_one_that_is_waited_for() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni1");
+        let key = "/service/demo/initialize";
+        let there = satisfied(step(key).check(&cx).await.unwrap()).0["value"].as_str().unwrap().to_owned();
+        let right = EtcdKeyPresent { value: Some(there.clone()), ..step(key) };
+        satisfied(right.check(&cx).await.unwrap());
+        let other = EtcdKeyPresent { value: Some(String::new()), ..step(key) };
+        let change = pending(other.check(&cx).await.unwrap());
+        assert_eq!(change.summary, format!("wait: {key} says `{there}`"));
     }
 }

@@ -1,7 +1,7 @@
 //! `etcd.key_set`: one key gets a value, if nobody has written it since it was looked at.
 
 use async_trait::async_trait;
-use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use flow_core::step::{Change, Check, Context, Output, Resolved, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -85,6 +85,17 @@ impl Step for EtcdKeySet {
                 self.key()
             ))),
         }
+    }
+
+    /// Where the value isn't there, whoever else wrote is for `check` to see: written on another revision it never is.
+    async fn resolve(&self, cx: &Context, _change: &Change) -> Result<Resolved, StepError> {
+        let there = self.look(&*cx.host().await?).await?;
+        Ok(match there {
+            Some(found) if found.value == self.value => {
+                Resolved::Done(Output::empty().with("value", found.value))
+            }
+            _ => Resolved::NotDone,
+        })
     }
 }
 

@@ -100,7 +100,7 @@ fn of_verdict(nodes: &IndexMap<String, Node>, judgement: &Judgement) -> Option<P
     let because = judgement.reasons.clone();
     Some(match &judgement.verdict {
         Verdict::Healthy { .. } | Verdict::NoMismatch => return None,
-        Verdict::KeyGoneLeaderAlive { leader } => {
+        Verdict::KeyGoneLeaderAlive { leader, .. } => {
             problem("key-gone", "proven", format!("the key `initialize` is gone, and {leader} leads"))
                 .because(because)
                 .mended("nothing: Patroni writes it back within `loop_wait`, 10 s by default", None, "nothing")

@@ -48,6 +48,10 @@ impl StepType for PatroniEvidence {
 const MOUNTS_LIMIT: u64 = 1 << 20;
 
 impl PatroniEvidence {
+    pub(super) fn new(config_file: &str) -> Self {
+        Self { config_file: config_file.to_owned(), unit: unit() }
+    }
+
     pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
         let (configuration, unit) =
             tokio::join!(Settings::of(host, &self.config_file), host.unit(&self.unit));

@@ -16,6 +16,7 @@ mod rest;
 mod settings;
 mod status;
 mod survey;
+mod unchanged;
 mod verdict;
 
 pub use agree::PatroniAgree;
@@ -28,6 +29,7 @@ pub use evidence::PatroniEvidence;
 pub use member::{MemberRole, PatroniMember};
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
+pub use unchanged::PatroniUnchanged;
 pub use verdict::PatroniVerdict;
 
 use flow_core::step::Registry;
@@ -41,6 +43,7 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniSurvey>()
         .add::<PatroniEvidence>()
         .add::<PatroniVerdict>()
+        .add::<PatroniUnchanged>()
         .add::<PatroniDataMatches>()
         .add::<PatroniMember>()
         .add::<PatroniCluster>()

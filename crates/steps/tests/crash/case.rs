@@ -62,6 +62,13 @@ impl Case {
         case
     }
 
+    /// The same, to be repaired with nothing lost.
+    pub(crate) fn repair(world: &Path) -> Self {
+        let case = Self::empty("system-id-repair.toml", &[]);
+        std::fs::copy(world, case.folder.path().join("world.json")).unwrap();
+        case
+    }
+
     /// Another operator's place: the same hosts, a store of its own.
     pub(crate) fn beside(other: &Self) -> Self {
         let set: Vec<_> = other.job.set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -15,5 +15,6 @@ mod guards;
 mod killing_store;
 mod planned;
 mod recovery;
+mod repair;
 mod rivals;
 mod undo;

@@ -1,6 +1,6 @@
 //! The recovery, killed at every point of every task.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use flow_core::run::Outcome;
@@ -20,18 +20,29 @@ pub(crate) struct Reference {
     pub(crate) changes: Vec<(String, String)>,
 }
 
-/// Deployed by the shipped workflow, broken as in the demo, recovered without a disturbance.
-pub(crate) fn reference() -> &'static Reference {
-    static REFERENCE: OnceLock<Reference> = OnceLock::new();
-    REFERENCE.get_or_init(|| {
+/// A healthy cluster, deployed by the shipped workflow; patroni1 leads.
+pub(crate) fn deployed() -> &'static Path {
+    static DEPLOYED: OnceLock<Case> = OnceLock::new();
+    let case = DEPLOYED.get_or_init(|| {
         let mut deployed = Case::bare();
         // One after another, so that patroni1 leads.
         deployed.job.concurrency = 1;
         deployed.finish("the deployment");
-        let world = deployed.world();
+        deployed.world().edit(|state| state.effects.clear()).unwrap();
+        deployed
+    });
+    &case.job.world
+}
+
+/// Broken as in the demo, recovered without a disturbance.
+pub(crate) fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let place = Case::recovery(deployed());
+        let world = place.world();
         world.initdb("patroni3", DATA).unwrap();
         world.edit(|state| state.effects.clear()).unwrap();
-        let broken = deployed.path().join("world.json");
+        let broken = place.path().join("world.json");
         let case = Case::recovery(&broken);
         case.finish("the recovery");
         Reference {
@@ -39,7 +50,7 @@ pub(crate) fn reference() -> &'static Reference {
             tasks: case.intended(),
             changes: changes(&case),
             broken,
-            _case: deployed,
+            _case: place,
         }
     })
 }

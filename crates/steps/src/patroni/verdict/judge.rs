@@ -211,7 +211,7 @@ impl Led<'_> {
             let why = format!(
                 "there is no key `initialize`, and {leader} leads: it writes the key back at its next turn"
             );
-            return (Verdict::KeyGoneLeaderAlive { leader }, vec![why]);
+            return (Verdict::KeyGoneLeaderAlive { leader, identifier: own.identifier.clone() }, vec![why]);
         }
         if !odd.is_empty() {
             let why = odd.iter().map(|host| self.why_disposable(host)).collect();
@@ -307,11 +307,12 @@ impl Leaderless<'_> {
             return (Verdict::Undecided, self.doubts);
         };
         let identifier = first.identifier.clone();
-        if let Some(key) = self.keys.leader.as_ref().filter(|key| key.lease != 0) {
-            self.doubts.push(format!(
-                "{} still holds the leader's key: look again once its lease has run out",
-                key.value
-            ));
+        if let Some(key) = &self.keys.leader {
+            self.doubts.push(if key.lease == 0 {
+                format!("the leader's key is {}'s and has no lease: while it is there, nobody else can lead", key.value)
+            } else {
+                format!("{} still holds the leader's key: look again once its lease has run out", key.value)
+            });
         }
         if clusters.iter().any(|(_, cluster)| cluster.identifier != identifier) {
             self.doubts.push("nobody leads, and the members belong to different clusters".to_owned());

@@ -261,7 +261,7 @@ impl World {
 fn kept(verdict: &Verdict) -> Option<&str> {
     match verdict {
         Verdict::Healthy { leader }
-        | Verdict::KeyGoneLeaderAlive { leader }
+        | Verdict::KeyGoneLeaderAlive { leader, .. }
         | Verdict::Disposable { leader, .. } => Some(leader),
         Verdict::KeyWrong { keeper, .. } => Some(keeper),
         Verdict::NoMismatch | Verdict::Undecided | Verdict::TwoClusters | Verdict::NotSupported => None,

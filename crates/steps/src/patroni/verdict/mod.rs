@@ -5,6 +5,7 @@
 //! data. And no member is called the right one, or another one worthless, while somebody may have a row that it lacks.
 
 mod ancestry;
+mod drift;
 mod evidence;
 mod judge;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod step;
 pub(super) mod tests;
 mod words;
 
+pub(super) use drift::drift;
 pub(crate) use evidence::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
 pub(crate) use judge::judge;
 pub use step::PatroniVerdict;
@@ -27,7 +29,7 @@ pub(crate) enum Verdict {
     /// One leads, all others stream from it, and the key says the same.
     Healthy { leader: String },
     /// The `initialize` key is gone and the leader lives: Patroni writes it back by itself.
-    KeyGoneLeaderAlive { leader: String },
+    KeyGoneLeaderAlive { leader: String, identifier: String },
     /// The key is wrong or gone, nobody leads, and `keeper` has all that any member has. `revision` is the key's, 0 where
     /// there is none.
     KeyWrong { identifier: String, keeper: String, revision: i64 },

@@ -14,7 +14,7 @@ use super::{Node, judge};
 /// Output: `verdict`, `reasons` and `evidence` (lists of lines), and by the verdict
 ///
 /// - `healthy`: `leader`;
-/// - `key-gone-leader-alive`: `leader`, which writes the `initialize` key back by itself;
+/// - `key-gone-leader-alive`: `leader`, which writes the `initialize` key back by itself, and `identifier`, what it will say;
 /// - `key-wrong`: `keeper`, who has all that any member has, `identifier`, and `revision` of the wrong key (0: it is absent);
 /// - `disposable`: `members`, which belong to another cluster and hold nothing, and `leader`;
 /// - `no-mismatch`: the system identifiers are not what is wrong;

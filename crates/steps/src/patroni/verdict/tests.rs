@@ -136,7 +136,7 @@ fn a_leader_and_replicas_that_stream_are_healthy() {
 #[test]
 fn a_key_that_is_gone_while_the_leader_lives_is_written_back_by_patroni() {
     let found = judged(|_, keys| keys.initialize = None);
-    assert_eq!(found.verdict, Verdict::KeyGoneLeaderAlive { leader: "p1".into() });
+    assert_eq!(found.verdict, Verdict::KeyGoneLeaderAlive { leader: "p1".into(), identifier: OURS.into() });
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! The repairs that lose nothing, killed at every point of every task; and a world that changed before the run was
+//! gone on with.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use flow_core::run::Outcome;
+use flow_steps::host::Ownership;
+use flow_steps::host::sim::WorldState;
+
+use crate::case::{Case, DATA, End, Ended, NODES, each};
+use crate::killing_store::{Kill, POINTS, Point};
+use crate::recovery::{deployed, reference};
+
+const INITIALIZE: &str = "/service/demo/initialize";
+/// An identifier that is nobody's.
+const NOBODYS: &str = "7700000000000000001";
+
+/// A fault, and what an undisturbed repair makes of it.
+struct Repair {
+    /// The world with the fault.
+    broken: PathBuf,
+    end: End,
+    tasks: Vec<String>,
+    _case: Case,
+}
+
+impl Repair {
+    fn of(broken: &Path) -> Self {
+        let case = Case::repair(broken);
+        case.finish("the repair");
+        Self { end: case.end(), tasks: case.intended(), broken: broken.to_owned(), _case: case }
+    }
+
+    /// Killed at every point of every task, and gone on with: the same end.
+    fn killed_anywhere(&self) {
+        let kills: Vec<Kill> =
+            self.tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
+        each(&kills, |kill| {
+            let case = Case::repair(&self.broken);
+            let story = format!("the repair, killed at {kill:?}");
+            assert_eq!(case.work(Some(kill)), Ended::Killed, "{story}: {}", case.log());
+            case.finish(&story);
+            case.end().assert_equal(&self.end, &case, &story);
+        });
+    }
+}
+
+/// patroni3 was initialised anew, the others serve.
+fn disposable() -> &'static Repair {
+    static REPAIR: OnceLock<Repair> = OnceLock::new();
+    REPAIR.get_or_init(|| Repair::of(&reference().broken))
+}
+
+/// Somebody wrote another identifier to the key, and every Patroni ended.
+fn key_wrong() -> &'static Repair {
+    static REPAIR: OnceLock<(Case, Repair)> = OnceLock::new();
+    let made = REPAIR.get_or_init(|| {
+        let case = Case::repair(deployed());
+        let world = case.world();
+        world.edit(|state| state.etcd.put(INITIALIZE, NOBODYS, 0)).unwrap();
+        world.edit(|state| state.effects.clear()).unwrap();
+        let repair = Repair::of(&case.job.world);
+        (case, repair)
+    });
+    &made.1
+}
+
+fn data_directories(state: &WorldState) -> Vec<Option<u64>> {
+    NODES.iter().map(|host| state.hosts[*host].files.stat(DATA).map(|stat| stat.inode)).collect()
+}
+
+#[test]
+fn setting_a_disposable_member_aside_killed_at_any_point_comes_to_the_same_end() {
+    let repair = disposable();
+    let names: Vec<&str> = repair.tasks.iter().filter_map(|task| task.split('@').next()).collect();
+    assert!(names.contains(&"set-aside") && names.contains(&"start"), "{names:?}");
+    assert!(repair.tasks.iter().all(|task| task.ends_with("@patroni3")), "{:?}", repair.tasks);
+    repair.killed_anywhere();
+}
+
+#[test]
+fn mending_a_wrong_key_killed_at_any_point_comes_to_the_same_end() {
+    let repair = key_wrong();
+    let names: Vec<&str> = repair.tasks.iter().filter_map(|task| task.split('@').next()).collect();
+    assert!(names.contains(&"key") && !names.contains(&"set-aside"), "{names:?}");
+    let before = Case::repair(&repair.broken).world().state().unwrap();
+    let after = repair._case.world().state().unwrap();
+    assert_eq!(data_directories(&after), data_directories(&before), "no data directory was touched");
+    repair.killed_anywhere();
+}
+
+/// Killed when a destructive task is about to begin; the world changes; gone on with, it stops with the reason.
+fn changed_meanwhile(repair: &Repair, task: &str, change: impl FnOnce(&mut WorldState), reason: &str) {
+    let case = Case::repair(&repair.broken);
+    assert_eq!(case.work(Some(&Kill::at(task, Point::AfterIntent))), Ended::Killed);
+    case.world().edit(change).unwrap();
+    let before = (case.effects(), data_directories(&case.world().state().unwrap()));
+    assert_eq!(case.work(None), Ended::With(Outcome::Failed), "{reason}: {}", case.log());
+    assert!(case.log().contains(reason), "{reason}: {}", case.log());
+    assert_eq!((case.effects(), data_directories(&case.world().state().unwrap())), before, "{reason}");
+}
+
+#[test]
+fn a_judgement_that_the_world_has_left_behind_sets_nothing_aside() {
+    let repair = disposable();
+    let task = "set-aside@patroni3";
+    let rows = |state: &mut WorldState| {
+        let files = &mut state.hosts["patroni3"].files;
+        let table = format!("{DATA}/base/5/16385");
+        files.make_directory(&format!("{DATA}/base/5"), &Ownership::default()).unwrap();
+        files.write(&table, "rows".to_owned(), &Ownership::default()).unwrap();
+    };
+    changed_meanwhile(repair, task, rows, "relations, tablespaces or databases of users");
+    let another_leader = |state: &mut WorldState| {
+        let lease = state.etcd.keys["/service/demo/members/patroni2"].lease;
+        state.etcd.put("/service/demo/leader", "patroni2", lease);
+    };
+    changed_meanwhile(repair, task, another_leader, "patroni1 doesn't hold the leader's key any more: patroni2 does");
+    let another_cluster = |state: &mut WorldState| state.etcd.put(INITIALIZE, NOBODYS, 0);
+    changed_meanwhile(repair, task, another_cluster, "the key `initialize` was written since");
+}
+
+#[test]
+fn a_judgement_that_the_world_has_left_behind_writes_no_key() {
+    let repair = key_wrong();
+    let task = "key@patroni1";
+    let keeper_gone = |state: &mut WorldState| {
+        let files = &mut state.hosts["patroni1"].files;
+        files.remove_tree(DATA);
+    };
+    changed_meanwhile(repair, task, keeper_gone, "data directory is gone");
+    let somebody_wrote = |state: &mut WorldState| state.etcd.put(INITIALIZE, "7700000000000000002", 0);
+    changed_meanwhile(repair, task, somebody_wrote, "was written since");
+    let somebody_leads = |state: &mut WorldState| state.etcd.put("/service/demo/leader", "patroni2", 0);
+    changed_meanwhile(repair, task, somebody_leads, "patroni2 has taken the leader's key");
+}
