@@ -13,7 +13,9 @@ use tonic::Code;
 use tonic::transport::{Endpoint, Uri};
 
 use super::tls::Tls;
-use super::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, SETTLES_WITHIN};
+use super::{
+    Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, NoEtcd, SETTLES_WITHIN,
+};
 use crate::host::transport::{Failure, Transport};
 use crate::host::{BoxStream, HostError};
 
@@ -42,7 +44,7 @@ impl Client {
             let (transport, address, tls) = (dialling.clone(), dialled.clone(), by.clone());
             async move {
                 let stream = dial(&*transport, &address, port, tls.as_ref()).await;
-                stream.map(TokioIo::new).map_err(Undialled)
+                stream.map(TokioIo::new)
             }
         });
         // The address and TLS are the connector's; these only name scheme and authority.
@@ -63,28 +65,28 @@ impl Client {
     async fn call<T>(
         &self,
         work: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, HostError> {
-        let done = match tokio::time::timeout(CALL_LIMIT, work).await {
+    ) -> Result<T, EtcdError> {
+        let (kind, failure) = match tokio::time::timeout(CALL_LIMIT, work).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => self.failure(&error),
             Err(_) => {
-                Failure::Lost(format!("etcd at {}: no answer within {} s", self.place, CALL_LIMIT.as_secs()))
+                let limit = CALL_LIMIT.as_secs();
+                let text = format!("etcd at {}: no answer within {limit} s", self.place);
+                (NoEtcd::Silent, Failure::Lost(text))
             }
         };
-        Err(done.into_error(self.transport.name(), self.transport.address()))
+        Err(EtcdError::new(kind, failure.into_error(self.transport.name(), self.transport.address())))
     }
 
     /// A call that changes nothing, and so may be repeated while etcd elects a leader.
-    async fn look<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, HostError>
+    async fn look<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, EtcdError>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let began = Instant::now();
         loop {
             match self.call(work()).await {
-                Err(HostError::Lost { message, .. })
-                    if message.contains("etcdserver: ") && began.elapsed() < SETTLES_WITHIN =>
-                {
+                Err(EtcdError { kind: NoEtcd::NoQuorum, .. }) if began.elapsed() < SETTLES_WITHIN => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 done => return done,
@@ -95,27 +97,37 @@ impl Client {
     /// Refused only where etcd certainly did nothing: it said no, or was never reached.
     ///
     /// `Unavailable` is no such answer: "request timed out" and "leader changed" carry it too.
-    fn failure(&self, error: &etcd_client::Error) -> Failure {
+    fn failure(&self, error: &etcd_client::Error) -> (NoEtcd, Failure) {
         let etcd_client::Error::GRpcStatus(status) = error else {
-            return Failure::Refused(format!("etcd at {}: {error}", self.place));
+            return (NoEtcd::Refused, Failure::Refused(format!("etcd at {}: {error}", self.place)));
         };
         if let Some(failure) = dial_failure(status) {
             return failure;
         }
         let tls = self.tls.as_ref().and_then(|tls| tls.explain(status, &self.address));
+        let by_tls = tls.is_some();
         let text = format!("etcd at {}: {}", self.place, tls.unwrap_or_else(|| cause(status)));
-        match status.code() {
+        let certain = matches!(
+            status.code(),
             Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::ResourceExhausted
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::Unimplemented
-            | Code::Unauthenticated => Failure::Refused(text),
-            _ => Failure::Lost(text),
-        }
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::ResourceExhausted
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Unauthenticated
+        );
+        let kind = match status.code() {
+            _ if by_tls => NoEtcd::Refused,
+            Code::Unimplemented => NoEtcd::NotEtcd3,
+            _ if certain => NoEtcd::Refused,
+            // What tonic made of a broken connection has a source; what etcd sent has none.
+            _ if std::error::Error::source(status).is_none() => NoEtcd::NoQuorum,
+            _ => NoEtcd::Silent,
+        };
+        (kind, if certain { Failure::Refused(text) } else { Failure::Lost(text) })
     }
 }
 
@@ -125,34 +137,38 @@ async fn dial(
     address: &str,
     port: u16,
     tls: Option<&Tls>,
-) -> Result<BoxStream, Failure> {
-    let stream = transport.dial(address, port).await?;
+) -> Result<BoxStream, Undialled> {
+    let dialled = transport.dial(address, port).await;
+    let stream = dialled.map_err(|failure| Undialled(NoEtcd::Silent, failure))?;
     let Some(tls) = tls else { return Ok(stream) };
     let agreed = tls.handshake(stream, address).await;
-    agreed.map(|stream| Box::new(stream) as BoxStream).map_err(|why| why.of(&format!("{address}:{port}")))
+    agreed
+        .map(|stream| Box::new(stream) as BoxStream)
+        .map_err(|why| Undialled(NoEtcd::Refused, why.of(&format!("{address}:{port}"))))
 }
 
 /// A failure to dial, as tonic hands it on.
 #[derive(Debug)]
-struct Undialled(Failure);
+struct Undialled(NoEtcd, Failure);
 
 impl std::fmt::Display for Undialled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.1)
     }
 }
 
 impl std::error::Error for Undialled {}
 
 /// What went wrong before a connection stood, so that nothing was asked.
-fn dial_failure(status: &tonic::Status) -> Option<Failure> {
+fn dial_failure(status: &tonic::Status) -> Option<(NoEtcd, Failure)> {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if let Some(Undialled(failure)) = error.downcast_ref() {
-            return Some(match failure {
+        if let Some(Undialled(kind, failure)) = error.downcast_ref() {
+            let failure = match failure {
                 Failure::Refused(message) => Failure::Refused(format!("etcd: {message}")),
                 other => other.clone(),
-            });
+            };
+            return Some((*kind, failure));
         }
         source = error.source();
     }
@@ -180,7 +196,7 @@ fn held(succeeded: bool, changed: i64) -> Condition {
 
 #[async_trait]
 impl Etcd for Client {
-    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError> {
+    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, EtcdError> {
         let options = GetOptions::new().with_prefix().with_sort(SortTarget::Key, SortOrder::Ascend);
         let get = || {
             let (mut client, options) = (self.client.kv_client(), options.clone());
@@ -196,7 +212,7 @@ impl Etcd for Client {
         Ok(reply.kvs().iter().map(key).collect())
     }
 
-    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError> {
+    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, EtcdError> {
         let unchanged =
             |key: &EtcdKey| Compare::mod_revision(key.key.as_str(), CompareOp::Equal, key.mod_revision);
         let delete = TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix()));
@@ -210,7 +226,7 @@ impl Etcd for Client {
         Ok(held(reply.succeeded(), deleted.sum()))
     }
 
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError> {
+    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError> {
         let put = TxnOp::put(key, value, None::<PutOptions>);
         let txn =
             Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)]).and_then([put]);
@@ -223,7 +239,7 @@ impl Etcd for Client {
         &self,
         prefix: &str,
         keys: &[(String, String)],
-    ) -> Result<Condition, HostError> {
+    ) -> Result<Condition, EtcdError> {
         // Of a range without a key etcd compares what a key that isn't there has: 0.
         let none = Compare::create_revision(prefix, CompareOp::Equal, 0).with_prefix();
         let put =
@@ -234,7 +250,7 @@ impl Etcd for Client {
         Ok(held(reply.succeeded(), i64::try_from(keys.len()).unwrap_or(i64::MAX)))
     }
 
-    async fn status(&self) -> Result<EtcdStatus, HostError> {
+    async fn status(&self) -> Result<EtcdStatus, EtcdError> {
         let mut client = self.client.maintenance_client();
         let reply = self.call(client.status()).await?;
         Ok(EtcdStatus {
@@ -246,7 +262,7 @@ impl Etcd for Client {
         })
     }
 
-    async fn members(&self) -> Result<Vec<EtcdMember>, HostError> {
+    async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError> {
         let mut client = self.client.cluster_client();
         let reply = self.call(client.member_list()).await?;
         let member = |member: &etcd_client::Member| EtcdMember {

@@ -4,6 +4,7 @@
 //! connection, and so that a simulated host can stand in for all of them.
 
 pub(crate) mod etcd;
+mod etcd_error;
 pub(crate) mod http;
 pub(crate) mod postgres;
 mod postgres_tls;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use flow_core::step::Secret;
 use serde::{Deserialize, Serialize};
 
+pub use etcd_error::{EtcdError, NoEtcd};
 pub use tls::TlsFiles;
 
 use crate::host::HostError;
@@ -119,23 +121,23 @@ pub enum Condition {
 #[async_trait]
 pub trait Etcd: Send + Sync {
     /// All keys that begin with `prefix`, in order. A linearizable read: it needs quorum.
-    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError>;
+    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, EtcdError>;
     /// Deletes every key that begins with `prefix`, if each of `expected` is still at its revision,
     /// in one transaction.
-    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError>;
+    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, EtcdError>;
     /// Writes a key if its `mod_revision` is as given (0: the key doesn't exist).
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError>;
+    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError>;
     /// Writes all of these keys, without a lease, if there is no key that begins with `prefix`, in one
     /// transaction. etcd takes 128 by default.
     async fn put_all_if_absent(
         &self,
         prefix: &str,
         keys: &[(String, String)],
-    ) -> Result<Condition, HostError>;
+    ) -> Result<Condition, EtcdError>;
     /// What this member says of itself. Answers without quorum too.
-    async fn status(&self) -> Result<EtcdStatus, HostError>;
+    async fn status(&self) -> Result<EtcdStatus, EtcdError>;
     /// The cluster's members.
-    async fn members(&self) -> Result<Vec<EtcdMember>, HostError>;
+    async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError>;
 }
 
 /// Where and as whom to connect to PostgreSQL, as seen from the host.

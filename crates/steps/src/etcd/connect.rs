@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use flow_core::step::StepError;
 
-use crate::clients::{Etcd, EtcdEndpoint, LOOK_AGAIN, SETTLES_WITHIN, TlsFiles};
-use crate::host::Host;
-use crate::support::{address_and_port, answered};
+use crate::clients::{Etcd, EtcdEndpoint, EtcdError, LOOK_AGAIN, NoEtcd, SETTLES_WITHIN, TlsFiles};
+use crate::host::{Host, HostError};
+use crate::support::address_and_port;
 
 /// etcd's port for clients.
 const PORT: u16 = 2379;
@@ -20,6 +20,30 @@ pub(super) fn endpoint(text: &str, tls: Option<&TlsFiles>) -> Result<EtcdEndpoin
     Ok(EtcdEndpoint { address, port, tls: tls.cloned() })
 }
 
+/// Why no member can answer for the cluster.
+#[derive(Debug)]
+pub(crate) struct Nobody {
+    /// Of all members' answers the one that tells most.
+    pub(crate) kind: NoEtcd,
+    /// What became of each question: `address:port: why`.
+    pub(crate) said: Vec<String>,
+}
+
+impl From<Nobody> for StepError {
+    fn from(nobody: Nobody) -> Self {
+        let hint = match nobody.kind {
+            NoEtcd::Silent | NoEtcd::NoQuorum => {
+                "`systemctl status etcd` on those hosts; two of three members must run"
+            }
+            NoEtcd::Refused => "what it says is above: certificates and rights of the host's Patroni are used",
+            NoEtcd::NotEtcd3 => "flow speaks version 3 of etcd's API: see what answers there",
+        };
+        Self::failed("no etcd member can answer for the cluster")
+            .with_detail(nobody.said.join("\n"))
+            .with_hint(hint)
+    }
+}
+
 /// A client of the first member that answers and knows a leader. Where one answers and knows none, as
 /// during an election or right after a cable was plugged in again, the members are asked for some
 /// seconds more.
@@ -31,55 +55,60 @@ pub(crate) async fn connect(
     endpoints: &[String],
     tls: Option<&TlsFiles>,
 ) -> Result<Box<dyn Etcd>, StepError> {
+    Ok(reach(host, endpoints, tls).await??)
+}
+
+/// As [`connect`]; the inner error says why etcd can't answer.
+///
+/// # Errors
+/// That the host by which it is asked can't be reached.
+pub(crate) async fn reach(
+    host: &dyn Host,
+    endpoints: &[String],
+    tls: Option<&TlsFiles>,
+) -> Result<Result<Box<dyn Etcd>, Nobody>, StepError> {
     let began = Instant::now();
     loop {
-        let said = match ask(host, endpoints, tls).await? {
-            Asked::Leads(client) => return Ok(client),
-            Asked::Leaderless(_) if began.elapsed() < SETTLES_WITHIN => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-                continue;
-            }
-            Asked::Leaderless(said) | Asked::Silent(said) => said,
+        let nobody = match ask(host, endpoints, tls).await? {
+            Ok(client) => return Ok(Ok(client)),
+            Err(nobody) => nobody,
         };
-        // The members are asked through this host: where it is cut off, that is what is wrong, not etcd.
-        host.probe(":").await?;
-        return Err(StepError::failed("no etcd member can answer for the cluster")
-            .with_detail(said.join("\n"))
-            .with_hint("`systemctl status etcd` on those hosts; two of three members must run"));
+        if nobody.kind != NoEtcd::NoQuorum || began.elapsed() >= SETTLES_WITHIN {
+            // The members are asked through this host: where it is cut off, that is what is wrong, not etcd.
+            host.probe(":").await?;
+            return Ok(Err(nobody));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// What the members answered.
-enum Asked {
-    /// One that knows a leader.
-    Leads(Box<dyn Etcd>),
-    /// One answers, none knows a leader. What each said.
-    Leaderless(Vec<String>),
-    /// None answers. What became of each question.
-    Silent(Vec<String>),
-}
-
-async fn ask(host: &dyn Host, endpoints: &[String], tls: Option<&TlsFiles>) -> Result<Asked, StepError> {
-    let (mut said, mut alive) = (Vec::new(), false);
+async fn ask(
+    host: &dyn Host,
+    endpoints: &[String],
+    tls: Option<&TlsFiles>,
+) -> Result<Result<Box<dyn Etcd>, Nobody>, StepError> {
+    let mut nobody = Nobody { kind: NoEtcd::Silent, said: Vec::new() };
     for text in endpoints {
         let endpoint = endpoint(text, tls).map_err(StepError::permanent)?;
-        let client = match answered(host.etcd(&endpoint).await)? {
-            Ok(client) => client,
-            Err(why) => {
-                said.push(format!("{text}: {why}"));
-                continue;
+        let (kind, why) = match one(host, &endpoint).await {
+            Ok((client, true)) => return Ok(Ok(client)),
+            Ok((_, false)) => (NoEtcd::NoQuorum, "it knows no leader (no quorum)".to_owned()),
+            Err(EtcdError { kind, error: HostError::Failed { message, .. } | HostError::Lost { message, .. } }) => {
+                (kind, message)
             }
+            Err(EtcdError { error, .. }) => return Err(error.into()),
         };
-        match answered(client.status().await)? {
-            Ok(status) if status.leader != 0 => return Ok(Asked::Leads(client)),
-            Ok(_) => {
-                alive = true;
-                said.push(format!("{text}: it knows no leader (no quorum)"));
-            }
-            Err(why) => said.push(format!("{text}: {why}")),
-        }
+        nobody.kind = nobody.kind.max(kind);
+        nobody.said.push(format!("{text}: {why}"));
     }
-    Ok(if alive { Asked::Leaderless(said) } else { Asked::Silent(said) })
+    Ok(Err(nobody))
+}
+
+/// A member, and whether it knows a leader.
+async fn one(host: &dyn Host, endpoint: &EtcdEndpoint) -> Result<(Box<dyn Etcd>, bool), EtcdError> {
+    let client = host.etcd(endpoint).await?;
+    let knows = client.status().await?.leader != 0;
+    Ok((client, knows))
 }
 
 /// `/service/demo/`: two levels at least, so that no typo reaches further than one cluster's keys.

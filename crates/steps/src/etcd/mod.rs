@@ -15,7 +15,7 @@ pub use prefix_absent::EtcdPrefixAbsent;
 pub use prefix_saved::EtcdPrefixSaved;
 pub use same_scheme::EtcdSameScheme;
 
-pub(crate) use connect::connect;
+pub(crate) use connect::{connect, reach};
 
 use flow_core::step::Registry;
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::rest::Report;
 use super::verdict::{Data, Judgement, Node, Store, Verdict, judge};
+use crate::clients::NoEtcd;
 
 /// How far a replica may be behind before it is told, in bytes of WAL.
 const LAG: u64 = 16 << 20;
@@ -170,7 +171,7 @@ fn mismatched(nodes: &IndexMap<String, Node>) -> bool {
         nodes.values().filter_map(|node| Some(node.cluster()?.identifier.as_str())).collect();
     let initialize = nodes.values().filter_map(|node| match &node.store {
         Store::Keys(keys) => keys.initialize.as_ref().map(|key| key.value.as_str()),
-        Store::Unknown(_) => None,
+        Store::Unknown(_) | Store::Silent(..) => None,
     });
     identifiers.extend(initialize);
     identifiers.len() > 1
@@ -181,17 +182,12 @@ fn of_etcd(nodes: &IndexMap<String, Node>) -> Vec<Problem> {
         nodes.values().flat_map(|node| node.etcd_trouble.iter().map(String::as_str)).collect();
     let trouble: Vec<String> = trouble.into_iter().map(str::to_owned).collect();
     let reached: Vec<&Node> = nodes.values().filter(|node| node.settings().is_some()).collect();
-    let blind = |node: &&Node| matches!(node.store, Store::Unknown(_));
-    if !reached.is_empty() && reached.iter().all(blind) {
-        return vec![
-            problem("etcd-unavailable", "seen", "etcd can't answer: Patroni can elect nobody, and a leader steps down")
-                .because(trouble)
-                .mended(
-                    "start etcd on its hosts (`systemctl status etcd`); most of the members must run. Don't touch PostgreSQL",
-                    None,
-                    "etcd alone",
-                ),
-        ];
+    if !reached.is_empty() && reached.iter().all(|node| !matches!(node.store, Store::Keys(_))) {
+        let kinds = reached.iter().filter_map(|node| match &node.store {
+            Store::Silent(kind, _) => Some(*kind),
+            _ => None,
+        });
+        return vec![no_etcd(kinds.max().unwrap_or(NoEtcd::Silent), trouble)];
     }
     let alarm = |line: &String| line.contains("NOSPACE") || line.contains("alarm");
     trouble
@@ -212,12 +208,34 @@ fn of_etcd(nodes: &IndexMap<String, Node>) -> Vec<Problem> {
         .collect()
 }
 
+/// No host gets an answer.
+fn no_etcd(kind: NoEtcd, because: Vec<String>) -> Problem {
+    let (name, what, remedy) = match kind {
+        NoEtcd::Silent | NoEtcd::NoQuorum => (
+            "etcd-unavailable",
+            "etcd can't answer: Patroni can elect nobody, and a leader steps down",
+            "start etcd on its hosts (`systemctl status etcd`); most of the members must run. Don't touch PostgreSQL",
+        ),
+        NoEtcd::Refused => (
+            "etcd-refuses",
+            "etcd answers the hosts' Patroni, and refuses: rights, certificates, or no room",
+            "what it says is below; `journalctl -u etcd` tells more. Don't touch PostgreSQL",
+        ),
+        NoEtcd::NotEtcd3 => (
+            "etcd-other",
+            "what answers in etcd's place isn't etcd version 3",
+            "compare the endpoints in Patroni's configuration with where etcd runs",
+        ),
+    };
+    problem(name, "seen", what).because(because).mended(remedy, None, "etcd alone")
+}
+
 fn of_leader(nodes: &IndexMap<String, Node>, judgement: &Judgement) -> Vec<Problem> {
     let leaders: Vec<&str> =
         nodes.iter().filter(|(_, node)| node.leads()).map(|(host, _)| host.as_str()).collect();
     let keys = nodes.values().find_map(|node| match &node.store {
         Store::Keys(keys) => Some(keys),
-        Store::Unknown(_) => None,
+        Store::Unknown(_) | Store::Silent(..) => None,
     });
     let mut found = Vec::new();
     match leaders.as_slice() {
@@ -386,7 +404,7 @@ mod tests {
     #[test]
     fn each_trouble_is_named() {
         type Change = fn(&mut Node, &mut Node, &mut Keys);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 15] = [
             ("paused", |_, _, keys| keys.paused = Some(true)),
             ("key-gone", |_, _, keys| keys.initialize = None),
             ("undecided", |_, _, keys| keys.initialize = key("123", 0)),
@@ -404,8 +422,12 @@ mod tests {
             ("data-unreadable", |_, replica, _| replica.data = Data::Unreadable("half".into())),
             ("etcd-alarm", |leader, _, _| leader.etcd_trouble = vec!["1.2.3.4:2379: alarm:NOSPACE".into()]),
             ("etcd-unavailable", |leader, replica, _| {
-                leader.store = Store::Unknown("no quorum".into());
-                replica.store = Store::Unknown("no quorum".into());
+                leader.store = Store::Silent(NoEtcd::NoQuorum, "it knows no leader".into());
+                replica.store = Store::Silent(NoEtcd::Silent, "connection refused".into());
+            }),
+            ("etcd-refuses", |leader, replica, _| {
+                leader.store = Store::Silent(NoEtcd::Refused, "permission denied".into());
+                replica.store = Store::Silent(NoEtcd::Silent, "connection refused".into());
             }),
         ];
         for (kind, change) in cases {

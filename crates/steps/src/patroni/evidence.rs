@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rest::{Api, report_for_certain};
-use super::settings::Settings;
+use super::settings::{Settings, Unusable};
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
 use crate::clients::{EtcdEndpoint, EtcdKey};
-use crate::etcd::connect;
+use crate::etcd::reach;
 use crate::host::{Host, HostContext};
 use crate::postgres::{control, processes_on, user_data, wal};
 use crate::support::address_and_port;
@@ -54,7 +54,7 @@ impl PatroniEvidence {
 
     pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
         let (configuration, unit) =
-            tokio::join!(Settings::of(host, &self.config_file), host.unit(&self.unit));
+            tokio::join!(Settings::read(host, &self.config_file), host.unit(&self.unit));
         let unit = unit?;
         let patroni = PatroniUnit { masked: unit.masked(), active: unit.active, sub: unit.sub };
         let nowhere = |configuration, why: &str| Node {
@@ -68,10 +68,18 @@ impl PatroniEvidence {
             set_aside: Vec::new(),
         };
         let settings = match configuration {
-            Ok(Some(settings)) if settings.unsupported.is_empty() => settings,
-            Ok(Some(settings)) => {
+            Ok(Some(Ok(settings))) if settings.unsupported.is_empty() => settings,
+            Ok(Some(Ok(settings))) => {
                 let why = settings.unsupported.join("; ");
                 return Ok(nowhere(Configuration::Unsupported(why), "flow doesn't speak to its store"));
+            }
+            Ok(Some(Err(Unusable::OtherStore(why)))) => {
+                let why = format!("{}: {why}", self.config_file);
+                return Ok(nowhere(Configuration::Unsupported(why), "where it lies isn't known"));
+            }
+            Ok(Some(Err(Unusable::Broken(why)))) => {
+                let why = format!("{} can't be used: {why}", self.config_file);
+                return Ok(nowhere(Configuration::Unknown(why), "where it lies isn't known"));
             }
             Ok(None) => {
                 let why = format!("there is no {}", self.config_file);
@@ -79,9 +87,7 @@ impl PatroniEvidence {
             }
             Err(error) if !error.permanent => return Err(error),
             Err(error) => {
-                let is_other = error.message.contains("flow speaks");
-                let made = if is_other { Configuration::Unsupported } else { Configuration::Unknown };
-                return Ok(nowhere(made(error.message), "where it lies isn't known"));
+                return Ok(nowhere(Configuration::Unknown(error.message), "where it lies isn't known"));
             }
         };
         let api = Api::of(&settings)?;
@@ -176,20 +182,14 @@ async fn set_aside(host: &dyn Host, directory: &str) -> Result<Vec<String>, Step
 }
 
 async fn store(host: &dyn Host, settings: &Settings) -> Store {
-    let read = async {
-        Ok::<_, StepError>(
-            connect(host, &settings.endpoints, settings.etcd_tls.as_ref())
-                .await?
-                .keys(&settings.prefix)
-                .await?,
-        )
+    let client = match reach(host, &settings.endpoints, settings.etcd_tls.as_ref()).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(nobody)) => return Store::Silent(nobody.kind, nobody.said.join("; ")),
+        Err(error) => return Store::Unknown(error.message),
     };
-    match read.await {
+    match client.keys(&settings.prefix).await {
         Ok(found) => Store::Keys(keys(&settings.prefix, found)),
-        Err(error) => Store::Unknown(match error.detail {
-            Some(detail) => format!("{}: {}", error.message, detail.replace('\n', "; ")),
-            None => error.message,
-        }),
+        Err(error) => Store::Silent(error.kind, error.to_string()),
     }
 }
 

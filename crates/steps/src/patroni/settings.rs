@@ -58,18 +58,48 @@ pub(crate) struct RestAuth {
     pub(crate) password: Secret,
 }
 
+/// Why a configuration can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It isn't Patroni's, or something in it is missing.
+    Broken(String),
+    /// The cluster's state is kept where flow doesn't look.
+    OtherStore(String),
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self::Broken(why)
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(why: &str) -> Self {
+        Self::Broken(why.to_owned())
+    }
+}
+
 impl Settings {
     /// Reads a host's configuration. `None`: there is no such file.
     ///
     /// # Errors
     /// The file can't be read, or isn't Patroni's.
     pub(crate) async fn of(host: &dyn Host, path: &str) -> Result<Option<Self>, StepError> {
-        let Some(bytes) = host.read(path, LIMIT).await? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&bytes);
-        Self::parse(&text).map(Some).map_err(|why| {
+        let Some(read) = Self::read(host, path).await? else { return Ok(None) };
+        read.map(Some).map_err(|unusable| {
+            let (Unusable::Broken(why) | Unusable::OtherStore(why)) = unusable;
             StepError::permanent(format!("{path} can't be used: {why}"))
                 .with_hint("`patroni --validate-config` on the host tells more")
         })
+    }
+
+    /// As [`Settings::of`]; the inner error says why it can't be used.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) async fn read(host: &dyn Host, path: &str) -> Result<Option<Result<Self, Unusable>>, StepError> {
+        let Some(bytes) = host.read(path, LIMIT).await? else { return Ok(None) };
+        Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes))))
     }
 
     /// As [`Settings::of`], where the file must be there.
@@ -77,7 +107,7 @@ impl Settings {
         Self::of(host, path).await?.ok_or_else(|| StepError::permanent(format!("there is no {path}")))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Unusable> {
         // Never the parser's own words: they may quote a line with a password.
         let file: Value = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map(|at| format!(" (line {})", at.line())).unwrap_or_default();
@@ -166,14 +196,16 @@ fn rest_tls(file: &Value, unsupported: &mut Vec<String>) -> Option<TlsFiles> {
 }
 
 /// The members of etcd that section `etcd3` names.
-fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>, String> {
+fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>, Unusable> {
     let Some(section) = file.get("etcd3") else {
         return Err(match OTHER_STORES.iter().find(|name| file.get(**name).is_some()) {
-            Some(&"etcd") => {
-                "section `etcd` speaks version 2 of etcd's API, which has other keys; flow speaks version 3 (section `etcd3`)".to_owned()
-            }
-            Some(other) => format!("the cluster's state is kept in {other}; flow speaks etcd version 3 only (section `etcd3`)"),
-            None => "section `etcd3` is missing".to_owned(),
+            Some(&"etcd") => Unusable::OtherStore(
+                "section `etcd` speaks version 2 of etcd's API, which has other keys; flow speaks version 3 (section `etcd3`)".to_owned(),
+            ),
+            Some(other) => Unusable::OtherStore(format!(
+                "the cluster's state is kept in {other}; flow speaks etcd version 3 only (section `etcd3`)"
+            )),
+            None => "section `etcd3` is missing".into(),
         });
     };
     let field = |name: &str| section.get(name);
@@ -187,7 +219,7 @@ fn endpoints(file: &Value, unsupported: &mut Vec<String>) -> Result<Vec<String>,
         _ => Vec::new(),
     };
     if texts.is_empty() {
-        return Err("`etcd3.hosts` is missing (`url`, `srv` and `proxy` are not read)".to_owned());
+        return Err("`etcd3.hosts` is missing (`url`, `srv` and `proxy` are not read)".into());
     }
     let mut endpoints = texts
         .iter()
@@ -222,16 +254,16 @@ mod tests {
         let settings = Settings::parse(CONFIG).unwrap();
         assert_eq!(settings.rest_auth.as_ref().unwrap().password.reveal(), "s3cret");
         assert!(!serde_json::to_string(&settings).unwrap().contains("s3cret"));
-        let broken = Settings::parse("password: s3cret: [x\n").unwrap_err();
+        let broken = format!("{:?}", Settings::parse("password: s3cret: [x\n").unwrap_err());
         assert!(!broken.contains("s3cret"), "{broken}");
     }
 
     #[test]
     fn a_store_that_flow_does_not_speak_to_is_named() {
         let with = |section: &str| Settings::parse(&CONFIG.replace("etcd3:", section)).unwrap_err();
-        assert!(with("etcd:").contains("version 2"));
-        assert!(with("consul:").contains("consul"));
-        assert!(with("nothing:").contains("`etcd3` is missing"));
+        assert!(matches!(with("etcd:"), Unusable::OtherStore(why) if why.contains("version 2")));
+        assert!(matches!(with("consul:"), Unusable::OtherStore(why) if why.contains("consul")));
+        assert_eq!(with("nothing:"), Unusable::Broken("section `etcd3` is missing".into()));
     }
 
     fn files(ca: &str, own: Option<&str>) -> Option<TlsFiles> {

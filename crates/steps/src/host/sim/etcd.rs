@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use super::error::failed;
 use super::state::{EtcdState, Release, StoredKey, WorldState};
 use super::world::SimWorld;
-use crate::clients::{Condition, Etcd, EtcdEndpoint, EtcdKey, EtcdMember, EtcdStatus};
-use crate::host::{HostError, Ownership};
+use crate::clients::{Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, NoEtcd};
+use crate::host::Ownership;
 
 /// etcd's unit.
 pub(super) const UNIT: &str = "etcd.service";
@@ -169,22 +169,21 @@ pub(super) struct SimEtcd {
 
 impl SimEtcd {
     /// The host that answers there.
-    fn member(&self, world: &WorldState) -> Result<String, HostError> {
+    fn member(&self, world: &WorldState) -> Result<String, EtcdError> {
         let refused = || {
-            failed(
-                &self.from,
-                format!("etcd {}:{}: connection refused", self.endpoint.address, self.endpoint.port),
-            )
+            let place = format!("{}:{}", self.endpoint.address, self.endpoint.port);
+            EtcdError::new(NoEtcd::Silent, failed(&self.from, format!("etcd {place}: connection refused")))
         };
         let host = world.reach(&self.from, &self.endpoint.address).filter(|host| up(world, host));
         host.filter(|_| self.endpoint.port == 2379).map(str::to_owned).ok_or_else(refused)
     }
 
     /// The keyspace, where that member can serve it.
-    fn keyspace(&self, world: &WorldState) -> Result<String, HostError> {
+    fn keyspace(&self, world: &WorldState) -> Result<String, EtcdError> {
         let host = self.member(world)?;
         if cluster_of(world, &host).len() > 1 && !quorum(world, &host) {
-            return Err(failed(&self.from, format!("etcd {}: request timed out", self.endpoint.address)));
+            let why = failed(&self.from, format!("etcd {}: request timed out", self.endpoint.address));
+            return Err(EtcdError::new(NoEtcd::NoQuorum, why));
         }
         Ok(host)
     }
@@ -192,7 +191,7 @@ impl SimEtcd {
 
 #[async_trait]
 impl Etcd for SimEtcd {
-    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, HostError> {
+    async fn keys(&self, prefix: &str) -> Result<Vec<EtcdKey>, EtcdError> {
         let look = |world: &WorldState| {
             let host = self.keyspace(world)?;
             Ok(if quorum(world, &host) { world.etcd.list(prefix) } else { Vec::new() })
@@ -200,7 +199,7 @@ impl Etcd for SimEtcd {
         self.world.look(&self.from, &format!("etcd keys {prefix}"), look).await
     }
 
-    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, HostError> {
+    async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, EtcdError> {
         let text = format!("etcd delete-prefix {prefix}");
         let act = |world: &mut WorldState| {
             self.keyspace(world)?;
@@ -221,7 +220,7 @@ impl Etcd for SimEtcd {
         self.world.act(&self.from, &text, act).await
     }
 
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, HostError> {
+    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError> {
         let text = format!("etcd put {key}");
         let act = |world: &mut WorldState| {
             self.keyspace(world)?;
@@ -239,7 +238,7 @@ impl Etcd for SimEtcd {
         &self,
         prefix: &str,
         keys: &[(String, String)],
-    ) -> Result<Condition, HostError> {
+    ) -> Result<Condition, EtcdError> {
         let text = format!("etcd put-all {prefix}");
         let act = |world: &mut WorldState| {
             self.keyspace(world)?;
@@ -255,7 +254,7 @@ impl Etcd for SimEtcd {
         self.world.act(&self.from, &text, act).await
     }
 
-    async fn status(&self) -> Result<EtcdStatus, HostError> {
+    async fn status(&self) -> Result<EtcdStatus, EtcdError> {
         let look = |world: &WorldState| {
             let host = self.member(world)?;
             let cluster = cluster_of(world, &host);
@@ -281,7 +280,7 @@ impl Etcd for SimEtcd {
         self.world.look(&self.from, "etcd status", look).await
     }
 
-    async fn members(&self) -> Result<Vec<EtcdMember>, HostError> {
+    async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError> {
         let look = |world: &WorldState| {
             let host = self.keyspace(world)?;
             let member = |name: String| {

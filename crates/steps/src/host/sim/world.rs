@@ -27,8 +27,8 @@ struct Shared {
 }
 
 /// What a call does after its effect.
-enum Next<T> {
-    Answer(Result<T, HostError>),
+enum Next<T, E> {
+    Answer(Result<T, E>),
     Hang,
     Abort,
 }
@@ -181,23 +181,23 @@ impl SimWorld {
     }
 
     /// A call that changes nothing.
-    pub(super) async fn look<T: Send>(
+    pub(super) async fn look<T: Send, E: From<HostError>>(
         &self,
         host: &str,
         text: &str,
-        action: impl FnOnce(&WorldState) -> Result<T, HostError> + Send,
-    ) -> Result<T, HostError> {
+        action: impl FnOnce(&WorldState) -> Result<T, E> + Send,
+    ) -> Result<T, E> {
         let next = self.transact(|state| begin(state, host, text, |state| (action(state), false)));
         finish(host, next).await
     }
 
     /// A call that may change anything. Where it fails, nothing is changed.
-    pub(super) async fn act<T: Send>(
+    pub(super) async fn act<T: Send, E: From<HostError>>(
         &self,
         host: &str,
         text: &str,
-        action: impl FnOnce(&mut WorldState) -> Result<T, HostError> + Send,
-    ) -> Result<T, HostError> {
+        action: impl FnOnce(&mut WorldState) -> Result<T, E> + Send,
+    ) -> Result<T, E> {
         let next = self.transact(|state| {
             begin(state, host, text, |state| {
                 let before = state.clone();
@@ -220,12 +220,12 @@ impl SimWorld {
 }
 
 /// Whether the host can be called at all, what the faults say, and the action where it is reached.
-fn begin<T>(
+fn begin<T, E: From<HostError>>(
     state: &mut WorldState,
     host: &str,
     text: &str,
-    action: impl FnOnce(&mut WorldState) -> (Result<T, HostError>, bool),
-) -> (Next<T>, bool) {
+    action: impl FnOnce(&mut WorldState) -> (Result<T, E>, bool),
+) -> (Next<T, E>, bool) {
     let (address, connected) = match state.hosts.get(host) {
         Some(known) => (known.address.clone(), known.connected()),
         None => (host.to_owned(), false),
@@ -237,7 +237,7 @@ fn begin<T>(
         hint: None,
     };
     if !connected {
-        return (Next::Answer(Err(unreachable())), false);
+        return (Next::Answer(Err(unreachable().into())), false);
     }
     let verdict = fault::take(&mut state.faults, host, text);
     let done = |next| (next, verdict.changed);
@@ -246,15 +246,15 @@ fn begin<T>(
             let (next, changed) = by_effect(state, host, action);
             (next, changed || verdict.changed)
         }
-        Some(FaultKind::Fail(message)) => done(Next::Answer(Err(failed(host, message)))),
-        Some(FaultKind::LoseRequest) => done(Next::Answer(Err(lost(host, "connection reset")))),
-        Some(FaultKind::Unreachable) => done(Next::Answer(Err(unreachable()))),
+        Some(FaultKind::Fail(message)) => done(Next::Answer(Err(failed(host, message).into()))),
+        Some(FaultKind::LoseRequest) => done(Next::Answer(Err(lost(host, "connection reset").into()))),
+        Some(FaultKind::Unreachable) => done(Next::Answer(Err(unreachable().into()))),
         Some(FaultKind::Hang) => done(Next::Hang),
         Some(FaultKind::CrashBefore) => done(Next::Abort),
         Some(FaultKind::LoseAnswer) => {
             // Whether it went well is what the caller doesn't hear.
             let _ = action(state);
-            (Next::Answer(Err(lost(host, "connection reset"))), true)
+            (Next::Answer(Err(lost(host, "connection reset").into())), true)
         }
         Some(FaultKind::Crash) => {
             let _ = action(state);
@@ -264,11 +264,11 @@ fn begin<T>(
 }
 
 /// Carries the action out; where it turns out to have an effect that a fault waits for, that fires.
-fn by_effect<T>(
+fn by_effect<T, E: From<HostError>>(
     state: &mut WorldState,
     host: &str,
-    action: impl FnOnce(&mut WorldState) -> (Result<T, HostError>, bool),
-) -> (Next<T>, bool) {
+    action: impl FnOnce(&mut WorldState) -> (Result<T, E>, bool),
+) -> (Next<T, E>, bool) {
     let waits = |fault: &Fault| {
         matches!(fault.call, Call::Effect(_)) && fault.host.as_deref().is_none_or(|name| name == host)
     };
@@ -293,22 +293,23 @@ fn by_effect<T>(
         *state = WorldState { faults, ..before };
     }
     let next = match kind {
-        FaultKind::Fail(message) => Next::Answer(Err(failed(host, message))),
-        FaultKind::LoseRequest | FaultKind::LoseAnswer => Next::Answer(Err(lost(host, "connection reset"))),
+        FaultKind::Fail(message) => Next::Answer(Err(failed(host, message).into())),
+        FaultKind::LoseRequest | FaultKind::LoseAnswer => Next::Answer(Err(lost(host, "connection reset").into())),
         FaultKind::Unreachable => Next::Answer(Err(HostError::Unreachable {
             host: host.to_owned(),
             address: state.hosts.get(host).map_or_else(String::new, |host| host.address.clone()),
             message: "connection timed out".to_owned(),
             hint: None,
-        })),
+        }
+        .into())),
         FaultKind::Hang => Next::Hang,
         FaultKind::Crash | FaultKind::CrashBefore => Next::Abort,
     };
     (next, true)
 }
 
-async fn finish<T>(host: &str, next: Result<Next<T>, WorldError>) -> Result<T, HostError> {
-    match next.map_err(|error| failed(host, error.to_string()))? {
+async fn finish<T, E: From<HostError>>(host: &str, next: Result<Next<T, E>, WorldError>) -> Result<T, E> {
+    match next.map_err(|error| E::from(failed(host, error.to_string())))? {
         Next::Answer(answer) => answer,
         Next::Hang => std::future::pending().await,
         Next::Abort => std::process::abort(),

@@ -19,7 +19,7 @@ pub(in crate::patroni) fn drift(seen: &Node, now: &Node, leader: Option<&str>) -
     data(&seen.data, &now.data, &mut found);
     match (&seen.store, &now.store) {
         (Store::Keys(seen), Store::Keys(now)) => keys(seen, now, leader, &mut found),
-        (Store::Unknown(why), _) | (_, Store::Unknown(why)) => {
+        (Store::Unknown(why) | Store::Silent(_, why), _) | (_, Store::Unknown(why) | Store::Silent(_, why)) => {
             found.push(format!("the cluster's keys can't be compared: {why}"));
         }
     }
@@ -133,7 +133,7 @@ mod tests {
     fn keys_of(node: &mut Node) -> &mut Keys {
         match &mut node.store {
             Store::Keys(keys) => keys,
-            Store::Unknown(why) => panic!("{why}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clients::NoEtcd;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
 use crate::postgres::{Fork, Lsn};
@@ -113,8 +114,10 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Store {
-    /// They could not be read; the reason.
+    /// They were not asked for; the reason.
     Unknown(String),
+    /// etcd gave no answer: of what kind that is, and what was said.
+    Silent(NoEtcd, String),
     /// What they say.
     Keys(Keys),
 }

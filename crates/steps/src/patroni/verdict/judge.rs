@@ -8,6 +8,7 @@ use super::ancestry::{Kinship, kinship};
 use super::evidence::{Cluster, Configuration, Data, Keys, Node, Store, made};
 use super::words::lines;
 use super::{Judgement, Verdict};
+use crate::clients::NoEtcd;
 use crate::patroni::rest::Report;
 
 /// The hosts by name: their order in an inventory decides nothing.
@@ -40,8 +41,11 @@ type Judged = (Verdict, Vec<String>);
 fn unsupported(nodes: &Nodes<'_>) -> Option<Judged> {
     let reasons: Vec<String> = nodes
         .iter()
-        .filter_map(|(host, node)| match &node.configuration {
-            Configuration::Unsupported(why) => Some(format!("{host}: {why}")),
+        .filter_map(|(host, node)| match (&node.configuration, &node.store) {
+            (Configuration::Unsupported(why), _) => Some(format!("{host}: {why}")),
+            (_, Store::Silent(NoEtcd::NotEtcd3, why)) => {
+                Some(format!("{host}: what answers in etcd's place isn't etcd version 3: {why}"))
+            }
             _ => None,
         })
         .collect();
@@ -54,7 +58,7 @@ fn keys<'a>(nodes: &Nodes<'a>) -> (Option<&'a Keys>, Vec<String>) {
     let mut silent = Vec::new();
     for (host, node) in nodes {
         match (&node.store, seen) {
-            (Store::Unknown(why), _) => silent.push(format!("{host} can't read the cluster's keys: {why}")),
+            (Store::Unknown(why) | Store::Silent(_, why), _) => silent.push(format!("{host} can't read the cluster's keys: {why}")),
             (Store::Keys(keys), None) => seen = Some((host, keys)),
             (Store::Keys(keys), Some((first, known))) => {
                 if (&keys.initialize, &keys.leader) != (&known.initialize, &known.leader) {
@@ -112,7 +116,7 @@ fn disagreements(nodes: &Nodes<'_>) -> Vec<String> {
     for (host, settings) in &known {
         for (seer, keys) in nodes.iter().filter_map(|(seer, node)| match &node.store {
             Store::Keys(keys) => Some((seer, keys)),
-            Store::Unknown(_) => None,
+            Store::Unknown(_) | Store::Silent(..) => None,
         }) {
             if let Some(Some(address)) = keys.members.get(&settings.name)
                 && *address != settings.rest

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::{Cluster, Configuration, Data, Judgement, Key, Keys, Node, Record, Store, Verdict, judge};
+use crate::clients::NoEtcd;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
 use crate::postgres::Lsn;
@@ -248,6 +249,23 @@ fn another_store_is_refused_by_name() {
         (found.verdict, found.reasons),
         (Verdict::NotSupported, vec!["p2: section `etcd` ...".into()])
     );
+}
+
+#[test]
+fn another_store_is_told_by_how_it_answers_and_not_by_what_it_says() {
+    let with = |kind| {
+        let mut nodes: IndexMap<String, Node> = IndexMap::new();
+        for host in ["p1", "p2"] {
+            let mut one = node(host, Data::Nothing, &Keys::default());
+            one.store = Store::Silent(kind, "unknown service etcdserverpb.KV".into());
+            nodes.insert(host.into(), one);
+        }
+        judge(&nodes).verdict
+    };
+    assert_eq!(with(NoEtcd::NotEtcd3), Verdict::NotSupported);
+    for passing in [NoEtcd::Silent, NoEtcd::NoQuorum, NoEtcd::Refused] {
+        assert_eq!(with(passing), Verdict::Undecided);
+    }
 }
 
 #[test]
