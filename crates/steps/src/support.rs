@@ -51,9 +51,7 @@ where
 }
 
 /// Passes over what says that a service doesn't answer; an unreachable host stays an error.
-pub(crate) fn answered<T>(
-    result: Result<T, impl Into<HostError>>,
-) -> Result<Result<T, String>, StepError> {
+pub(crate) fn answered<T>(result: Result<T, impl Into<HostError>>) -> Result<Result<T, String>, StepError> {
     match result.map_err(Into::into) {
         Ok(value) => Ok(Ok(value)),
         Err(HostError::Failed { message, .. } | HostError::Lost { message, .. }) => Ok(Err(message)),

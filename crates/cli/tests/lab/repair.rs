@@ -6,7 +6,7 @@ use crate::harness::{Lab, Operator, PROMOTERS, until};
 /// An identifier that is nobody's. Shorter ones count for Patroni as none.
 const NOBODYS: &str = "7700000000000000001";
 
-const REPAIR: [&str; 4] = ["run", "system-id-repair.toml", "--confirm", "demo"];
+const REPAIR: [&str; 4] = ["run", "system-id-recovery.toml", "--confirm", "demo"];
 
 fn kinds(operator: &Operator, code: i32) -> (String, Vec<String>) {
     let text = operator.flow(&["diagnose", "--output", "json"]).ended(code).stdout;
@@ -105,28 +105,142 @@ fn a_wrong_key_is_mended_and_no_data_directory_is_touched() {
     operator.flow(&["diagnose"]).ended(0).says(&["healthy"]);
 }
 
-#[test]
-fn what_is_not_proven_is_refused_and_an_unreachable_host_stops_no_diagnosis() {
+/// A member that belongs to another cluster, and has a table of its own and the roles by which Patroni works.
+fn broken_with_rows() -> (Lab, String) {
     let (lab, broken) = Lab::broken();
-    let operator = Operator::new(&lab);
-    let leader = lab.key("/service/demo/leader");
-    // The odd member has a table.
     lab.on(
         &broken,
-        "set -e; systemctl stop patroni.service; bin=$(ls -d /usr/lib/postgresql/*/bin); data=$(ls -d /var/lib/postgresql/*/main); cd /; \
-         run() { runuser -u postgres -- \"$@\"; }; run $bin/pg_ctl -D $data -s -w -l /dev/null -o '-p 5499 -c listen_addresses=' start; \
-         run psql -XqAt -p 5499 -c 'create table theirs as select 1'; run $bin/pg_ctl -D $data -s -w stop",
+        r#"set -e; systemctl stop patroni.service; bin=$(ls -d /usr/lib/postgresql/*/bin); data=$(ls -d /var/lib/postgresql/*/main); cd /
+        run() { runuser -u postgres -- "$@"; }
+        sql() { run psql -XqAt -p 5499 -c "$1"; }
+        password() { sed -n "/^    $1:/,/password/s/.*password: *\"\(.*\)\"/\1/p" /etc/patroni/config.yml; }
+        run $bin/pg_ctl -D $data -s -w -l /dev/null -o '-p 5499 -c listen_addresses=' start
+        sql 'create table theirs as select n from generate_series(1, 7) n'
+        sql "alter role postgres password '$(password superuser)'"
+        sql "create role replicator login replication password '$(password replication)'"
+        run $bin/pg_ctl -D $data -s -w stop"#,
     );
-    let untouched = [postmaster(&lab, &leader), lab.on(&broken, "ls -d /var/lib/postgresql/*/main*")];
+    (lab, broken)
+}
+
+/// What a query gives on a copy of a set-aside directory; the directory itself stays as it is.
+fn of_a_copy(lab: &Lab, host: &str, query: &str) -> String {
+    lab.on(
+        host,
+        &format!(
+            "set -e; bin=$(ls -d /usr/lib/postgresql/*/bin); cd /; aside=$(ls -d /var/lib/postgresql/*/main.set-aside-* | grep -v json); \
+             cp -a $aside /var/tmp/copy; rm -f /var/tmp/copy/postmaster.pid; run() {{ runuser -u postgres -- \"$@\"; }}; \
+             run $bin/pg_ctl -D /var/tmp/copy -s -w -l /dev/null -o '-p 5499 -c listen_addresses= -c archive_mode=off' start; \
+             run psql -XqAt -p 5499 -c \"{query}\"; run $bin/pg_ctl -D /var/tmp/copy -s -m immediate stop; rm -rf /var/tmp/copy"
+        ),
+    )
+}
+
+fn keeping<'a>(keep: &'a str, words: &[&'a str]) -> Vec<&'a str> {
+    [&REPAIR[..], &["--set", keep], words].concat()
+}
+
+#[test]
+fn a_leader_that_is_kept_goes_on_while_a_member_with_rows_of_its_own_is_set_aside() {
+    let (lab, broken) = broken_with_rows();
+    let operator = Operator::new(&lab);
+    let leader = lab.key("/service/demo/leader");
+    let other = PROMOTERS.into_iter().find(|host| *host != leader && *host != broken).unwrap();
+    let before = rows(&lab, &leader);
+    let untouched = [postmaster(&lab, &leader), postmaster(&lab, other)];
+    operator.flow(&["diagnose"]).ended(2).says(&["keep=HOST"]);
+    operator.flow(&REPAIR).ended(1).says(&["undecided", "nothing was changed", "--set keep=HOST"]);
+
+    let keep = format!("keep={leader}");
+    operator.flow(&keeping(&keep, &[])).ended(0).says(&["kept", "main.set-aside-"]);
+    assert_eq!([postmaster(&lab, &leader), postmaster(&lab, other)], untouched, "the others weren't touched");
+    lab.wait_healthy();
+    for host in PROMOTERS {
+        assert_eq!(rows(&lab, host), before, "{host}");
+    }
+    assert_eq!(of_a_copy(&lab, &broken, "select count(*) from theirs"), "7", "its rows are in the copy");
+    operator.flow(&keeping(&keep, &[])).ended(0).says(&["healthy"]);
+}
+
+#[test]
+fn a_member_that_is_kept_against_a_living_leader_leads_alone_and_all_others_rows_are_kept_aside() {
+    let (lab, broken) = broken_with_rows();
+    let operator = Operator::new(&lab);
+    let leader = lab.key("/service/demo/leader");
+    let before = rows(&lab, &leader);
+    let keep = format!("keep={broken}");
+    // What would keep it from leading is told while all goes on.
+    let running = postmaster(&lab, &leader);
+    lab.put_key("/service/demo/failover", &format!("'{{\"candidate\": \"{leader}\"}}'"));
+    operator.flow(&keeping(&keep, &[])).ended(1).says(&["a failover to", "nothing was changed"]);
+    assert_eq!(postmaster(&lab, &leader), running);
+    lab.on(&leader, "ETCDCTL_API=3 etcdctl del /service/demo/failover");
+
+    let done = operator.flow(&keeping(&keep, &["--output", "json"])).ended(0);
+    let healthy = lab.wait_healthy();
+    assert_eq!(healthy.leader(), broken);
+    for host in PROMOTERS {
+        until("the kept rows on each member", || match &*lab.sql(host, "select count(*) from theirs") {
+            "7" => Ok(()),
+            other => Err(format!("{host}: {other}")),
+        });
+        let run = done.result()["run"].as_str().unwrap().to_owned();
+        let saved = lab.on(host, &format!("cat /var/lib/postgresql/*/main.flow-{run}.json"));
+        let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+        assert_eq!((&saved["verdict"], &saved["keys"]["leader"]), (&"kept".into(), &leader.as_str().into()));
+    }
+    for host in PROMOTERS.into_iter().filter(|host| *host != broken) {
+        let query = "select count(*) || ' ' || md5(string_agg(id || owner, ',' order by id)) from accounts where id <= 1000000";
+        assert_eq!(of_a_copy(&lab, host, query), before, "{host}: all rows are in the copy");
+    }
+    assert_eq!(lab.on(&broken, "ls -d /var/lib/postgresql/*/main.set-aside-* 2>/dev/null || true"), "");
+}
+
+#[test]
+fn a_key_that_is_gone_is_written_back_by_the_living_leader_and_nothing_is_restarted() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let leader = lab.key("/service/demo/leader");
+    let identifier = lab.key("/service/demo/initialize");
+    let started =
+        |lab: &Lab| lab.on_all("systemctl show -p InvocationID patroni.service; pgrep -o -x postgres");
+    let before = started(&lab);
+    // Patroni may write it back before anybody has looked: then it is deleted once more.
+    until("the key to be seen gone", || {
+        lab.on(&leader, "ETCDCTL_API=3 etcdctl del /service/demo/initialize");
+        let done = operator.flow(&REPAIR).ended(0).text();
+        if done.contains("key-gone-leader-alive") { Ok(()) } else { Err(done) }
+    });
+    assert_eq!(lab.key("/service/demo/initialize"), identifier);
+    assert_eq!(started(&lab), before, "nothing was restarted");
+    operator.flow(&["diagnose"]).ended(0).says(&["healthy"]);
+}
+
+#[test]
+fn two_clusters_in_one_scope_are_refused_also_where_one_is_to_be_kept() {
+    let (lab, broken) = broken_with_rows();
+    let operator = Operator::new(&lab);
+    lab.put_key("/service/demo/members/theirs", "'{\"api_url\": \"http://198.18.0.99:8008/patroni\"}'");
+    let footprint = lab.footprint(Some(&broken));
+    operator.flow(&["diagnose"]).ended(2).says(&["members outside the inventory", "theirs"]);
+    for keep in [format!("keep={broken}"), format!("keep={}", lab.key("/service/demo/leader"))] {
+        operator.flow(&keeping(&keep, &[])).ended(1).says(&["two-clusters", "theirs", "nothing was changed"]);
+    }
+    operator.flow(&REPAIR).ended(1).says(&["two-clusters"]);
+    assert_eq!(lab.footprint(Some(&broken)), footprint);
+}
+
+#[test]
+fn an_unreachable_host_stops_no_diagnosis_and_is_never_decided_about() {
+    let (lab, broken) = broken_with_rows();
+    let operator = Operator::new(&lab);
+    let leader = lab.key("/service/demo/leader");
     operator
         .flow(&["diagnose"])
         .ended(2)
         .says(&["has relations, tablespaces or databases of users", &broken]);
-    operator.flow(&REPAIR).ended(1).says(&["undecided", "nothing was changed"]);
-
     let other = PROMOTERS.into_iter().find(|host| *host != leader && *host != broken).unwrap();
     lab.must(&["cut", other]);
     operator.flow(&["diagnose"]).ended(2).says(&[&format!("{other} can't be reached"), &leader]);
     lab.must(&["heal", other]);
-    assert_eq!([postmaster(&lab, &leader), lab.on(&broken, "ls -d /var/lib/postgresql/*/main*")], untouched);
 }

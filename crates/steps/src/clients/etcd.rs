@@ -14,7 +14,8 @@ use tonic::transport::{Endpoint, Uri};
 
 use super::tls::Tls;
 use super::{
-    Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, NoEtcd, SETTLES_WITHIN,
+    Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, NoEtcd,
+    SETTLES_WITHIN,
 };
 use crate::host::transport::{Failure, Transport};
 use crate::host::{BoxStream, HostError};
@@ -226,10 +227,18 @@ impl Etcd for Client {
         Ok(held(reply.succeeded(), deleted.sum()))
     }
 
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError> {
+    async fn put_if(
+        &self,
+        key: &str,
+        value: &str,
+        mod_revision: i64,
+        forget: &[String],
+    ) -> Result<Condition, EtcdError> {
         let put = TxnOp::put(key, value, None::<PutOptions>);
+        let delete = forget.iter().map(|key| TxnOp::delete(key.as_str(), None));
+        let then: Vec<TxnOp> = std::iter::once(put).chain(delete).collect();
         let txn =
-            Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)]).and_then([put]);
+            Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, mod_revision)]).and_then(then);
         let mut client = self.client.kv_client();
         let reply = self.call(client.txn(txn)).await?;
         Ok(held(reply.succeeded(), 1))

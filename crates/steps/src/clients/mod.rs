@@ -125,8 +125,15 @@ pub trait Etcd: Send + Sync {
     /// Deletes every key that begins with `prefix`, if each of `expected` is still at its revision,
     /// in one transaction.
     async fn delete_prefix(&self, prefix: &str, expected: &[EtcdKey]) -> Result<Condition, EtcdError>;
-    /// Writes a key if its `mod_revision` is as given (0: the key doesn't exist).
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError>;
+    /// Writes a key if its `mod_revision` is as given (0: the key doesn't exist), and deletes those of `forget` in the
+    /// same transaction.
+    async fn put_if(
+        &self,
+        key: &str,
+        value: &str,
+        mod_revision: i64,
+        forget: &[String],
+    ) -> Result<Condition, EtcdError>;
     /// Writes all of these keys, without a lease, if there is no key that begins with `prefix`, in one
     /// transaction. etcd takes 128 by default.
     async fn put_all_if_absent(

@@ -35,7 +35,9 @@ impl From<Nobody> for StepError {
             NoEtcd::Silent | NoEtcd::NoQuorum => {
                 "`systemctl status etcd` on those hosts; two of three members must run"
             }
-            NoEtcd::Refused => "what it says is above: certificates and rights of the host's Patroni are used",
+            NoEtcd::Refused => {
+                "what it says is above: certificates and rights of the host's Patroni are used"
+            }
             NoEtcd::NotEtcd3 => "flow speaks version 3 of etcd's API: see what answers there",
         };
         Self::failed("no etcd member can answer for the cluster")
@@ -93,9 +95,10 @@ async fn ask(
         let (kind, why) = match one(host, &endpoint).await {
             Ok((client, true)) => return Ok(Ok(client)),
             Ok((_, false)) => (NoEtcd::NoQuorum, "it knows no leader (no quorum)".to_owned()),
-            Err(EtcdError { kind, error: HostError::Failed { message, .. } | HostError::Lost { message, .. } }) => {
-                (kind, message)
-            }
+            Err(EtcdError {
+                kind,
+                error: HostError::Failed { message, .. } | HostError::Lost { message, .. },
+            }) => (kind, message),
             Err(EtcdError { error, .. }) => return Err(error.into()),
         };
         nobody.kind = nobody.kind.max(kind);

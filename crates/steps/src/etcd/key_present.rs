@@ -89,7 +89,13 @@ mod tests {
     use crate::testing::{Lab, pending, satisfied};
 
     fn step(key: &str) -> EtcdKeyPresent {
-        EtcdKeyPresent { endpoints: vec!["198.18.0.12:2379".into()], tls: None, key: key.into(), value: None, timeout: 0 }
+        EtcdKeyPresent {
+            endpoints: vec!["198.18.0.12:2379".into()],
+            tls: None,
+            key: key.into(),
+            value: None,
+            timeout: 0,
+        }
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, S
         (Data::Of(own), Some(key)) => Err(StepError::permanent(format!(
             "{data_dir} belongs to another cluster: its system identifier is {own}, {prefix}initialize says {key}"
         ))
-        .with_hint("`flow run system-id-recovery` shows the ways out; nothing was changed")),
+        .with_hint("`flow diagnose` says what mends it; nothing was changed")),
         (Data::Of(own), None) => Err(StepError::permanent(format!(
             "{data_dir} holds data (system identifier {own}), but etcd has no cluster at {prefix}: the first Patroni to start would make it the cluster's"
         ))

@@ -97,10 +97,10 @@ impl Problem {
 /// The system identifiers.
 fn of_verdict(nodes: &IndexMap<String, Node>, judgement: &Judgement) -> Option<Problem> {
     let scope = nodes.values().find_map(|node| Some(node.settings()?.scope.clone())).unwrap_or_default();
-    let repair = Some(format!("flow run system-id-repair.toml --confirm {scope}"));
+    let repair = Some(format!("flow run system-id-recovery.toml --confirm {scope}"));
     let because = judgement.reasons.clone();
     Some(match &judgement.verdict {
-        Verdict::Healthy { .. } | Verdict::NoMismatch => return None,
+        Verdict::Healthy { .. } | Verdict::NoMismatch | Verdict::Kept { .. } => return None,
         Verdict::KeyGoneLeaderAlive { leader, .. } => {
             problem("key-gone", "proven", format!("the key `initialize` is gone, and {leader} leads"))
                 .because(because)
@@ -129,7 +129,7 @@ fn of_verdict(nodes: &IndexMap<String, Node>, judgement: &Judgement) -> Option<P
             format!("{} alone; the directory is renamed, not removed, and the others go on", members.join(", ")),
         ),
         Verdict::Undecided if !mismatched(nodes) => return None,
-        Verdict::Undecided => undecided(nodes, because),
+        Verdict::Undecided => undecided(nodes, &scope, because),
         Verdict::TwoClusters => problem("two-clusters", "proven", "members outside the inventory use the same scope")
             .because(because)
             .mended(
@@ -142,7 +142,7 @@ fn of_verdict(nodes: &IndexMap<String, Node>, judgement: &Judgement) -> Option<P
     })
 }
 
-fn undecided(nodes: &IndexMap<String, Node>, because: Vec<String>) -> Problem {
+fn undecided(nodes: &IndexMap<String, Node>, scope: &str, because: Vec<String>) -> Problem {
     let found = problem(
         "undecided",
         "proven",
@@ -153,9 +153,9 @@ fn undecided(nodes: &IndexMap<String, Node>, because: Vec<String>) -> Problem {
         nodes.iter().filter(|(_, node)| node.unreachable.is_some()).map(|(host, _)| host.as_str()).collect();
     match unseen.as_slice() {
         [] => found.mended(
-            "compare the evidence below and look at each member's data; start and remove nothing before it is decided whose is kept",
-            None,
-            "nothing",
+            "compare the evidence below and look at each member's data; start and remove nothing before you know whose is right. Then keep that one",
+            Some(format!("flow run system-id-recovery.toml --set keep=HOST --confirm {scope}")),
+            "what isn't proven to be in that host's data is renamed, not removed, and those members clone",
         ),
         unseen => found.mended(
             format!("make {} reachable and diagnose again; start and remove nothing until then", unseen.join(", ")),
@@ -383,7 +383,7 @@ mod tests {
         change(&mut leader, &mut replica, &mut keys);
         let seen = [("p1", leader), ("p2", replica)].into_iter().map(|(host, mut node)| {
             if let Store::Keys(seen) = &mut node.store {
-                *seen = keys.clone();
+                **seen = keys.clone();
             }
             let seen = match &node.unreachable {
                 Some(why) => Err(why.clone()),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
-use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
+use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written};
 use crate::clients::{EtcdEndpoint, EtcdKey};
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
@@ -188,7 +188,7 @@ async fn store(host: &dyn Host, settings: &Settings) -> Store {
         Err(error) => return Store::Unknown(error.message),
     };
     match client.keys(&settings.prefix).await {
-        Ok(found) => Store::Keys(keys(&settings.prefix, found)),
+        Ok(found) => Store::Keys(Box::new(keys(&settings.prefix, found))),
         Err(error) => Store::Silent(error.kind, error.to_string()),
     }
 }
@@ -218,14 +218,23 @@ async fn etcd_trouble(host: &dyn Host, settings: &Settings) -> Vec<String> {
 /// Patroni's keys (3.0.2 and 4.0.7, `dcs/__init__.py`).
 fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
     let mut keys = Keys { members: BTreeMap::new(), ..Keys::default() };
+    let mut failsafe_mode = false;
     for EtcdKey { key, value, mod_revision, lease } in found {
         let json = || serde_json::from_str::<Value>(&value).unwrap_or_default();
         let name = key.strip_prefix(prefix).unwrap_or(&key).to_owned();
         match name.as_str() {
             "initialize" => keys.initialize = Some(Key { value, revision: mod_revision, lease }),
             "leader" => keys.leader = Some(Key { value, revision: mod_revision, lease }),
-            "config" => keys.paused = Some(json()["pause"].as_bool().unwrap_or(false)),
+            "config" => {
+                let config = json();
+                keys.paused = Some(config["pause"].as_bool().unwrap_or(false));
+                keys.maximum_lag = config["maximum_lag_on_failover"].as_u64();
+                failsafe_mode = config["failsafe_mode"].as_bool().unwrap_or(false);
+            }
             "sync" => keys.sync = promotable(&json()),
+            "failsafe" => keys.failsafe = names(&json()),
+            "failover" => keys.failover = candidate(&json()),
+            "status" | "optime/leader" => keys.written = written(&name, &value).or(keys.written),
             _ => {
                 if let Some(member) = name.strip_prefix("members/") {
                     keys.members.insert(member.to_owned(), rest_of(&json()));
@@ -233,7 +242,28 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
             }
         }
     }
+    if !failsafe_mode {
+        keys.failsafe.clear();
+    }
     keys
+}
+
+/// The members that the key `failsafe` names.
+fn names(failsafe: &Value) -> Vec<String> {
+    failsafe.as_object().into_iter().flat_map(|members| members.keys().cloned()).collect()
+}
+
+/// Whom the key `failover` names to take over.
+fn candidate(failover: &Value) -> Option<String> {
+    let named = failover["candidate"].as_str().or_else(|| failover["member"].as_str());
+    named.filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// `status` is an object since Patroni 2.1, `optime/leader` a number.
+fn written(key: &str, value: &str) -> Option<Written> {
+    let value: Value = serde_json::from_str(value).ok()?;
+    let position = value["optime"].as_u64().or_else(|| value.as_u64())?;
+    Some(Written { key: key.to_owned(), position })
 }
 
 /// The leader and the synchronous standbys; nobody where replication isn't synchronous.

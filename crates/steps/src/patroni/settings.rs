@@ -43,6 +43,9 @@ pub(crate) struct Settings {
     pub(crate) data_dir: String,
     /// PostgreSQL's programs; empty where the configuration doesn't say.
     pub(crate) bin_dir: String,
+    /// It never leads: the tag `nofailover`, or a `failover_priority` below 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) nofailover: bool,
     /// What flow can't do with it, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unsupported: Vec<String>,
@@ -97,7 +100,10 @@ impl Settings {
     ///
     /// # Errors
     /// The file can't be read.
-    pub(crate) async fn read(host: &dyn Host, path: &str) -> Result<Option<Result<Self, Unusable>>, StepError> {
+    pub(crate) async fn read(
+        host: &dyn Host,
+        path: &str,
+    ) -> Result<Option<Result<Self, Unusable>>, StepError> {
         let Some(bytes) = host.read(path, LIMIT).await? else { return Ok(None) };
         Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes))))
     }
@@ -147,9 +153,22 @@ impl Settings {
             postgres: listen("postgresql").ok_or("`postgresql.connect_address` is missing")?,
             data_dir: required("/postgresql/data_dir")?.trim_end_matches('/').to_owned(),
             bin_dir: text_at("/postgresql/bin_dir").unwrap_or_default().trim_end_matches('/').to_owned(),
+            nofailover: nofailover(&file),
             unsupported,
             rest_auth,
         })
+    }
+}
+
+/// `nofailover` goes before `failover_priority` (Patroni 4.0.7, `tags.py`).
+fn nofailover(file: &Value) -> bool {
+    match file.pointer("/tags/nofailover") {
+        Some(Value::Bool(never)) => *never,
+        Some(Value::String(text)) => matches!(text.to_lowercase().as_str(), "true" | "yes" | "on" | "1"),
+        _ => file
+            .pointer("/tags/failover_priority")
+            .and_then(Value::as_i64)
+            .is_some_and(|priority| priority <= 0),
     }
 }
 

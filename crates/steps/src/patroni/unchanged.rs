@@ -24,6 +24,9 @@ pub struct PatroniUnchanged {
     /// have taken the key since.
     #[serde(default)]
     pub leader: Option<String>,
+    /// This run sets its data directory aside: that it is gone is no change. False by default.
+    #[serde(default)]
+    pub set_aside: bool,
     /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
@@ -42,7 +45,7 @@ impl Step for PatroniUnchanged {
             StepError::permanent(format!("`seen` is no output of patroni.evidence: {error}"))
         })?;
         let now = PatroniEvidence::new(&self.config_file).look(&*host).await?;
-        let changed = drift(&seen, &now, self.leader.as_deref());
+        let changed = drift(&seen, &now, self.leader.as_deref(), self.set_aside);
         Ok(if changed.is_empty() {
             Check::Satisfied(Output::empty())
         } else {

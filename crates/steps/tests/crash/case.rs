@@ -64,7 +64,7 @@ impl Case {
 
     /// The same, to be repaired with nothing lost.
     pub(crate) fn repair(world: &Path) -> Self {
-        let case = Self::empty("system-id-repair.toml", &[]);
+        let case = Self::empty("system-id-recovery.toml", &[]);
         std::fs::copy(world, case.folder.path().join("world.json")).unwrap();
         case
     }

@@ -45,13 +45,7 @@ pub(crate) fn reference() -> &'static Reference {
         let broken = place.path().join("world.json");
         let case = Case::recovery(&broken);
         case.finish("the recovery");
-        Reference {
-            end: case.end(),
-            tasks: case.intended(),
-            changes: changes(&case),
-            broken,
-            _case: place,
-        }
+        Reference { end: case.end(), tasks: case.intended(), changes: changes(&case), broken, _case: place }
     })
 }
 

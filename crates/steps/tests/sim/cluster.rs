@@ -177,8 +177,8 @@ async fn a_wrong_initialize_key_ends_every_member_and_the_right_one_brings_them_
     let etcd = hosts[0].etcd(&endpoint("127.0.0.1")).await.unwrap();
     let key = "/service/demo/initialize";
     let revision = etcd.keys(key).await.unwrap()[0].mod_revision;
-    assert_eq!(etcd.put_if(key, &good, revision - 1).await.unwrap(), Condition::Broken);
-    assert_eq!(etcd.put_if(key, &good, revision).await.unwrap(), Condition::Held(1));
+    assert_eq!(etcd.put_if(key, &good, revision - 1, &[]).await.unwrap(), Condition::Broken);
+    assert_eq!(etcd.put_if(key, &good, revision, &[]).await.unwrap(), Condition::Held(1));
     assert_eq!(identifier(&hosts[0]).await, good);
     assert_eq!(members(&hosts[0]).await.len(), 3);
 }

@@ -220,7 +220,13 @@ impl Etcd for SimEtcd {
         self.world.act(&self.from, &text, act).await
     }
 
-    async fn put_if(&self, key: &str, value: &str, mod_revision: i64) -> Result<Condition, EtcdError> {
+    async fn put_if(
+        &self,
+        key: &str,
+        value: &str,
+        mod_revision: i64,
+        forget: &[String],
+    ) -> Result<Condition, EtcdError> {
         let text = format!("etcd put {key}");
         let act = |world: &mut WorldState| {
             self.keyspace(world)?;
@@ -228,6 +234,9 @@ impl Etcd for SimEtcd {
                 return Ok(Condition::Broken);
             }
             world.etcd.put(key, value, 0);
+            for forgotten in forget {
+                world.etcd.delete(forgotten);
+            }
             world.count(&self.from, "etcd", &text, None);
             Ok(Condition::Held(1))
         };

@@ -294,7 +294,9 @@ fn by_effect<T, E: From<HostError>>(
     }
     let next = match kind {
         FaultKind::Fail(message) => Next::Answer(Err(failed(host, message).into())),
-        FaultKind::LoseRequest | FaultKind::LoseAnswer => Next::Answer(Err(lost(host, "connection reset").into())),
+        FaultKind::LoseRequest | FaultKind::LoseAnswer => {
+            Next::Answer(Err(lost(host, "connection reset").into()))
+        }
         FaultKind::Unreachable => Next::Answer(Err(HostError::Unreachable {
             host: host.to_owned(),
             address: state.hosts.get(host).map_or_else(String::new, |host| host.address.clone()),

@@ -7,8 +7,13 @@ use super::evidence::{Cluster, Configuration, Data, Keys, Node, Store};
 /// What the judgement rested on and isn't so any more; nothing where all of it holds.
 ///
 /// `leader` is the member that led when it was judged: it must still hold the leader's key, with a lease. Without one nobody
-/// else may have taken it.
-pub(in crate::patroni) fn drift(seen: &Node, now: &Node, leader: Option<&str>) -> Vec<String> {
+/// else may have taken it. `set_aside`: the run itself may have taken the data directory away by now.
+pub(in crate::patroni) fn drift(
+    seen: &Node,
+    now: &Node,
+    leader: Option<&str>,
+    set_aside: bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     configuration(&seen.configuration, &now.configuration, &mut found);
     match (seen.leads(), now.leads()) {
@@ -16,10 +21,13 @@ pub(in crate::patroni) fn drift(seen: &Node, now: &Node, leader: Option<&str>) -
         (false, true) => found.push("its member leads now".to_owned()),
         _ => {}
     }
-    data(&seen.data, &now.data, &mut found);
+    if !(set_aside && now.data == Data::Nothing) {
+        data(&seen.data, &now.data, &mut found);
+    }
     match (&seen.store, &now.store) {
         (Store::Keys(seen), Store::Keys(now)) => keys(seen, now, leader, &mut found),
-        (Store::Unknown(why) | Store::Silent(_, why), _) | (_, Store::Unknown(why) | Store::Silent(_, why)) => {
+        (Store::Unknown(why) | Store::Silent(_, why), _)
+        | (_, Store::Unknown(why) | Store::Silent(_, why)) => {
             found.push(format!("the cluster's keys can't be compared: {why}"));
         }
     }
@@ -77,7 +85,8 @@ fn cluster(seen: &Cluster, now: &Cluster) -> Option<String> {
     }
     // A WAL that an attempt of this run has renamed already, and not linked again yet, can't be read.
     let read = |of: &Cluster| (of.timeline, of.records.last().map(|last| (last.at, last.digest.clone())));
-    (!now.records.is_empty() && read(seen) != read(now)).then(|| "its WAL ends elsewhere than before".to_owned())
+    (!now.records.is_empty() && read(seen) != read(now))
+        .then(|| "its WAL ends elsewhere than before".to_owned())
 }
 
 fn keys(seen: &Keys, now: &Keys, leader: Option<&str>, found: &mut Vec<String>) {
@@ -139,11 +148,14 @@ mod tests {
 
     #[test]
     fn what_is_as_it_was_judged_holds() {
-        assert_eq!(drift(&judged(), &judged(), Some("p1")), Vec::<String>::new());
+        assert_eq!(drift(&judged(), &judged(), Some("p1"), false), Vec::<String>::new());
+        // The run's own work is no change; somebody else's would be.
+        let moved = Node { data: Data::Nothing, ..judged() };
+        assert_eq!(drift(&judged(), &moved, Some("p1"), true), Vec::<String>::new());
         // An attempt that was cut short between a rename and its link: the WAL isn't found for a moment.
         let mut now = judged();
         data_of(&mut now).records.clear();
-        assert_eq!(drift(&judged(), &now, Some("p1")), Vec::<String>::new());
+        assert_eq!(drift(&judged(), &now, Some("p1"), false), Vec::<String>::new());
     }
 
     #[test]
@@ -175,7 +187,7 @@ mod tests {
             if words == "databases of users" {
                 std::mem::swap(&mut seen, &mut now);
             }
-            let found = drift(&seen, &now, Some("p1"));
+            let found = drift(&seen, &now, Some("p1"), false);
             assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
         }
     }
@@ -184,7 +196,7 @@ mod tests {
     fn where_nobody_led_nobody_may_have_begun_to() {
         let mut seen = judged();
         keys_of(&mut seen).leader = None;
-        assert_eq!(drift(&seen, &seen, None), Vec::<String>::new());
-        assert_eq!(drift(&seen, &judged(), None), ["p1 has taken the leader's key"]);
+        assert_eq!(drift(&seen, &seen, None, false), Vec::<String>::new());
+        assert_eq!(drift(&seen, &judged(), None, false), ["p1 has taken the leader's key"]);
     }
 }

@@ -119,7 +119,7 @@ pub(crate) enum Store {
     /// etcd gave no answer: of what kind that is, and what was said.
     Silent(NoEtcd, String),
     /// What they say.
-    Keys(Keys),
+    Keys(Box<Keys>),
 }
 
 /// The cluster's keys.
@@ -133,8 +133,32 @@ pub(crate) struct Keys {
     pub(crate) members: BTreeMap<String, Option<String>>,
     /// `sync`: the members that may be promoted while replication is synchronous; empty where it isn't.
     pub(crate) sync: Vec<String>,
+    /// `failsafe`: the members that may lead while failsafe mode is on; empty where it isn't.
+    #[serde(default)]
+    pub(crate) failsafe: Vec<String>,
+    /// `failover`: the member that was asked to take over.
+    #[serde(default)]
+    pub(crate) failover: Option<String>,
+    /// `status`, of Patroni before 3 `optime/leader`: how far the last leader had written.
+    #[serde(default)]
+    pub(crate) written: Option<Written>,
+    /// `maximum_lag_on_failover` of `config`, in bytes.
+    #[serde(default)]
+    pub(crate) maximum_lag: Option<u64>,
     /// `config` says that the cluster is in pause; none where there is no `config`.
     pub(crate) paused: Option<bool>,
+}
+
+/// `maximum_lag_on_failover`'s default, in bytes.
+pub(crate) const MAXIMUM_LAG: u64 = 1 << 20;
+
+/// How far a leader had written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    /// The key that says so.
+    pub(crate) key: String,
+    /// The position in the WAL, in bytes.
+    pub(crate) position: u64,
 }
 
 /// One key.

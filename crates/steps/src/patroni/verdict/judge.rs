@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use super::ancestry::{Kinship, kinship};
 use super::evidence::{Cluster, Configuration, Data, Keys, Node, Store, made};
+use super::surgery::Surgery;
 use super::words::lines;
 use super::{Judgement, Verdict};
 use crate::clients::NoEtcd;
@@ -33,7 +34,8 @@ pub(crate) fn judge(nodes: &IndexMap<String, Node>) -> Judgement {
             }
         }
     });
-    Judgement { verdict, reasons, evidence: lines(&nodes, keys) }
+    let surgery = Surgery::of(&verdict, &nodes, keys);
+    Judgement { verdict, surgery, reasons, evidence: lines(&nodes, keys) }
 }
 
 type Judged = (Verdict, Vec<String>);
@@ -53,12 +55,14 @@ fn unsupported(nodes: &Nodes<'_>) -> Option<Judged> {
 }
 
 /// The keys, if those who see them see the same.
-fn keys<'a>(nodes: &Nodes<'a>) -> (Option<&'a Keys>, Vec<String>) {
+pub(super) fn keys<'a>(nodes: &Nodes<'a>) -> (Option<&'a Keys>, Vec<String>) {
     let mut seen: Option<(&str, &'a Keys)> = None;
     let mut silent = Vec::new();
     for (host, node) in nodes {
         match (&node.store, seen) {
-            (Store::Unknown(why) | Store::Silent(_, why), _) => silent.push(format!("{host} can't read the cluster's keys: {why}")),
+            (Store::Unknown(why) | Store::Silent(_, why), _) => {
+                silent.push(format!("{host} can't read the cluster's keys: {why}"));
+            }
             (Store::Keys(keys), None) => seen = Some((host, keys)),
             (Store::Keys(keys), Some((first, known))) => {
                 if (&keys.initialize, &keys.leader) != (&known.initialize, &known.leader) {
@@ -95,7 +99,7 @@ fn strangers(nodes: &Nodes<'_>, keys: Option<&Keys>) -> Option<Judged> {
 }
 
 /// Where the hosts' configurations are not one cluster's.
-fn disagreements(nodes: &Nodes<'_>) -> Vec<String> {
+pub(super) fn disagreements(nodes: &Nodes<'_>) -> Vec<String> {
     let known: Vec<_> = nodes.iter().filter_map(|(host, node)| Some((host, node.settings()?))).collect();
     let mut doubts = Vec::new();
     for pair in known.windows(2) {
@@ -265,7 +269,7 @@ impl Led<'_> {
 }
 
 /// The leader names it among those that stream, and it says so itself.
-fn streams(leader: &Node, other: &Node) -> bool {
+pub(super) fn streams(leader: &Node, other: &Node) -> bool {
     let named = |name: &str| {
         leader.report.as_ref().is_some_and(|report| report.streaming.iter().any(|one| one == name))
     };
@@ -282,7 +286,9 @@ fn holds_something(cluster: &Cluster, leaders: &Cluster, node: &Node) -> Option<
     if cluster.timeline != 1 {
         return Some(format!("it is on timeline {}, so it was promoted once", cluster.timeline));
     }
-    if node.report.is_some() || cluster.running != Some(false) {
+    // Between two of its restarts Patroni answers, and says that PostgreSQL is stopped.
+    let may_serve = node.report.as_ref().is_some_and(|report| report.state != "stopped");
+    if may_serve || cluster.running != Some(false) {
         return Some("a PostgreSQL may run on it".to_owned());
     }
     if cluster.state != "shut down" {
@@ -313,7 +319,10 @@ impl Leaderless<'_> {
         let identifier = first.identifier.clone();
         if let Some(key) = &self.keys.leader {
             self.doubts.push(if key.lease == 0 {
-                format!("the leader's key is {}'s and has no lease: while it is there, nobody else can lead", key.value)
+                format!(
+                    "the leader's key is {}'s and has no lease: while it is there, nobody else can lead",
+                    key.value
+                )
             } else {
                 format!("{} still holds the leader's key: look again once its lease has run out", key.value)
             });

@@ -264,6 +264,7 @@ fn kept(verdict: &Verdict) -> Option<&str> {
         | Verdict::KeyGoneLeaderAlive { leader, .. }
         | Verdict::Disposable { leader, .. } => Some(leader),
         Verdict::KeyWrong { keeper, .. } => Some(keeper),
+        Verdict::Kept { .. } => unreachable!("nobody asked for it"),
         Verdict::NoMismatch | Verdict::Undecided | Verdict::TwoClusters | Verdict::NotSupported => None,
     }
 }

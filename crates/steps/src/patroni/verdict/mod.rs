@@ -8,17 +8,26 @@ mod ancestry;
 mod drift;
 mod evidence;
 mod judge;
+mod keep;
+#[cfg(test)]
+mod keep_tests;
 #[cfg(test)]
 mod matrix;
 mod step;
+mod surgery;
 #[cfg(test)]
 pub(super) mod tests;
+mod wish;
 mod words;
 
 pub(super) use drift::drift;
-pub(crate) use evidence::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store};
+pub(crate) use evidence::{
+    Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written,
+};
 pub(crate) use judge::judge;
 pub use step::PatroniVerdict;
+pub(crate) use surgery::Surgery;
+pub(crate) use wish::{Wish, judge_for};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +44,8 @@ pub(crate) enum Verdict {
     KeyWrong { identifier: String, keeper: String, revision: i64 },
     /// `members` belong to another cluster and hold nothing; the leader lives and has all that the others have.
     Disposable { leader: String, members: Vec<String> },
+    /// The evidence doesn't decide, and the operator says that the data of `keeper` is kept.
+    Kept { keeper: String },
     /// The system identifiers are not what is wrong.
     NoMismatch,
     /// It can't be told whose data is the right one.
@@ -53,6 +64,7 @@ impl Verdict {
             Self::KeyGoneLeaderAlive { .. } => "key-gone-leader-alive",
             Self::KeyWrong { .. } => "key-wrong",
             Self::Disposable { .. } => "disposable",
+            Self::Kept { .. } => "kept",
             Self::NoMismatch => "no-mismatch",
             Self::Undecided => "undecided",
             Self::TwoClusters => "two-clusters",
@@ -67,6 +79,9 @@ pub(crate) struct Judgement {
     /// What is wrong.
     #[serde(flatten)]
     pub(crate) verdict: Verdict,
+    /// What is done about it; nothing where nothing is.
+    #[serde(default)]
+    pub(crate) surgery: Surgery,
     /// Why, in plain words.
     pub(crate) reasons: Vec<String>,
     /// What was seen: a line for the keys, and one for each host, by its name.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Node, judge};
+use super::{Node, Wish, judge_for};
 
 /// Judges what `patroni.evidence` saw on all hosts. Asks no host.
 ///
@@ -17,15 +17,29 @@ use super::{Node, judge};
 /// - `key-gone-leader-alive`: `leader`, which writes the `initialize` key back by itself, and `identifier`, what it will say;
 /// - `key-wrong`: `keeper`, who has all that any member has, `identifier`, and `revision` of the wrong key (0: it is absent);
 /// - `disposable`: `members`, which belong to another cluster and hold nothing, and `leader`;
+/// - `kept`: `keeper`, whose data the operator keeps where the evidence doesn't decide;
 /// - `no-mismatch`: the system identifiers are not what is wrong;
 /// - `undecided`: it can't be told whose data is the right one; `two-clusters`: members outside the inventory share the scope;
 ///   `not-supported`: another store than etcd version 3.
+///
+/// And `surgery`, what is done about it: `stop` (the hosts on which Patroni is stopped), `stop_last` (of them the leader, or
+/// null), `set_aside` (whose data directories are set aside), `start_first` (who starts alone, or null), `leader` (the member
+/// that goes on, or null), `identifier` and `revision` (of the key, or null), `forget` (keys that would keep the first from leading).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniVerdict {
     /// Host to what `patroni.evidence` gave there: `"{{ steps.evidence.hosts }}"`.
     #[schemars(with = "IndexMap<String, serde_json::Map<String, Value>>")]
     pub nodes: IndexMap<String, Value>,
+    /// The host whose data is kept where the evidence doesn't decide whose is right. By default nobody's.
+    #[serde(default)]
+    pub keep: Option<String>,
+    /// It was judged so before, and Patroni was stopped since: the data of `keep` is kept also where the evidence decides by now.
+    #[serde(default)]
+    pub again: bool,
+    /// Everything is set aside, and this host begins anew. By default nothing of the kind.
+    #[serde(default)]
+    pub reset: Option<String>,
 }
 
 impl StepType for PatroniVerdict {
@@ -34,6 +48,11 @@ impl StepType for PatroniVerdict {
 }
 
 impl PatroniVerdict {
+    #[cfg(test)]
+    fn of(nodes: IndexMap<String, Value>) -> Self {
+        Self { nodes, keep: None, again: false, reset: None }
+    }
+
     fn read(&self) -> Result<IndexMap<String, Node>, StepError> {
         let one = |(host, value): (&String, &Value)| {
             let node: Node = serde_json::from_value(value.clone()).map_err(|error| {
@@ -48,7 +67,14 @@ impl PatroniVerdict {
 #[async_trait]
 impl Step for PatroniVerdict {
     async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
-        Ok(Check::Satisfied(match serde_json::to_value(judge(&self.read()?)) {
+        let given = |host: &'_ Option<String>| host.clone().filter(|host| !host.is_empty());
+        let (keep, reset) = (given(&self.keep), given(&self.reset));
+        let wish = match (&reset, &keep) {
+            (Some(first), _) => Wish::Reset { first },
+            (None, Some(host)) => Wish::Keep { host, again: self.again },
+            (None, None) => Wish::None,
+        };
+        Ok(Check::Satisfied(match serde_json::to_value(judge_for(&self.read()?, wish)) {
             Ok(Value::Object(fields)) => Output(fields),
             _ => Output::empty(),
         }))
@@ -73,7 +99,7 @@ mod tests {
             let seen = satisfied(look.check(&lab.on(host)).await.unwrap()).0;
             nodes.insert(host.to_owned(), Value::Object(seen));
         }
-        satisfied(PatroniVerdict { nodes }.check(&operator()).await.unwrap()).0
+        satisfied(PatroniVerdict::of(nodes).check(&operator()).await.unwrap()).0
     }
 
     #[tokio::test]
@@ -92,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn another_step_s_output_is_refused() {
         let nodes = IndexMap::from([("patroni1".to_owned(), json!({ "role": "leader" }))]);
-        let error = PatroniVerdict { nodes }.check(&operator()).await.unwrap_err();
+        let error = PatroniVerdict::of(nodes).check(&operator()).await.unwrap_err();
         assert!(error.message.starts_with("`nodes` of patroni1 is no output of patroni.evidence"));
     }
 }

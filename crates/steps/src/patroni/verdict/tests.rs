@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::{Cluster, Configuration, Data, Judgement, Key, Keys, Node, Record, Store, Verdict, judge};
+use super::{
+    Cluster, Configuration, Data, Judgement, Key, Keys, Node, Record, Store, Verdict, Wish, judge, judge_for,
+};
 use crate::clients::NoEtcd;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
@@ -12,8 +14,8 @@ use crate::postgres::Lsn;
 
 /// The cluster with the data, and one that was initialised a day later.
 pub(in crate::patroni) const OURS: &str = "7711162655563234249";
-const NEW: &str = "7711533757000000000";
-const OLD: &str = "7710000000000000000";
+pub(super) const NEW: &str = "7711533757000000000";
+pub(super) const OLD: &str = "7710000000000000000";
 
 pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
     Cluster {
@@ -44,6 +46,7 @@ pub(in crate::patroni) fn settings(host: &str) -> Settings {
         postgres: format!("{host}:5432"),
         data_dir: "/d/main".into(),
         bin_dir: "/b".into(),
+        nofailover: false,
         unsupported: Vec::new(),
         rest_auth: None,
     }
@@ -56,7 +59,7 @@ pub(in crate::patroni) fn node(host: &str, data: Data, keys: &Keys) -> Node {
         patroni: None,
         report: None,
         data,
-        store: Store::Keys(keys.clone()),
+        store: Store::Keys(Box::new(keys.clone())),
         etcd_trouble: Vec::new(),
         set_aside: Vec::new(),
     }
@@ -77,6 +80,13 @@ pub(in crate::patroni) fn report(role: &str, streaming: &[&str]) -> Option<Repor
 
 /// A healthy cluster of three, changed.
 fn judged(change: impl Fn(&mut IndexMap<String, Node>, &mut Keys)) -> Judgement {
+    judged_for(Wish::None, change)
+}
+
+pub(super) fn judged_for(
+    wish: Wish<'_>,
+    change: impl Fn(&mut IndexMap<String, Node>, &mut Keys),
+) -> Judgement {
     let mut keys = Keys {
         initialize: key(OURS, 0),
         leader: key("p1", 7),
@@ -102,13 +112,13 @@ fn judged(change: impl Fn(&mut IndexMap<String, Node>, &mut Keys)) -> Judgement 
     }
     change(&mut nodes, &mut keys);
     for one in nodes.values_mut().filter(|one| one.unreachable.is_none()) {
-        one.store = Store::Keys(keys.clone());
+        one.store = Store::Keys(Box::new(keys.clone()));
     }
-    judge(&nodes)
+    judge_for(&nodes, wish)
 }
 
 /// Patroni ended on that host, and its data directory is this.
-fn stopped(nodes: &mut IndexMap<String, Node>, host: &str, own: Cluster) {
+pub(super) fn stopped(nodes: &mut IndexMap<String, Node>, host: &str, own: Cluster) {
     let one = &mut nodes[host];
     one.report = None;
     one.data = Data::Cluster(Box::new(own));
@@ -119,13 +129,13 @@ fn stopped(nodes: &mut IndexMap<String, Node>, host: &str, own: Cluster) {
     }
 }
 
-fn all_stopped(nodes: &mut IndexMap<String, Node>) {
+pub(super) fn all_stopped(nodes: &mut IndexMap<String, Node>) {
     for host in ["p1", "p2", "p3"] {
         stopped(nodes, host, cluster(OURS));
     }
 }
 
-fn fresh(identifier: &str) -> Cluster {
+pub(super) fn fresh(identifier: &str) -> Cluster {
     Cluster { user_data: Some(false), ..cluster(identifier) }
 }
 
@@ -169,6 +179,20 @@ fn a_member_that_was_initialised_anew_and_holds_nothing_is_disposable() {
     let found = judged(|nodes, _| stopped(nodes, "p3", fresh(NEW)));
     assert_eq!(found.verdict, Verdict::Disposable { leader: "p1".into(), members: vec!["p3".into()] });
     assert!(found.evidence[3].contains("of 2026-"), "the identifier's date is told: {:?}", found.evidence);
+}
+
+#[test]
+fn a_patroni_that_answers_between_two_restarts_makes_nobody_less_disposable() {
+    let said = |state: &str| {
+        judged(|nodes, _| {
+            stopped(nodes, "p3", fresh(NEW));
+            nodes["p3"].report =
+                report("demoted", &[]).map(|report| Report { state: state.into(), ..report });
+        })
+        .verdict
+    };
+    assert_eq!(said("stopped"), Verdict::Disposable { leader: "p1".into(), members: vec!["p3".into()] });
+    assert_eq!(said("starting"), Verdict::Undecided);
 }
 
 #[test]
