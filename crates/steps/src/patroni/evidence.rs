@@ -15,7 +15,7 @@ use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit,
 use crate::clients::{EtcdEndpoint, EtcdKey};
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
-use crate::postgres::{control, processes_on, user_data, wal};
+use crate::postgres::{control, processes_on, size, user_data, wal};
 use crate::support::address_and_port;
 
 /// Gathers what `patroni.verdict` judges by. Changes nothing.
@@ -134,11 +134,12 @@ async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
         return Ok(Data::Unreadable("a base backup that was never recovered (backup_label)".to_owned()));
     }
     let major = async { host.read(&format!("{directory}/PG_VERSION"), 64).await.map_err(StepError::from) };
-    let (wal, user_data, processes, major) = tokio::try_join!(
+    let (wal, user_data, processes, major, bytes) = tokio::try_join!(
         wal(host, bin_dir, directory, &control),
         user_data(host, directory),
         processes_on(host, directory),
         major,
+        size(host, directory),
     )?;
     let record = |(at, digest)| Record { at, digest };
     Ok(Data::Cluster(Box::new(Cluster {
@@ -152,6 +153,7 @@ async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
         history: wal.history.filter(|_| wal.timeline >= control.timeline),
         last_commit: wal.last_commit,
         records: wal.records.into_iter().map(record).collect(),
+        bytes,
         user_data,
     })))
 }

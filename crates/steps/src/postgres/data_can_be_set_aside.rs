@@ -7,17 +7,47 @@ use serde::Deserialize;
 
 use super::data_set_aside::{Found, look, suffix, validate_path};
 use super::moves::plan;
-use crate::host::HostContext;
+use super::room::{free, in_words, reserve};
+use crate::host::{Host, HostContext};
 
 /// Proves that `postgres.data_set_aside` will not be refused later, when everything is stopped. Changes nothing.
 ///
 /// Refused: what is no data directory, a mount point, a symbolic link, a name that is taken. That PostgreSQL still
-/// runs there is no matter. Output: `set_aside` (where it will be, null where nothing is there).
+/// runs there is no matter. With `room_for`, also: too little room for what is to be cloned in its place.
+/// Output: `set_aside` (where it will be, null where nothing is there).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataCanBeSetAside {
     /// The data directory: `/var/lib/postgresql/15/main`.
     pub data_dir: String,
+    /// Bytes of the data that is cloned in its place; beside it a tenth, and 512 MiB at least, must be free. By default room is
+    /// no matter.
+    #[serde(default)]
+    pub room_for: Option<u64>,
+}
+
+impl DataCanBeSetAside {
+    /// What is missing for the clone, in words.
+    async fn too_little_room(&self, host: &dyn Host, path: &str) -> Result<Option<String>, StepError> {
+        let Some(bytes) = self.room_for else { return Ok(None) };
+        let (reserve, parent) = (reserve(bytes), path.rsplit_once('/').map_or("/", |(parent, _)| parent));
+        let Some(free) = free(host, path).await? else {
+            return Ok(Some(format!(
+                "how much is free in {parent} can't be told, and a clone needs {}",
+                in_words(bytes)
+            )));
+        };
+        let needed = bytes.saturating_add(reserve);
+        Ok((free < needed).then(|| {
+            format!(
+                "the clone needs {} (the data that is kept, its WAL, and {} of reserve), and {} are free in {parent}: make room, \
+                 or remove copies there that were set aside and aren't needed any more",
+                in_words(needed),
+                in_words(reserve),
+                in_words(free)
+            )
+        }))
+    }
 }
 
 impl StepType for DataCanBeSetAside {
@@ -34,6 +64,9 @@ impl Step for DataCanBeSetAside {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let path = self.data_dir.trim_end_matches('/');
+        if let Some(why) = self.too_little_room(&*host, path).await? {
+            return Ok(Check::Refused(why));
+        }
         let moves = match look(&*host, path).await? {
             Found::Nothing => Vec::new(),
             Found::Refused(why) => return Ok(Check::Refused(why)),
@@ -57,7 +90,7 @@ mod tests {
     use serde_json::json;
 
     fn step() -> DataCanBeSetAside {
-        DataCanBeSetAside { data_dir: DATA.into() }
+        DataCanBeSetAside { data_dir: DATA.into(), room_for: None }
     }
 
     #[tokio::test]
@@ -70,5 +103,18 @@ mod tests {
         bare.make("patroni1", "file", json!({ "path": format!("{DATA}/x"), "content": "", "parents": true }))
             .await;
         assert!(refused(step().check(&bare.on("patroni1")).await.unwrap()).contains("no data directory"));
+    }
+
+    #[tokio::test]
+    async fn without_room_for_the_clone_it_is_refused_with_both_numbers() {
+        let lab = Lab::deployed().await;
+        let with = |gigabytes: u64| DataCanBeSetAside { room_for: Some(gigabytes << 30), ..step() };
+        satisfied(with(10).check(&lab.on("patroni1")).await.unwrap());
+        let why = refused(with(100).check(&lab.on("patroni1")).await.unwrap());
+        assert!(
+            why.contains("needs 110.0 GiB") && why.contains("100.0 GiB are free in /var/lib/postgresql/15"),
+            "{why}"
+        );
+        satisfied(step().check(&lab.on("patroni1")).await.unwrap());
     }
 }

@@ -7,6 +7,7 @@ mod history;
 mod moves;
 mod password;
 mod query;
+mod room;
 mod stopped;
 mod user_data;
 mod wal;
@@ -19,6 +20,7 @@ pub use stopped::PostgresStopped;
 
 pub(crate) use control::{Control, control};
 pub(crate) use history::{Fork, Lsn};
+pub(crate) use room::size;
 pub(crate) use stopped::processes_on;
 pub(crate) use user_data::user_data;
 pub(crate) use wal::wal;

@@ -54,7 +54,10 @@ pub(super) async fn plan(
 }
 
 /// The links that lead out of a data directory, with their targets.
-async fn links(host: &dyn Host, data_dir: &str) -> Result<Vec<(String, String)>, crate::host::HostError> {
+pub(super) async fn links(
+    host: &dyn Host,
+    data_dir: &str,
+) -> Result<Vec<(String, String)>, crate::host::HostError> {
     let tablespaces = format!("{data_dir}/pg_tblspc");
     let names = host.list(&tablespaces).await?.unwrap_or_default();
     let mut paths = vec![format!("{data_dir}/pg_wal")];

@@ -20,6 +20,7 @@ const NOBODYS: &str = "7700000000000000001";
 struct Repair {
     /// The world with the fault.
     broken: PathBuf,
+    keep: Option<&'static str>,
     end: End,
     tasks: Vec<String>,
     _case: Case,
@@ -27,9 +28,28 @@ struct Repair {
 
 impl Repair {
     fn of(broken: &Path) -> Self {
-        let case = Case::repair(broken);
+        Self::with(broken, None)
+    }
+
+    fn keeping(broken: &Path, host: &'static str) -> Self {
+        Self::with(broken, Some(host))
+    }
+
+    fn with(broken: &Path, keep: Option<&'static str>) -> Self {
+        let case = Self::case(broken, keep);
         case.finish("the repair");
-        Self { end: case.end(), tasks: case.intended(), broken: broken.to_owned(), _case: case }
+        Self { keep, end: case.end(), tasks: case.intended(), broken: broken.to_owned(), _case: case }
+    }
+
+    fn case(broken: &Path, keep: Option<&str>) -> Case {
+        let mut case = Case::repair(broken);
+        case.job.set.extend(keep.map(|host| ("keep".to_owned(), host.to_owned())));
+        case
+    }
+
+    /// The same fault once more.
+    fn again(&self) -> Case {
+        Self::case(&self.broken, self.keep)
     }
 
     /// Killed at every point of every task, and gone on with: the same end.
@@ -37,7 +57,7 @@ impl Repair {
         let kills: Vec<Kill> =
             self.tasks.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
         each(&kills, |kill| {
-            let case = Case::repair(&self.broken);
+            let case = self.again();
             let story = format!("the repair, killed at {kill:?}");
             assert_eq!(case.work(Some(kill)), Ended::Killed, "{story}: {}", case.log());
             case.finish(&story);
@@ -66,6 +86,25 @@ fn key_wrong() -> &'static Repair {
     &made.1
 }
 
+/// patroni3 belongs to another cluster and has rows; it is to be kept.
+fn kept() -> &'static Repair {
+    static REPAIR: OnceLock<(Case, Repair)> = OnceLock::new();
+    let made = REPAIR.get_or_init(|| {
+        let case = Case::repair(&reference().broken);
+        case.world().edit(|state| rows(state, "patroni3")).unwrap();
+        let repair = Repair::keeping(&case.job.world, "patroni3");
+        (case, repair)
+    });
+    &made.1
+}
+
+/// A table in the data directory.
+fn rows(state: &mut WorldState, host: &str) {
+    let files = &mut state.hosts[host].files;
+    files.make_directory(&format!("{DATA}/base/5"), &Ownership::default()).unwrap();
+    files.write(&format!("{DATA}/base/5/16385"), "rows".to_owned(), &Ownership::default()).unwrap();
+}
+
 fn data_directories(state: &WorldState) -> Vec<Option<u64>> {
     NODES.iter().map(|host| state.hosts[*host].files.stat(DATA).map(|stat| stat.inode)).collect()
 }
@@ -84,15 +123,37 @@ fn mending_a_wrong_key_killed_at_any_point_comes_to_the_same_end() {
     let repair = key_wrong();
     let names: Vec<&str> = repair.tasks.iter().filter_map(|task| task.split('@').next()).collect();
     assert!(names.contains(&"key") && !names.contains(&"set-aside"), "{names:?}");
-    let before = Case::repair(&repair.broken).world().state().unwrap();
+    let before = repair.again().world().state().unwrap();
     let after = repair._case.world().state().unwrap();
     assert_eq!(data_directories(&after), data_directories(&before), "no data directory was touched");
     repair.killed_anywhere();
 }
 
+#[test]
+fn keeping_a_member_against_a_living_leader_killed_at_any_point_comes_to_the_same_end() {
+    let repair = kept();
+    let state = repair._case.world().state().unwrap();
+    assert_eq!(state.etcd.get("/service/demo/leader"), Some("patroni3"));
+    let before = repair.again().world().state().unwrap();
+    assert_eq!(data_directories(&state)[2], data_directories(&before)[2], "the kept data stays where it is");
+    let task = |name: &str| repair.tasks.iter().position(|task| task == name).unwrap();
+    assert!(task("stop-replicas@patroni2") < task("stop-leader@patroni1"), "{:?}", repair.tasks);
+    assert!(task("start-first@patroni3") < task("start-others@patroni1"), "{:?}", repair.tasks);
+    repair.killed_anywhere();
+}
+
+#[test]
+fn a_kept_member_to_which_something_came_meanwhile_stops_the_run_before_the_others_are_set_aside() {
+    let repair = kept();
+    let somebody_leads = |state: &mut WorldState| state.etcd.put("/service/demo/leader", "patroni2", 0);
+    changed_meanwhile(repair, "set-aside@patroni1", somebody_leads, "has taken the leader's key");
+    let new_cluster = |state: &mut WorldState| state.etcd.put(INITIALIZE, NOBODYS, 0);
+    changed_meanwhile(repair, "key@patroni1", new_cluster, "was written since");
+}
+
 /// Killed when a destructive task is about to begin; the world changes; gone on with, it stops with the reason.
 fn changed_meanwhile(repair: &Repair, task: &str, change: impl FnOnce(&mut WorldState), reason: &str) {
-    let case = Case::repair(&repair.broken);
+    let case = repair.again();
     assert_eq!(case.work(Some(&Kill::at(task, Point::AfterIntent))), Ended::Killed);
     case.world().edit(change).unwrap();
     let before = (case.effects(), data_directories(&case.world().state().unwrap()));
@@ -105,13 +166,12 @@ fn changed_meanwhile(repair: &Repair, task: &str, change: impl FnOnce(&mut World
 fn a_judgement_that_the_world_has_left_behind_sets_nothing_aside() {
     let repair = disposable();
     let task = "set-aside@patroni3";
-    let rows = |state: &mut WorldState| {
-        let files = &mut state.hosts["patroni3"].files;
-        let table = format!("{DATA}/base/5/16385");
-        files.make_directory(&format!("{DATA}/base/5"), &Ownership::default()).unwrap();
-        files.write(&table, "rows".to_owned(), &Ownership::default()).unwrap();
-    };
-    changed_meanwhile(repair, task, rows, "relations, tablespaces or databases of users");
+    changed_meanwhile(
+        repair,
+        task,
+        |state| rows(state, "patroni3"),
+        "relations, tablespaces or databases of users",
+    );
     let another_leader = |state: &mut WorldState| {
         let lease = state.etcd.keys["/service/demo/members/patroni2"].lease;
         state.etcd.put("/service/demo/leader", "patroni2", lease);

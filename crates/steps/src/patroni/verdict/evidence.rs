@@ -97,6 +97,9 @@ pub(crate) struct Cluster {
     /// The last records of its valid WAL, oldest first, without a gap; what was received and never replayed is among
     /// them. Empty where they can't be read.
     pub(crate) records: Vec<Record>,
+    /// Its bytes, with WAL and tablespaces; none where that can't be told.
+    #[serde(default)]
+    pub(crate) bytes: Option<u64>,
     /// Whether a relation, tablespace, database or large object of a user may be in it.
     pub(crate) user_data: Option<bool>,
 }

@@ -35,7 +35,7 @@ pub(super) fn keep(nodes: &Nodes<'_>, keys: Option<&Keys>, keeper: &str) -> Resu
     if !doubts.is_empty() {
         return Err(doubts);
     }
-    let (set_aside, mut reasons) = others(nodes, keeper, node, own);
+    let (set_aside, mut reasons) = others(nodes, keeper, own, goes_on);
     let all = || nodes.keys().map(|host| (*host).to_owned()).collect();
     let surgery = if goes_on {
         if set_aside.is_empty() {
@@ -48,6 +48,7 @@ pub(super) fn keep(nodes: &Nodes<'_>, keys: Option<&Keys>, keeper: &str) -> Resu
             stop: set_aside.clone(),
             set_aside,
             leader: node.member().map(str::to_owned),
+            room_for: own.bytes,
             ..Surgery::default()
         }
     } else {
@@ -64,6 +65,7 @@ pub(super) fn keep(nodes: &Nodes<'_>, keys: Option<&Keys>, keeper: &str) -> Resu
             identifier: Some(own.identifier.clone()),
             revision: keys.initialize.as_ref().map_or(0, |key| key.revision),
             forget: forget(Some(keys), Some(own)),
+            room_for: own.bytes,
         }
     };
     Ok((surgery, reasons))
@@ -134,15 +136,18 @@ fn kept_from_leading(keys: &Keys, host: &str, node: &Node) -> Vec<String> {
     found
 }
 
-/// Whose data isn't proven to be in the keeper's, and a line for each host.
-fn others(nodes: &Nodes<'_>, keeper: &str, node: &Node, own: &Cluster) -> (Vec<String>, Vec<String>) {
+/// Whose data isn't proven to be in the keeper's, and a line for each host. Whoever streams from a sole leader has nothing
+/// else; where several lead, or all are stopped, the WAL alone tells.
+fn others(nodes: &Nodes<'_>, keeper: &str, own: &Cluster, goes_on: bool) -> (Vec<String>, Vec<String>) {
     let (mut set_aside, mut lines) = (Vec::new(), Vec::new());
     for (host, other) in nodes.iter().filter(|(host, _)| **host != keeper) {
         let why = match &other.data {
             Data::Nothing => Err("it has no data, and clones".to_owned()),
             Data::Unreadable(what) => Ok(format!("its files are no cluster: {what}")),
             Data::Unknown(why) => Ok(why.clone()),
-            Data::Cluster(_) if node.leads() && streams(node, other) => {
+            Data::Cluster(cluster)
+                if goes_on && cluster.identifier == own.identifier && streams(nodes[keeper], other) =>
+            {
                 Err(format!("it streams from {keeper}"))
             }
             Data::Cluster(cluster) => match kinship(cluster, own) {

@@ -20,8 +20,13 @@ fn a_leader_that_is_kept_goes_on_and_only_what_it_lacks_is_stopped_and_set_aside
     let found = keeping("p1", |nodes, _| older_with_rows(nodes));
     assert_eq!(found.verdict, Verdict::Kept { keeper: "p1".into() }, "{found:#?}");
     let only = vec!["p3".to_owned()];
-    let expected =
-        Surgery { stop: only.clone(), set_aside: only, leader: Some("p1".into()), ..Surgery::default() };
+    let expected = Surgery {
+        stop: only.clone(),
+        set_aside: only,
+        leader: Some("p1".into()),
+        room_for: Some(1 << 30),
+        ..Surgery::default()
+    };
     assert_eq!(found.surgery, expected);
 }
 
@@ -41,6 +46,7 @@ fn another_that_is_kept_starts_first_and_all_others_are_stopped_the_leader_last(
         identifier: Some(OLD.into()),
         revision: 5,
         forget: vec!["status".into()],
+        room_for: Some(1 << 30),
     };
     assert_eq!(found.surgery, expected);
     assert!(found.reasons.iter().any(|why| why.contains("p2 is set aside: it belongs to another cluster")));

@@ -9,7 +9,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
 use super::tests::{key, node, report};
-use super::{Cluster, Configuration, Data, Keys, Node, Record, Store, Verdict, judge};
+use super::{Cluster, Configuration, Data, Keys, Node, Record, Store, Verdict, Wish, judge, judge_for};
 use crate::postgres::{Fork, Lsn};
 
 const WORLDS: u64 = 20_000;
@@ -305,4 +305,44 @@ fn nobody_is_kept_or_given_up_while_another_has_a_row_that_the_kept_one_lacks() 
     ] {
         assert!(seen.get(verdict).is_some_and(|count| *count >= least), "{verdict}: {seen:?}");
     }
+}
+
+#[test]
+fn whatever_is_kept_each_row_that_it_lacks_is_set_aside_and_none_of_its_own_is() {
+    let (mut kept, mut goes_on) = (0, 0);
+    for seed in 0..WORLDS / 2 {
+        let mut world = World::new(seed);
+        let nodes = world.evidence();
+        let hosts: Vec<String> = nodes.keys().cloned().collect();
+        let host = hosts.choose(&mut world.random).unwrap();
+        for again in [false, true] {
+            let judgement = judge_for(&nodes, Wish::Keep { host, again });
+            let surgery = &judgement.surgery;
+            let Verdict::Kept { keeper } = &judgement.verdict else {
+                assert!(
+                    again || *surgery == judge(&nodes).surgery || surgery.stop.is_empty(),
+                    "world {seed}"
+                );
+                continue;
+            };
+            kept += 1;
+            goes_on += usize::from(surgery.start_first.is_none());
+            assert_eq!(keeper, host);
+            assert!(!surgery.set_aside.contains(host), "world {seed}: {judgement:#?}");
+            let has = world.rows(host);
+            for other in hosts.iter().filter(|other| !surgery.set_aside.contains(other)) {
+                let lost: Vec<_> = world.rows(other).difference(&has).copied().collect();
+                assert!(
+                    lost.is_empty(),
+                    "world {seed}: {other} stays in place with {lost:?}: {judgement:#?}"
+                );
+            }
+            for other in surgery.set_aside.iter().chain(&surgery.start_first) {
+                assert!(surgery.stop.contains(other), "world {seed}: {other} isn't stopped: {judgement:#?}");
+            }
+            let all_seen = nodes.values().all(|node| node.unreachable.is_none());
+            assert!(all_seen, "world {seed}: a host that isn't seen may be writing");
+        }
+    }
+    assert!(kept > 1_000 && goes_on > 100, "{kept} {goes_on}");
 }

@@ -24,7 +24,8 @@ use super::{Node, Wish, judge_for};
 ///
 /// And `surgery`, what is done about it: `stop` (the hosts on which Patroni is stopped), `stop_last` (of them the leader, or
 /// null), `set_aside` (whose data directories are set aside), `start_first` (who starts alone, or null), `leader` (the member
-/// that goes on, or null), `identifier` and `revision` (of the key, or null), `forget` (keys that would keep the first from leading).
+/// that goes on, or null), `identifier` and `revision` (of the key, or null), `forget` (keys that would keep the first from leading), `room_for` (bytes that each of
+/// `set_aside` clones, or null).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniVerdict {

@@ -25,6 +25,9 @@ pub(crate) struct Surgery {
     pub(crate) revision: i64,
     /// Keys that say that more was written once than the first member has: Patroni would not let it lead.
     pub(crate) forget: Vec<String>,
+    /// Bytes of the data that those clone whose own is set aside; none where nothing is cloned, or that can't be told.
+    #[serde(default)]
+    pub(crate) room_for: Option<u64>,
 }
 
 impl Surgery {
@@ -35,6 +38,7 @@ impl Surgery {
                 stop: members.clone(),
                 set_aside: members.clone(),
                 leader: nodes.get(leader.as_str()).and_then(|node| node.member()).map(str::to_owned),
+                room_for: nodes.get(leader.as_str()).and_then(|node| node.cluster()?.bytes),
                 ..Self::default()
             },
             Verdict::KeyWrong { identifier, keeper, revision } => Self {
