@@ -1,7 +1,7 @@
 //! Diagnosis, and the repair that loses nothing: the fault is made for real, named, mended, and the rows are counted.
 
 use crate::harness::lab::ROWS;
-use crate::harness::{Lab, Operator, PROMOTERS, until};
+use crate::harness::{ETCDCTL, Lab, Operator, PROMOTERS, until};
 
 /// An identifier that is nobody's. Shorter ones count for Patroni as none.
 const NOBODYS: &str = "7700000000000000001";
@@ -174,7 +174,7 @@ fn a_member_that_is_kept_against_a_living_leader_leads_alone_and_all_others_rows
     lab.put_key("/service/demo/failover", &format!("'{{\"candidate\": \"{leader}\"}}'"));
     operator.flow(&keeping(&keep, &[])).ended(1).says(&["a failover to", "nothing was changed"]);
     assert_eq!(postmaster(&lab, &leader), running);
-    lab.on(&leader, "ETCDCTL_API=3 etcdctl del /service/demo/failover");
+    lab.on(&leader, &format!("{ETCDCTL} del /service/demo/failover"));
 
     let done = operator.flow(&keeping(&keep, &["--output", "json"])).ended(0);
     let healthy = lab.wait_healthy();
@@ -207,7 +207,7 @@ fn a_key_that_is_gone_is_written_back_by_the_living_leader_and_nothing_is_restar
     let before = started(&lab);
     // Patroni may write it back before anybody has looked: then it is deleted once more.
     until("the key to be seen gone", || {
-        lab.on(&leader, "ETCDCTL_API=3 etcdctl del /service/demo/initialize");
+        lab.on(&leader, &format!("{ETCDCTL} del /service/demo/initialize"));
         let done = operator.flow(&REPAIR).ended(0).text();
         if done.contains("key-gone-leader-alive") { Ok(()) } else { Err(done) }
     });

@@ -5,7 +5,7 @@ pub mod cluster;
 pub mod lab;
 pub mod operator;
 
-pub use cluster::PROMOTERS;
+pub use cluster::{ETCDCTL, PROMOTERS};
 pub use lab::Lab;
 pub use operator::{Done, Operator, Running};
 
