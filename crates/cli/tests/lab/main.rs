@@ -10,6 +10,7 @@
 mod balancers;
 mod certificates;
 mod deploy;
+mod growth;
 mod harness;
 mod hosts;
 mod interrupted;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
-    TxnOpResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, MemberAddOptions, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse,
 };
 use hyper_util::rt::TokioIo;
 use tonic::Code;
@@ -267,8 +267,28 @@ impl Etcd for Client {
             leader: reply.leader(),
             member: reply.header().map_or(0, etcd_client::ResponseHeader::member_id),
             db_size: reply.db_size(),
+            learner: reply.is_learner(),
+            revision: reply.header().map_or(0, etcd_client::ResponseHeader::revision),
             errors: reply.errors().to_vec(),
         })
+    }
+
+    async fn snapshot(&self, limit: u64) -> Result<Vec<u8>, EtcdError> {
+        let mut client = self.client.maintenance_client();
+        let mut stream = self.call(client.snapshot()).await?;
+        let mut bytes = Vec::new();
+        while let Some(part) = self.call(stream.message()).await? {
+            bytes.extend_from_slice(part.blob());
+            if bytes.len() as u64 > limit {
+                let failure = Failure::Refused(format!(
+                    "etcd at {}: its snapshot is larger than {} MiB",
+                    self.place,
+                    limit >> 20
+                ));
+                return Err(failure.into_error(self.transport.name(), self.transport.address()).into());
+            }
+        }
+        Ok(bytes)
     }
 
     async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError> {
@@ -279,7 +299,25 @@ impl Etcd for Client {
             name: member.name().to_owned(),
             peer_urls: member.peer_urls().to_vec(),
             client_urls: member.client_urls().to_vec(),
+            learner: member.is_learner(),
         };
         Ok(reply.members().iter().map(member).collect())
+    }
+
+    async fn member_add_learner(&self, peer_url: &str) -> Result<u64, EtcdError> {
+        let mut client = self.client.cluster_client();
+        let options = MemberAddOptions::new().with_is_learner();
+        let reply = self.call(client.member_add([peer_url.to_owned()], Some(options))).await?;
+        Ok(reply.member().map_or(0, etcd_client::Member::id))
+    }
+
+    async fn member_promote(&self, id: u64) -> Result<(), EtcdError> {
+        let mut client = self.client.cluster_client();
+        self.call(client.member_promote(id)).await.map(drop)
+    }
+
+    async fn member_remove(&self, id: u64) -> Result<(), EtcdError> {
+        let mut client = self.client.cluster_client();
+        self.call(client.member_remove(id)).await.map(drop)
     }
 }

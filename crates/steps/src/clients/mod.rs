@@ -89,8 +89,11 @@ pub struct EtcdMember {
     pub name: String,
     /// `http://198.18.0.11:2380`
     pub peer_urls: Vec<String>,
-    /// `http://198.18.0.11:2379`
+    /// `http://198.18.0.11:2379`; none before its first start.
     pub client_urls: Vec<String>,
+    /// It follows and has no vote yet.
+    #[serde(default)]
+    pub learner: bool,
 }
 
 /// What one etcd member says of itself.
@@ -104,6 +107,10 @@ pub struct EtcdStatus {
     pub member: u64,
     /// Bytes of the database.
     pub db_size: i64,
+    /// The store's revision.
+    pub revision: i64,
+    /// It has no vote yet, and answers few questions.
+    pub learner: bool,
     /// Alarms and other trouble, as the member words it.
     pub errors: Vec<String>,
 }
@@ -143,8 +150,17 @@ pub trait Etcd: Send + Sync {
     ) -> Result<Condition, EtcdError>;
     /// What this member says of itself. Answers without quorum too.
     async fn status(&self) -> Result<EtcdStatus, EtcdError>;
+    /// A snapshot of all keys, as `etcdctl snapshot save` writes it: the database, and its SHA-256 at the end.
+    /// One of more than `limit` bytes is an error.
+    async fn snapshot(&self, limit: u64) -> Result<Vec<u8>, EtcdError>;
     /// The cluster's members.
     async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError>;
+    /// Adds a member without a vote, which is then to be started, and gives its id.
+    async fn member_add_learner(&self, peer_url: &str) -> Result<u64, EtcdError>;
+    /// Gives a learner its vote. Refused by etcd until it has caught up with the leader.
+    async fn member_promote(&self, id: u64) -> Result<(), EtcdError>;
+    /// Removes a member for good: a data directory of it can't join again.
+    async fn member_remove(&self, id: u64) -> Result<(), EtcdError>;
 }
 
 /// Where and as whom to connect to PostgreSQL, as seen from the host.

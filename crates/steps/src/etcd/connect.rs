@@ -4,7 +4,9 @@ use tokio::time::Instant;
 
 use flow_core::step::StepError;
 
-use crate::clients::{Etcd, EtcdEndpoint, EtcdError, LOOK_AGAIN, NoEtcd, SETTLES_WITHIN, TlsFiles};
+use crate::clients::{
+    Etcd, EtcdEndpoint, EtcdError, EtcdStatus, LOOK_AGAIN, NoEtcd, SETTLES_WITHIN, TlsFiles,
+};
 use crate::host::{Host, HostError};
 use crate::support::address_and_port;
 
@@ -93,8 +95,12 @@ async fn ask(
     for text in endpoints {
         let endpoint = endpoint(text, tls).map_err(StepError::permanent)?;
         let (kind, why) = match one(host, &endpoint).await {
-            Ok((client, true)) => return Ok(Ok(client)),
-            Ok((_, false)) => (NoEtcd::NoQuorum, "it knows no leader (no quorum)".to_owned()),
+            // It would answer no question about keys or members.
+            Ok((_, status)) if status.learner => {
+                (NoEtcd::Silent, "it is a learner, without a vote yet".to_owned())
+            }
+            Ok((client, status)) if status.leader != 0 => return Ok(Ok(client)),
+            Ok(_) => (NoEtcd::NoQuorum, "it knows no leader (no quorum)".to_owned()),
             Err(EtcdError {
                 kind,
                 error: HostError::Failed { message, .. } | HostError::Lost { message, .. },
@@ -107,11 +113,11 @@ async fn ask(
     Ok(Err(nobody))
 }
 
-/// A member, and whether it knows a leader.
-async fn one(host: &dyn Host, endpoint: &EtcdEndpoint) -> Result<(Box<dyn Etcd>, bool), EtcdError> {
+/// A member, and what it says of itself.
+async fn one(host: &dyn Host, endpoint: &EtcdEndpoint) -> Result<(Box<dyn Etcd>, EtcdStatus), EtcdError> {
     let client = host.etcd(endpoint).await?;
-    let knows = client.status().await?.leader != 0;
-    Ok((client, knows))
+    let status = client.status().await?;
+    Ok((client, status))
 }
 
 /// `/service/demo/`: two levels at least, so that no typo reaches further than one cluster's keys.

@@ -11,7 +11,9 @@ mod diagnosis;
 mod dynamic;
 mod dynamic_config;
 mod evidence;
+mod leaving;
 mod member;
+mod node_can_join;
 mod rest;
 mod settings;
 mod status;
@@ -26,7 +28,9 @@ pub use data_matches::PatroniDataMatches;
 pub use diagnosis::{Diagnosis, Problem, Remedy, diagnose};
 pub use dynamic_config::PatroniDynamicConfig;
 pub use evidence::PatroniEvidence;
+pub use leaving::{PatroniMemberAbsent, PatroniMemberCanLeave};
 pub use member::{MemberRole, PatroniMember};
+pub use node_can_join::PatroniNodeCanJoin;
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
 pub use unchanged::PatroniUnchanged;
@@ -46,6 +50,9 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniUnchanged>()
         .add::<PatroniDataMatches>()
         .add::<PatroniMember>()
+        .add::<PatroniNodeCanJoin>()
+        .add::<PatroniMemberCanLeave>()
+        .add::<PatroniMemberAbsent>()
         .add::<PatroniCluster>()
         .add::<PatroniDynamicConfig>();
 }

@@ -76,10 +76,24 @@ impl ParamValue {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "an accident is `initdb` with or without `data_dir`, or `stop` with `unit`")]
+enum AccidentEntry {
+    Initdb(Initdb),
+    Stop(Stop),
+}
+
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AccidentEntry {
+struct Initdb {
     initdb: String,
     data_dir: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    stop: String,
+    unit: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -170,9 +184,14 @@ impl TestFile {
     pub fn accidents(&self, release: Release) -> Vec<Accident> {
         let version = if release == Release::Trixie { 17 } else { 15 };
         let default = format!("/var/lib/postgresql/{version}/main");
-        let accident = |entry: &AccidentEntry| Accident::Initdb {
-            hosts: entry.initdb.clone(),
-            data_dir: entry.data_dir.clone().unwrap_or_else(|| default.clone()),
+        let accident = |entry: &AccidentEntry| match entry {
+            AccidentEntry::Initdb(entry) => Accident::Initdb {
+                hosts: entry.initdb.clone(),
+                data_dir: entry.data_dir.clone().unwrap_or_else(|| default.clone()),
+            },
+            AccidentEntry::Stop(entry) => {
+                Accident::Stopped { hosts: entry.stop.clone(), unit: entry.unit.clone() }
+            }
         };
         self.accidents.iter().map(accident).collect()
     }
@@ -253,7 +272,7 @@ mod tests {
         let commands = file.commands().unwrap();
         assert_eq!(commands[0].creates, ["/var/backups/all"]);
         assert!(commands[1].only_looks && commands[1].code == 1);
-        let Accident::Initdb { data_dir, .. } = &file.accidents(Release::Trixie)[0];
+        let Accident::Initdb { data_dir, .. } = &file.accidents(Release::Trixie)[0] else { unreachable!() };
         assert_eq!(data_dir, "/var/lib/postgresql/17/main");
         assert_eq!(file.accept.unknown, ["x"]);
     }

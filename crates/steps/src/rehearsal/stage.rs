@@ -32,6 +32,13 @@ pub enum Accident {
         /// The directory.
         data_dir: String,
     },
+    /// A unit has ended, and doesn't come back by itself.
+    Stopped {
+        /// The hosts, a pattern.
+        hosts: String,
+        /// The unit.
+        unit: String,
+    },
 }
 
 /// Where a rehearsal begins.
@@ -103,13 +110,17 @@ impl Stage {
     }
 
     fn happen(&self, world: &SimWorld, accident: &Accident) -> Result<(), RehearsalError> {
-        let Accident::Initdb { hosts, data_dir } = accident;
+        let (Accident::Initdb { hosts, .. } | Accident::Stopped { hosts, .. }) = accident;
         let selected = self.inventory.select(hosts).map_err(|error| {
             let diagnostic = Diagnostic::general(Code::HOSTS, format!("an accident on `{hosts}`: {error}"));
             RehearsalError::Refused(diagnostic.into())
         })?;
         for host in selected {
-            world.initdb(&host, data_dir).map_err(|e| accident_failed(&e))?;
+            let happened = match accident {
+                Accident::Initdb { data_dir, .. } => world.initdb(&host, data_dir),
+                Accident::Stopped { unit, .. } => world.stop(&host, unit),
+            };
+            happened.map_err(|e| accident_failed(&e))?;
         }
         Ok(())
     }

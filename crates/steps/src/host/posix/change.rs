@@ -128,6 +128,7 @@ fn write_file(path: &str, size: usize, ownership: &Ownership) -> Result<String, 
     ))
 }
 
+/// Another task of the host may make the same one at that moment.
 fn make_directory(path: &str, ownership: &Ownership) -> Result<String, String> {
     let own = own("\"$p\"", ownership)?;
     let mode = ownership.mode.unwrap_or(0o755) & 0o7777;
@@ -135,7 +136,8 @@ fn make_directory(path: &str, ownership: &Ownership) -> Result<String, String> {
         "p={path}; d=$(dir \"$p\")\n\
          if [ ! -d \"$p\" ]; then\n\
          [ ! -e \"$p\" ] && [ ! -L \"$p\" ] || fail 'something else is there'\n\
-         (umask 022; mkdir -p -- \"$d\") && mkdir -m {mode:04o} -- \"$p\" || exit 1\n\
+         (umask 022; mkdir -p -- \"$d\") || exit 1\n\
+         m=$(mkdir -m {mode:04o} -- \"$p\" 2>&1) || [ -d \"$p\" ] || fail \"$m\"\n\
          fi\n\
          {own}sync \"$p\" \"$d\"\n"
     ))

@@ -429,6 +429,19 @@ fn quote_path(path: &str) -> String {
 }
 
 #[tokio::test]
+async fn several_tasks_make_one_directory_at_once() {
+    let place = Place::locked().await;
+    let task = |number: u32| TaskName::new(&format!("step{number}"), Some("here"));
+    let tasks: Vec<_> = (1..=8).map(|n| Attempt { task: task(n), ..attempt("r1", 1, 1) }).collect();
+    for round in 0..8 {
+        let path = place.dir.path().join(format!("former{round}")).to_str().unwrap().to_owned();
+        let make = HostChange::MakeDirectory { path, ownership: Ownership::default() };
+        let all = tasks.iter().map(|by| place.host.change(by, &make));
+        futures_util::future::try_join_all(all).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn processes_are_found_by_name_text_and_directory() {
     let place = Place::new();
     let mut child =

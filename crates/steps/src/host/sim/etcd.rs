@@ -1,97 +1,36 @@
 //! etcd: which hosts serve the keyspace, its keys, and a client of it.
 //!
-//! One keyspace for the world. A host is a member once its etcd was started with an
-//! `initial-cluster`; as with the real one, what its data directory says wins over the file from then
-//! on. An etcd started without one, as a package does, is a cluster of its own without keys.
+//! One keyspace for the world. Who its members are is `etcd_members`' business.
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 
 use super::error::failed;
+use super::etcd_members::{self, Cluster, has_data, host_of_url, setting};
 use super::state::{EtcdState, Release, StoredKey, WorldState};
 use super::world::SimWorld;
 use crate::clients::{Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, NoEtcd};
-use crate::host::Ownership;
 
 /// etcd's unit.
 pub(super) const UNIT: &str = "etcd.service";
 const MEMBER_ID: u64 = 0x8e9e_05c5_2164_694d;
 
-/// A setting, from wherever Debian's unit or a drop-in has it: `ETCD_X=v`, or `x: v` of a YAML file.
-fn setting(world: &WorldState, host: &str, name: &str) -> Option<String> {
-    let files = &world.host(host).ok()?.files;
-    let mut paths = vec!["/etc/default/etcd".to_owned()];
-    for directory in ["/etc/etcd", "/etc/systemd/system/etcd.service.d"] {
-        paths.extend(files.list(directory).into_iter().flatten().map(|file| format!("{directory}/{file}")));
-    }
-    paths.push("/etc/systemd/system/etcd.service".to_owned());
-    let variable = format!("ETCD_{}=", name.replace('-', "_").to_uppercase());
-    let yaml = format!("{name}:");
-    let value = |line: &str| {
-        let line = line.trim().trim_start_matches("Environment=").trim_matches(['"', '\'']);
-        let value = line.strip_prefix(&variable).or_else(|| line.strip_prefix(&yaml))?;
-        Some(value.trim().trim_matches(['"', '\'']).to_owned())
-    };
-    paths.iter().filter_map(|path| files.text(path)).find_map(|text| text.lines().find_map(value))
-}
-
-/// The file that stands for the data of a member: the names of its cluster's hosts.
-fn data_file(world: &WorldState, host: &str) -> String {
-    let directory = setting(world, host, "data-dir").unwrap_or_else(|| "/var/lib/etcd/default".to_owned());
-    format!("{directory}/member/cluster")
-}
-
-/// The hosts of the cluster that this host's data belongs to.
-fn cluster_of(world: &WorldState, host: &str) -> Vec<String> {
-    let text = world.host(host).ok().and_then(|state| state.files.text(&data_file(world, host)));
-    text.into_iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
-}
-
-/// The unit has started: without data, its settings decide which cluster it is of.
-pub(super) fn started(world: &mut WorldState, host: &str) -> Result<(), String> {
-    let path = data_file(world, host);
-    if world.host(host)?.files.exists(&path) {
-        return Ok(());
-    }
-    let initial = setting(world, host, "initial-cluster").unwrap_or_default();
-    let member = |entry: &str| {
-        let url = entry.split_once('=')?.1;
-        let address = url.split("//").nth(1)?.rsplit_once(':')?.0;
-        let known = world.hosts.iter().find(|(name, h)| h.address == address || name.as_str() == address);
-        known.map(|(name, _)| name.clone())
-    };
-    let mut cluster: Vec<String> = initial.split(',').filter_map(member).collect();
-    if cluster.is_empty() {
-        cluster.push(host.to_owned());
-    }
-    let has_data = |name: &String| world.host(name).is_ok_and(|h| h.files.exists(&data_file(world, name)));
-    if cluster.len() > 1 && !cluster.iter().any(has_data) {
-        world.etcd.keys.clear();
-        world.etcd.leases.clear();
-    }
-    let directory = path.trim_end_matches("/cluster").to_owned();
-    let files = &mut world.host_mut(host)?.files;
-    let owner = |mode| Ownership { owner: Some("etcd".into()), group: Some("etcd".into()), mode: Some(mode) };
-    files.make_directory(directory.trim_end_matches("/member"), &owner(0o700))?;
-    files.make_directory(&directory, &owner(0o700))?;
-    files.write(&path, cluster.join(","), &owner(0o600))
-}
-
 /// Whether an etcd answers on this host.
-fn up(world: &WorldState, host: &str) -> bool {
+pub(super) fn up(world: &WorldState, host: &str) -> bool {
     world.host(host).is_ok_and(|h| h.powered && h.units.get(UNIT).is_some_and(|unit| unit.running()))
 }
 
-/// Whether more than half of the host's cluster is up and can talk to each other.
+/// Whether more than half of those who vote in the host's cluster are up and can talk to each other.
 pub(super) fn quorum(world: &WorldState, host: &str) -> bool {
-    let cluster = cluster_of(world, host);
+    let cluster = Cluster::of(world, host);
     let alive = |name: &&String| {
         up(world, name)
-            && cluster_of(world, name) == cluster
+            && Cluster::of(world, name) == cluster
             && (name.as_str() == host || world.host(name).is_ok_and(|h| h.connected()))
     };
     let connected = world.host(host).is_ok_and(|h| h.connected());
-    let alive = if connected { cluster.iter().filter(alive).count() } else { 1 };
-    up(world, host) && cluster.len() > 1 && alive * 2 > cluster.len()
+    let alive = if connected { cluster.voters.iter().filter(alive).count() } else { 1 };
+    up(world, host) && !cluster.alone && alive * 2 > cluster.voters.len()
 }
 
 /// Whether the keyspace can be read and written by way of this endpoint.
@@ -99,8 +38,9 @@ pub(super) fn serves(world: &WorldState, from: &str, address: &str) -> bool {
     world.reach(from, address).is_some_and(|host| quorum(world, host))
 }
 
-/// Leases whose holder is gone end, and their keys with them. True: something changed.
+/// Members catch up. Leases whose holder is gone end, and their keys with them. True: something changed.
 pub(super) fn settle(world: &mut WorldState) -> bool {
+    let caught_up = etcd_members::settle(world);
     let ended: Vec<i64> = world
         .etcd
         .leases
@@ -109,7 +49,7 @@ pub(super) fn settle(world: &mut WorldState) -> bool {
         .map(|(id, _)| *id)
         .collect();
     if ended.is_empty() || !world.hosts.keys().any(|host| quorum(world, host)) {
-        return false;
+        return caught_up;
     }
     world.etcd.leases.retain(|id, _| !ended.contains(id));
     world.etcd.revision += 1;
@@ -178,10 +118,27 @@ impl SimEtcd {
         host.filter(|_| self.endpoint.port == 2379).map(str::to_owned).ok_or_else(refused)
     }
 
+    /// One change of the members, which all of them learn.
+    async fn change_members<T: Send>(
+        &self,
+        text: &str,
+        change: impl FnOnce(&WorldState, &mut Cluster) -> Result<T, String> + Send,
+    ) -> Result<T, EtcdError> {
+        let act = |world: &mut WorldState| {
+            let host = self.keyspace(world)?;
+            let mut cluster = Cluster::of(world, &host);
+            let done = change(world, &mut cluster).map_err(|why| failed(&self.from, why))?;
+            cluster.replicate(world).map_err(|why| failed(&self.from, why))?;
+            world.count(&self.from, "etcd", text, None);
+            Ok(done)
+        };
+        self.world.act(&self.from, text, act).await
+    }
+
     /// The keyspace, where that member can serve it.
     fn keyspace(&self, world: &WorldState) -> Result<String, EtcdError> {
         let host = self.member(world)?;
-        if cluster_of(world, &host).len() > 1 && !quorum(world, &host) {
+        if !Cluster::of(world, &host).alone && !quorum(world, &host) {
             let why = failed(&self.from, format!("etcd {}: request timed out", self.endpoint.address));
             return Err(EtcdError::new(NoEtcd::NoQuorum, why));
         }
@@ -266,10 +223,9 @@ impl Etcd for SimEtcd {
     async fn status(&self) -> Result<EtcdStatus, EtcdError> {
         let look = |world: &WorldState| {
             let host = self.member(world)?;
-            let cluster = cluster_of(world, &host);
-            let solo = cluster.len() == 1;
-            let leader = cluster.iter().find(|name| solo || quorum(world, name));
-            let has_leader = solo || quorum(world, &host);
+            let cluster = Cluster::of(world, &host);
+            let leader = cluster.voters.iter().find(|name| cluster.alone || quorum(world, name));
+            let has_leader = cluster.alone || quorum(world, &host);
             let version = match world.settings.release {
                 Release::Bookworm => "3.4.23",
                 Release::Trixie => "3.5.16",
@@ -283,28 +239,103 @@ impl Etcd for SimEtcd {
                 leader: leader.filter(|_| has_leader).map_or(0, |name| member_id(world, name)),
                 member: member_id(world, &host),
                 db_size: 20480,
+                revision: world.etcd.revision,
+                learner: cluster.learners.contains(&host),
                 errors,
             })
         };
         self.world.look(&self.from, "etcd status", look).await
     }
 
+    async fn snapshot(&self, _limit: u64) -> Result<Vec<u8>, EtcdError> {
+        let look = |world: &WorldState| {
+            self.keyspace(world)?;
+            // A page as bbolt begins with one, the keys in some form, and the sum at the end.
+            let mut bytes = vec![0; 16];
+            bytes.extend(0xED0C_DAED_u32.to_le_bytes());
+            bytes.extend(serde_json::to_vec(&world.etcd.keys).unwrap_or_default());
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+            let sum = Sha256::digest(&bytes);
+            bytes.extend(sum);
+            Ok(bytes)
+        };
+        self.world.look(&self.from, "etcd snapshot", look).await
+    }
+
     async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError> {
         let look = |world: &WorldState| {
             let host = self.keyspace(world)?;
-            let member = |name: String| {
-                let address = world.hosts.get(&name).map_or(name.as_str(), |h| &h.address);
-                let started = world.host(&name).is_ok_and(|h| h.files.exists(&data_file(world, &name)));
+            let cluster = Cluster::of(world, &host);
+            let member = |name: &String| {
+                let address = world.hosts.get(name).map_or(name.as_str(), |h| &h.address);
+                let started = has_data(world, name);
+                // One that was added is like the member that tells of it.
+                let of = if started { name } else { &host };
+                let urls = setting(world, of, "advertise-client-urls").unwrap_or_default();
+                let scheme = if urls.starts_with("https://") { "https" } else { "http" };
                 EtcdMember {
-                    id: member_id(world, &name),
-                    peer_urls: vec![format!("http://{address}:2380")],
-                    client_urls: if started { vec![format!("http://{address}:2379")] } else { Vec::new() },
-                    name: if started { setting(world, &name, "name").unwrap_or(name) } else { String::new() },
+                    id: member_id(world, name),
+                    peer_urls: vec![format!("{scheme}://{address}:2380")],
+                    client_urls: if started {
+                        vec![format!("{scheme}://{address}:2379")]
+                    } else {
+                        Vec::new()
+                    },
+                    // Of one that was added the name is known once it has started.
+                    name: if started || !cluster.learners.contains(name) {
+                        setting(world, name, "name").unwrap_or_else(|| name.clone())
+                    } else {
+                        String::new()
+                    },
+                    learner: cluster.learners.contains(name),
                 }
             };
-            Ok(cluster_of(world, &host).into_iter().map(member).collect())
+            Ok(cluster.hosts().map(member).collect())
         };
         self.world.look(&self.from, "etcd members", look).await
+    }
+
+    async fn member_add_learner(&self, peer_url: &str) -> Result<u64, EtcdError> {
+        let change = |world: &WorldState, cluster: &mut Cluster| {
+            let host = host_of_url(world, peer_url).ok_or("no such host")?;
+            if cluster.has(&host) {
+                return Err("etcdserver: Peer URLs already exists".to_owned());
+            }
+            if !cluster.learners.is_empty() {
+                return Err("etcdserver: too many learner members in cluster".to_owned());
+            }
+            cluster.learners.push(host.clone());
+            Ok(member_id(world, &host))
+        };
+        self.change_members(&format!("etcd member-add {peer_url}"), change).await
+    }
+
+    async fn member_promote(&self, id: u64) -> Result<(), EtcdError> {
+        let change = |world: &WorldState, cluster: &mut Cluster| {
+            let at = cluster.learners.iter().position(|name| member_id(world, name) == id);
+            let at = at.ok_or("etcdserver: can only promote a learner member")?;
+            if !up(world, &cluster.learners[at]) || Cluster::of(world, &cluster.learners[at]) != *cluster {
+                return Err(
+                    "etcdserver: can only promote a learner member which is in sync with leader".to_owned()
+                );
+            }
+            let promoted = cluster.learners.remove(at);
+            cluster.voters.push(promoted);
+            Ok(())
+        };
+        self.change_members("etcd member-promote", change).await
+    }
+
+    async fn member_remove(&self, id: u64) -> Result<(), EtcdError> {
+        let change = |world: &WorldState, cluster: &mut Cluster| {
+            let stays = |name: &String| member_id(world, name) != id;
+            let before = cluster.hosts().count();
+            cluster.voters.retain(stays);
+            cluster.learners.retain(stays);
+            let found = cluster.hosts().count() < before;
+            found.then_some(()).ok_or_else(|| "etcdserver: member not found".to_owned())
+        };
+        self.change_members("etcd member-remove", change).await
     }
 }
 

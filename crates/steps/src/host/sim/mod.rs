@@ -13,6 +13,7 @@ mod attempts;
 mod balancers;
 mod error;
 mod etcd;
+mod etcd_members;
 mod fault;
 mod files;
 mod host;

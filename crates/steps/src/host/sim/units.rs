@@ -3,7 +3,7 @@
 
 use super::files::NodeKind;
 use super::state::{HostState, SimProcess, UnitState, WorldState};
-use super::{etcd, patroni};
+use super::{etcd, etcd_members, patroni};
 use crate::host::{Ownership, Unit, UnitVerb};
 
 /// The full name: `patroni` is `patroni.service`.
@@ -188,7 +188,7 @@ fn start(world: &mut WorldState, host: &str, name: &str) -> Result<(), String> {
     }
     set_running(world, host, name)?;
     if name == etcd::UNIT {
-        etcd::started(world, host)?;
+        etcd_members::started(world, host)?;
     }
     Ok(())
 }
@@ -197,6 +197,11 @@ fn stop(world: &mut WorldState, host: &str, name: &str) -> Result<(), String> {
     if name == patroni::UNIT {
         patroni::stopping(world, host)?;
     }
+    settle_inactive(world, host, name)
+}
+
+/// The unit's main process has ended by itself, and nothing starts it again.
+pub(super) fn end(world: &mut WorldState, host: &str, name: &str) -> Result<(), String> {
     settle_inactive(world, host, name)
 }
 

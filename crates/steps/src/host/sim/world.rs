@@ -13,7 +13,7 @@ use super::host::SimHost;
 use super::kept::Kept;
 use super::state::{CannedReply, CannedSql, Effect, HostState, Release, Unknown, WorldState};
 use super::{etcd, patroni, patroni_loop, units};
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, UnitVerb};
 
 /// A world of simulated hosts. Cheap to clone; one that is kept in a file may be open in several processes.
 #[derive(Debug, Clone)]
@@ -148,6 +148,14 @@ impl SimWorld {
             patroni::write_data_directory(host, data_dir, major, identifier)
         })?
         .map_err(|message| WorldError::Refused { message })
+    }
+
+    /// Ends a unit, by hand.
+    pub fn stop(&self, name: &str, unit: &str) -> Result<(), WorldError> {
+        self.edit_host(name, |_| ())?;
+        self.edit(|state| units::verb(state, name, unit, UnitVerb::Stop))?
+            .map(drop)
+            .map_err(|message| WorldError::Refused { message })
     }
 
     /// Pulls a host's network cable.
