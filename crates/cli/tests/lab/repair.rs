@@ -227,6 +227,9 @@ fn two_clusters_in_one_scope_are_refused_also_where_one_is_to_be_kept() {
         operator.flow(&keeping(&keep, &[])).ended(1).says(&["two-clusters", "theirs", "nothing was changed"]);
     }
     operator.flow(&REPAIR).ended(1).says(&["two-clusters"]);
+    // Whoever says "keep" doesn't mean "empty it".
+    let both = keeping("mode=reset", &["--set", "keep=patroni1"]);
+    operator.flow(&both).ended(1).says(&["only one of them can be meant", "nothing was changed"]);
     assert_eq!(lab.footprint(Some(&broken)), footprint);
 }
 
