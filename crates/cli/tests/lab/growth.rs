@@ -1,7 +1,7 @@
 //! A cluster shrinks and grows: a host leaves for good, without a trace, and the others run on.
 
 use crate::harness::lab::{ROWS, address};
-use crate::harness::{Done, ETCDCTL, Lab, Operator, PROMOTERS};
+use crate::harness::{Done, ETCDCTL, Lab, Operator, PROMOTERS, until};
 
 /// The first process of PostgreSQL and when it started.
 fn postmaster(lab: &Lab, host: &str) -> String {
@@ -171,4 +171,25 @@ fn a_cluster_is_taken_away_and_all_of_its_data_is_kept() {
         assert_eq!(lab.on(balancer, "ip -o addr show to 198.18.0.100"), "");
     }
     remove().ended(0).says(&["nothing to do"]);
+}
+
+#[test]
+fn a_balancer_goes_and_the_address_is_on_the_other_one_which_stays() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let held = |host: &str| lab.on(host, "ip -o addr show to 198.18.0.100 | wc -l");
+    let holder = until("a holder of the address", || {
+        let holders: Vec<&str> = ["lb1", "lb2"].into_iter().filter(|host| held(host) == "1").collect();
+        if let [one] = holders[..] { Ok(one) } else { Err(format!("{holders:?}")) }
+    });
+    let other = if holder == "lb1" { "lb2" } else { "lb1" };
+    let remove =
+        |host: &str| operator.flow(&["run", "remove-balancer.toml", "--set", &format!("node={host}")]);
+    remove(holder).ended(0).says(&["keepalived.conf"]);
+    assert_eq!([held(holder), held(other)], ["0", "1"]);
+    assert_eq!(lab.on(holder, "systemctl is-enabled haproxy keepalived || true"), "masked\nmasked");
+    remove(holder).ended(0).says(&["nothing to do"]);
+    remove(other).ended(1).says(&["doesn't answer"]);
+    assert_eq!(held(other), "1");
+    lab.assert_healthy();
 }
