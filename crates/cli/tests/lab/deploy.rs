@@ -1,6 +1,6 @@
 //! From bare hosts to a healthy cluster, and again.
 
-use crate::harness::{Lab, Operator};
+use crate::harness::{Lab, Operator, until};
 
 #[test]
 fn short_bare_hosts_become_a_healthy_cluster_and_a_second_run_changes_nothing() {
@@ -62,6 +62,7 @@ fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
         "systemd-run -q --unit=squatter perl -MIO::Socket::INET -e \
          '@listens = IO::Socket::INET->new(Listen => 1, LocalPort => 5432); sleep 1000'",
     );
+    until("the squatter to listen", || lab.try_on("patroni3", "ss -Hltn | grep -q :5432"));
     lab.on(
         "patroni2",
         "mv /usr/bin/date /usr/bin/date.real; \
