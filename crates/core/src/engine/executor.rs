@@ -23,6 +23,9 @@ use crate::step::{
 };
 use crate::workflow::expr;
 
+/// How often a wait is taken up again where what it waited for went away at once.
+const WAITS_AGAIN: usize = 5;
+
 /// How long a task that lost its host tries to reach it again before its outcome is called unknown.
 pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -146,6 +149,12 @@ impl Env {
     pub(super) fn is_gate(&self, node: NodeId) -> bool {
         let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
         step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.gate)
+    }
+
+    /// Whether its step only waits.
+    fn waits(&self, node: NodeId) -> bool {
+        let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
+        step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.waits)
     }
 
     /// Whether the task was filtered out and is only looked at, since what is run needs it.
@@ -347,12 +356,27 @@ impl Env {
         }
     }
 
-    /// After `apply` comes `check` again. Still pending is a failure.
-    async fn verify(&self, node: NodeId, prepared: &Prepared, change: &Change, output: Output) -> End {
+    /// After `apply` comes `check` again. Still pending is a failure, but for what is waited for: a connection that was
+    /// cut may be told as one that stands, until it is gone a moment later. That is waited for again.
+    async fn verify(&self, node: NodeId, prepared: &Prepared, change: &Change, mut output: Output) -> End {
         if !prepared.step.verifiable() {
             return End::Done(output);
         }
-        match prepared.step.check(&prepared.cx).await {
+        let mut seen = prepared.step.check(&prepared.cx).await;
+        if self.waits(node) {
+            for _ in 0..WAITS_AGAIN {
+                let Ok(Check::Pending(still)) = &seen else { break };
+                match prepared.step.apply(&prepared.cx, still).await {
+                    Ok(again) => output = again,
+                    Err(error) if error.outcome == Outcome::Lost => {
+                        return self.settle(node, prepared, change, error, false).await;
+                    }
+                    Err(error) => return End::Failed(error),
+                }
+                seen = prepared.step.check(&prepared.cx).await;
+            }
+        }
+        match seen {
             Ok(Check::Satisfied(seen)) => End::Done(merge(seen, output)),
             Ok(Check::Pending(still)) => {
                 let mut error = StepError::failed(format!("it did not take: {}", still.summary));
