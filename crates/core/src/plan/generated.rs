@@ -34,17 +34,18 @@ pub struct MadeSecret {
     pub path: PathBuf,
 }
 
-/// A path at the operator's place: it begins with `/` or `~/`, so that it is the same wherever flow is started.
+/// The path of a file at the operator's place: it begins with `/` or `~/`, so that it is the same wherever flow is
+/// started, also when a run is resumed.
 ///
 /// # Errors
-/// What is wrong with the text.
-pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+/// What is wrong with the text, as a fragment.
+pub fn operator_path(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("~/") {
         Some(rest) => std::env::var_os("HOME")
             .map(|home| Path::new(&home).join(rest))
             .ok_or_else(|| format!("`{text}`: HOME is not set")),
         None if text.starts_with('/') => Ok(PathBuf::from(text)),
-        None => Err(format!("`{text}` begins neither with `/` nor with `~/`")),
+        None => Err(format!("`{text}` is a path on the operator's machine: it begins with `/` or `~/`")),
     }
 }
 
@@ -125,7 +126,10 @@ mod tests {
         fs::write(folder.path().join("file"), "").unwrap();
         let error = keep(&folder.path().join("file/password")).unwrap_err();
         assert!(error.contains("file/password can't be made"), "{error}");
-        assert!(path("secrets/x").is_err());
-        assert_eq!(path("/srv/x"), Ok(PathBuf::from("/srv/x")));
+        assert_eq!(operator_path("/srv/x"), Ok(PathBuf::from("/srv/x")));
+        assert!(operator_path("~/x").is_ok_and(|path| path.is_absolute()));
+        for wrong in ["secrets/x", "./x", "~other/x", ""] {
+            assert!(operator_path(wrong).is_err(), "{wrong}");
+        }
     }
 }

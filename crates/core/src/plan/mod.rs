@@ -31,7 +31,7 @@ use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
 pub use drawing::{Drawing, DrawnTask};
-pub use generated::{MadeSecret, NewSecrets};
+pub use generated::{MadeSecret, NewSecrets, operator_path};
 pub use limits::MAX_PER_HOST;
 pub use params::Inputs;
 pub use saved::{SavedPlan, SavedPlanError, is_plan_file};

@@ -269,7 +269,7 @@ impl Params {
                 let text = kept.render(&mut |text| evaluator.text(text, &context)).map_err(|error| {
                     wrong(format!("where it is kept can't be evaluated: {}", error.message))
                 })?;
-                let path = generated::path(text.as_str().unwrap_or_default()).map_err(wrong)?;
+                let path = generated::operator_path(text.as_str().unwrap_or_default()).map_err(wrong)?;
                 if generated::keep(&path).map_err(wrong)? {
                     self.made.push(MadeSecret { param: name.to_owned(), path: path.clone() });
                 }

@@ -9,21 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub(super) use flow_core::plan::operator_path as path;
 use flow_core::step::StepError;
-
-/// The path of a file on the operator's machine.
-///
-/// # Errors
-/// What is wrong with the text, as a fragment.
-pub(super) fn path(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("~/") {
-        Some(rest) => std::env::var_os("HOME")
-            .map(|home| Path::new(&home).join(rest))
-            .ok_or_else(|| format!("`{text}`: HOME is not set")),
-        None if text.starts_with('/') => Ok(PathBuf::from(text)),
-        None => Err(format!("`{text}` is a path on the operator's machine: it begins with `/` or `~/`")),
-    }
-}
 
 /// A file's text; none where there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<String>, StepError> {
@@ -80,18 +67,4 @@ fn remove(path: &Path) -> Result<(), StepError> {
 /// The system's words for an error hold nothing of what is in the file.
 fn failed(path: &Path, error: &io::Error) -> StepError {
     StepError::failed(format!("{} at the operator: {error}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_at_the_operator_is_not_relative() {
-        assert_eq!(path("/srv/ca.crt"), Ok(PathBuf::from("/srv/ca.crt")));
-        assert!(path("~/ca.crt").is_ok_and(|path| path.is_absolute()));
-        for wrong in ["ca.crt", "./ca.crt", "~other/ca.crt", ""] {
-            assert!(path(wrong).is_err(), "{wrong}");
-        }
-    }
 }
