@@ -57,10 +57,11 @@ fn one_part_after_another_comes_to_what_one_run_does() {
 fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
     let lab = Lab::bare();
     let operator = Operator::new(&lab);
+    // Connections of an earlier test's cluster may still wait on this port for their end.
     lab.on(
         "patroni3",
         "systemd-run -q --unit=squatter perl -MIO::Socket::INET -e \
-         '@listens = IO::Socket::INET->new(Listen => 1, LocalPort => 5432); sleep 1000'",
+         '@listens = IO::Socket::INET->new(Listen => 1, ReuseAddr => 1, LocalPort => 5432); sleep 1000'",
     );
     until("the squatter to listen", || lab.try_on("patroni3", "ss -Hltn | grep -q :5432"));
     lab.on(
