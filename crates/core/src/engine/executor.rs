@@ -1,10 +1,9 @@
-//! Runs one task: condition, arguments, check, guards, apply, verify; or, for an intent that was
+//! Runs one task: condition, arguments, check, guards, and what [`super::attempt`] does; or, for an intent that was
 //! found without a result, settles what became of it. Decides nothing about other tasks.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -18,16 +17,9 @@ use super::{Fleet, Notice, SharedPlan};
 use crate::plan::{Mode, Outputs, Scope, Task};
 use crate::run::{NodeId, RunId, TaskName};
 use crate::step::{
-    Attempt, Change, Check, Context, ContextParts, Outcome, Output, Progress, Resolved, Resources, Step,
-    StepError,
+    Attempt, Change, Check, Context, ContextParts, Outcome, Output, Progress, Resources, Step, StepError,
 };
 use crate::workflow::expr;
-
-/// How often a wait is taken up again where what it waited for went away at once.
-const WAITS_AGAIN: usize = 5;
-
-/// How long a task that lost its host tries to reach it again before its outcome is called unknown.
-pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every executor of a run shares.
 pub(super) struct Env {
@@ -149,12 +141,6 @@ impl Env {
     pub(super) fn is_gate(&self, node: NodeId) -> bool {
         let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
         step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.gate)
-    }
-
-    /// Whether its step only waits.
-    fn waits(&self, node: NodeId) -> bool {
-        let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
-        step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.waits)
     }
 
     /// Whether the task was filtered out and is only looked at, since what is run needs it.
@@ -337,108 +323,6 @@ impl Env {
         self.apply(node, &prepared, &change).await
     }
 
-    async fn apply(&self, node: NodeId, prepared: &Prepared, change: &Change) -> End {
-        let timeout = self.task(node).and_then(|task| self.plan.steps[task.step].def.timeout);
-        let work = prepared.step.apply(&prepared.cx, change);
-        let applied = match timeout {
-            None => work.await,
-            Some(limit) => match tokio::time::timeout(limit, work).await {
-                Ok(applied) => applied,
-                Err(_) => Err(StepError::lost(format!("it took longer than {} s", limit.as_secs_f64()))),
-            },
-        };
-        match applied {
-            Ok(output) => self.verify(node, prepared, change, output).await,
-            Err(error) if error.outcome == Outcome::Lost => {
-                self.settle(node, prepared, change, error, false).await
-            }
-            Err(error) => End::Failed(error),
-        }
-    }
-
-    /// After `apply` comes `check` again. Still pending is a failure, but for what is waited for: a connection that was
-    /// cut may be told as one that stands, until it is gone a moment later. That is waited for again.
-    async fn verify(&self, node: NodeId, prepared: &Prepared, change: &Change, mut output: Output) -> End {
-        if !prepared.step.verifiable() {
-            return End::Done(output);
-        }
-        let mut seen = prepared.step.check(&prepared.cx).await;
-        if self.waits(node) {
-            for _ in 0..WAITS_AGAIN {
-                let Ok(Check::Pending(still)) = &seen else { break };
-                match prepared.step.apply(&prepared.cx, still).await {
-                    Ok(again) => output = again,
-                    Err(error) if error.outcome == Outcome::Lost => {
-                        return self.settle(node, prepared, change, error, false).await;
-                    }
-                    Err(error) => return End::Failed(error),
-                }
-                seen = prepared.step.check(&prepared.cx).await;
-            }
-        }
-        match seen {
-            Ok(Check::Satisfied(seen)) => End::Done(merge(seen, output)),
-            Ok(Check::Pending(still)) => {
-                let mut error = StepError::failed(format!("it did not take: {}", still.summary));
-                error.detail = still.diff;
-                End::Failed(error)
-            }
-            Ok(Check::Deferred(why) | Check::Refused(why)) => {
-                End::Failed(StepError::failed(format!("it did not take: {why}")))
-            }
-            Err(error) => self.settle(node, prepared, change, error, false).await,
-        }
-    }
-
-    /// What became of an attempt whose answer was lost. Asks the host until it answers, up to
-    /// [`SETTLE_PATIENCE`]; an attempt that is still alive is waited for.
-    async fn settle(
-        &self,
-        node: NodeId,
-        prepared: &Prepared,
-        change: &Change,
-        lost: StepError,
-        after_crash: bool,
-    ) -> End {
-        let mut deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
-        let mut pause = Duration::from_millis(100);
-        loop {
-            let answer = match self.alive(node, prepared).await {
-                Ok(true) => Ok(Resolved::Running),
-                Ok(false) => prepared.step.resolve(&prepared.cx, change).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(Resolved::Done(output)) => return End::Done(output),
-                // Within this process it counts as a failed attempt; after a crash it is simply made again.
-                Ok(Resolved::NotDone) if after_crash => return End::NotDone,
-                Ok(Resolved::NotDone) => return End::Failed(StepError { outcome: Outcome::Failed, ..lost }),
-                Ok(Resolved::Unknown(why)) => {
-                    return End::Unknown(StepError { detail: Some(lost.message), ..StepError::failed(why) });
-                }
-                Ok(Resolved::Running) => {
-                    prepared
-                        .cx
-                        .progress("an earlier attempt is still at work on the host; waiting for its end");
-                    deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
-                }
-                Err(error) if error.permanent || tokio::time::Instant::now() > deadline => {
-                    return End::Unknown(StepError { detail: Some(lost.message), ..error });
-                }
-                Err(error) => prepared.cx.progress(format!("asking what became of it: {error}")),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-    }
-
-    pub(super) async fn alive(&self, node: NodeId, prepared: &Prepared) -> Result<bool, StepError> {
-        match (&self.fleet, self.task(node).and_then(|task| task.host.as_ref())) {
-            (Some(fleet), Some(host)) => fleet.alive(host, prepared.cx.attempt()).await,
-            _ => Ok(false),
-        }
-    }
-
     /// Checks the guards again: on this task's host where its step works on all hosts of the guard, or
     /// waits for it per host, else wherever the guard ran, since this one task is then for all of them.
     async fn check_guards(&self, node: NodeId) -> Result<(), StepError> {
@@ -480,12 +364,6 @@ impl Env {
 pub(super) fn filtered_out(change: &Change) -> StepError {
     StepError::permanent(format!("it was filtered out, but is needed and isn't so yet: {}", change.summary))
         .with_hint("run it first, with wider --limit and --tags or without them")
-}
-
-/// What the check saw, overlaid by what `apply` said.
-fn merge(mut seen: Output, said: Output) -> Output {
-    seen.0.extend(said.0);
-    seen
 }
 
 /// Tells what a task waits for, with secrets masked.

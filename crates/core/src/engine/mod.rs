@@ -2,6 +2,7 @@
 //! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
 
 mod asking;
+mod attempt;
 mod clock;
 mod control;
 mod exchange;

@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::UndoAction;
+use super::attempt::SETTLE_PATIENCE;
 use super::control::Message;
-use super::executor::{End, Env, Prepared, SETTLE_PATIENCE, panicked};
+use super::executor::{End, Env, Prepared, panicked};
 
 use crate::run::NodeId;
 use crate::step::{Change, Check, Outcome, Output, Resolved, StepError, UndoError};

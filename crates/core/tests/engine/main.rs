@@ -12,4 +12,5 @@ mod plans;
 mod resolve;
 mod runs;
 mod undo;
+mod waits;
 mod world;
