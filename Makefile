@@ -3,12 +3,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test test-full bench build lint setup clean
+.PHONY: help demo test test-full campaign bench build lint setup clean
 
 help:
 	@echo "make demo       set up the lab, deploy a cluster, break it, recover it"
 	@echo "make test       everything CI runs: lints, tests, the lab on bookworm, in short on trixie"
 	@echo "make test-full  the whole matrix: every lab test on both releases"
+	@echo "make campaign   repairs disturbed at twelve points; FLOW_CAMPAIGN=every: at each"
 	@echo "make bench      the comparisons of docs/performance.md"
 	@echo "make build      target/debug/flow"
 	@echo "make clean      end the lab, remove what was built"
@@ -30,6 +31,9 @@ test: lint
 
 test-full: lint
 	FLOW_TEST_FULL=1 fixtures/scripts/test
+
+campaign: setup
+	fixtures/scripts/campaign
 
 bench: setup
 	benches/run

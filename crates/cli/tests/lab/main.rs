@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod balancers;
+mod campaign;
 mod certificates;
 mod deploy;
 mod growth;

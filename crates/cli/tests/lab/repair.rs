@@ -6,7 +6,7 @@ use crate::harness::{ETCDCTL, Lab, Operator, PROMOTERS, until};
 /// An identifier that is nobody's. Shorter ones count for Patroni as none.
 const NOBODYS: &str = "7700000000000000001";
 
-const REPAIR: [&str; 4] = ["run", "system-id-recovery.toml", "--confirm", "demo"];
+pub const REPAIR: [&str; 4] = ["run", "system-id-recovery.toml", "--confirm", "demo"];
 
 fn kinds(operator: &Operator, code: i32) -> (String, Vec<String>) {
     let text = operator.flow(&["diagnose", "--output", "json"]).ended(code).stdout;
@@ -24,8 +24,11 @@ fn postmaster(lab: &Lab, host: &str) -> String {
     lab.on(host, "pid=$(pgrep -o -x postgres); echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
 }
 
-fn rows(lab: &Lab, host: &str) -> String {
-    lab.sql(host, "select count(*) || ' ' || md5(string_agg(id || owner, ',' order by id)) from accounts where id <= 1000000")
+/// The cluster's rows, counted and summed up.
+pub const ROWS_OF: &str = "select count(*) || ' ' || md5(string_agg(id || owner, ',' order by id)) from accounts where id <= 1000000";
+
+pub fn rows(lab: &Lab, host: &str) -> String {
+    lab.sql(host, ROWS_OF)
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn a_wrong_key_is_mended_and_no_data_directory_is_touched() {
 }
 
 /// A member that belongs to another cluster, and has a table of its own and the roles by which Patroni works.
-fn broken_with_rows() -> (Lab, String) {
+pub fn broken_with_rows() -> (Lab, String) {
     let (lab, broken) = Lab::broken();
     lab.on(
         &broken,
@@ -124,7 +127,7 @@ fn broken_with_rows() -> (Lab, String) {
 }
 
 /// What a query gives on a copy of a set-aside directory; the directory itself stays as it is.
-fn of_a_copy(lab: &Lab, host: &str, query: &str) -> String {
+pub fn of_a_copy(lab: &Lab, host: &str, query: &str) -> String {
     lab.on(
         host,
         &format!(
@@ -190,8 +193,7 @@ fn a_member_that_is_kept_against_a_living_leader_leads_alone_and_all_others_rows
         assert_eq!((&saved["verdict"], &saved["keys"]["leader"]), (&"kept".into(), &leader.as_str().into()));
     }
     for host in PROMOTERS.into_iter().filter(|host| *host != broken) {
-        let query = "select count(*) || ' ' || md5(string_agg(id || owner, ',' order by id)) from accounts where id <= 1000000";
-        assert_eq!(of_a_copy(&lab, host, query), before, "{host}: all rows are in the copy");
+        assert_eq!(of_a_copy(&lab, host, ROWS_OF), before, "{host}: all rows are in the copy");
     }
     assert_eq!(lab.on(&broken, "ls -d /var/lib/postgresql/*/main.set-aside-* 2>/dev/null || true"), "");
 }

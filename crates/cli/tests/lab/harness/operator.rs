@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -211,6 +211,14 @@ impl Running {
         self.finish()
     }
 
+    /// Gives it so long to end by itself.
+    pub fn leave(&mut self, patience: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < patience && self.child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Done {
         let began = Instant::now();
@@ -291,6 +299,17 @@ impl Done {
             assert!(text.contains(&flat(part)), "{} does not say `{part}`:\n{}", self.what, self.text());
         }
         self
+    }
+
+    /// Whether it says why it ended so, in one of the ways that docs/json.md gives.
+    pub fn gives_a_reason(&self) -> bool {
+        let told = self.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut reasons = told.flat_map(|value| match value["type"].as_str() {
+            Some("error") => value["errors"].as_array().cloned().unwrap_or_default(),
+            Some("result") => value["failures"].as_array().cloned().unwrap_or_default(),
+            _ => Vec::new(),
+        });
+        reasons.next().is_some()
     }
 
     pub fn code(&self) -> Option<i32> {
