@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::rest::{self, Api, Report, patch_config, report};
+use super::rest::{self, Api, Report, report};
 use super::settings::Settings;
 use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
@@ -198,12 +198,10 @@ impl Wait<'_> {
         self.settings.as_ref()?.rest_tls.as_ref()
     }
 
-    /// That it fails is no matter: the leader wakes by itself too.
     async fn wake(&self, leader: &str) {
         let Some(settings) = &self.settings else { return };
         let settings = Settings { rest: leader.to_owned(), ..settings.clone() };
-        // A key that isn't there is taken away: nothing changes.
-        let _ = patch_config(self.host, &settings, json!({ "flow_wakes_the_leader": null })).await;
+        rest::wake(self.host, &settings).await;
     }
 }
 

@@ -30,7 +30,7 @@ impl StepType for PatroniDataMatches {
 }
 
 /// The key's value and the identifier of the data directory.
-async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option<String>, Data), StepError> {
+pub(super) async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option<String>, Data), StepError> {
     let initialize = async {
         let key = format!("{}initialize", settings.prefix);
         let keys = connect(host, &settings.endpoints, settings.etcd_tls.as_ref()).await?.keys(&key).await?;
@@ -50,7 +50,7 @@ async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option<String>, D
 }
 
 /// What is in the data directory.
-enum Data {
+pub(super) enum Data {
     Absent,
     Of(String),
     Foreign,

@@ -28,6 +28,21 @@ pub(super) fn patch(now: &Value, wanted: &Value) -> Option<Value> {
     }
 }
 
+/// `now` with what is in `over`, as Patroni merges: tables into tables, null takes a key away, everything else replaces.
+pub(super) fn merged(now: &Value, over: &Value) -> Value {
+    let (Value::Object(now), Value::Object(over)) = (now, over) else { return over.clone() };
+    let mut all = now.clone();
+    for (name, value) in over {
+        if value.is_null() {
+            all.shift_remove(name);
+        } else {
+            let value = merged(now.get(name).unwrap_or(&Value::Null), value);
+            all.insert(name.clone(), value);
+        }
+    }
+    Value::Object(all)
+}
+
 /// Text to be compared by lines.
 pub(super) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
@@ -61,6 +76,17 @@ mod tests {
             Some(json!({ "postgresql": { "parameters": { "b": 3 } }, "extra": null }))
         );
         assert_eq!(patch(&wanted, &wanted), None);
+    }
+
+    #[test]
+    fn what_is_merged_in_leaves_the_rest_and_null_takes_away() {
+        let now = json!({ "ttl": 30, "postgresql": { "use_slots": true, "parameters": { "a": 1, "b": 2 } } });
+        let over = json!({ "postgresql": { "parameters": { "b": null, "c": "on" } } });
+        let after =
+            json!({ "ttl": 30, "postgresql": { "use_slots": true, "parameters": { "a": 1, "c": "on" } } });
+        assert_eq!(merged(&now, &over), after);
+        assert_eq!(merged(&after, &over), after);
+        assert_eq!(merged(&Value::Null, &over)["postgresql"]["parameters"]["c"], "on");
     }
 
     fn config() -> impl Strategy<Value = Value> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use similar::TextDiff;
 
-use super::dynamic::{patch, pretty};
+use super::dynamic::{merged, patch, pretty};
 use super::rest::patch_config;
 use super::settings::Settings;
 use crate::etcd::connect;
@@ -19,16 +19,19 @@ use crate::support::{Seen, wait_until};
 /// How long a cluster that was just made may take to have a dynamic configuration.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The cluster's dynamic configuration is exactly this one.
+/// The cluster's dynamic configuration is exactly this one, or has this in it.
 ///
 /// Compared with what is in etcd, and set by `PATCH /config` of the host's member: what differs is changed, and what
-/// isn't wanted is removed. Settings that need a restart of PostgreSQL are pending until there is one.
+/// isn't wanted is removed; with `merge` the rest stays. Settings that need a restart of PostgreSQL are pending until there is one.
 /// Undo sets back what was there before, unless somebody has changed it since. Output: none.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniDynamicConfig {
     /// The whole dynamic configuration, such as `"{{ steps.keys.config }}"`. Null: any will do.
     pub config: Option<Map<String, Value>>,
+    /// What isn't named in `config` stays as it is; what is null there is removed. False by default.
+    #[serde(default)]
+    pub merge: bool,
     /// Patroni's configuration file, for address and password of the REST API. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
@@ -40,8 +43,10 @@ impl StepType for PatroniDynamicConfig {
 }
 
 impl PatroniDynamicConfig {
-    fn wanted(&self) -> Option<Value> {
-        self.config.clone().map(Value::Object)
+    /// What is to come of the configuration that is there.
+    fn wanted(&self, now: &Value) -> Option<Value> {
+        let wanted = self.config.clone().map(Value::Object)?;
+        Some(if self.merge { merged(now, &wanted) } else { wanted })
     }
 
     /// The host's Patroni, and the dynamic configuration as it is in etcd; null where there is none yet.
@@ -57,9 +62,12 @@ impl PatroniDynamicConfig {
     }
 
     /// Asks the member to make it so. It looks at the cluster anew before it does.
-    async fn set(&self, host: &dyn Host, wanted: &Value) -> Result<Seen, StepError> {
+    async fn set(&self, host: &dyn Host, wanted: Option<&Value>) -> Result<Seen, StepError> {
         let (settings, now) = self.look(host).await?;
-        let Some(patch) = patch(&now, wanted) else { return Ok(Seen::Yes(Output::empty())) };
+        let wanted = wanted.cloned().or_else(|| self.wanted(&now));
+        let Some(patch) = wanted.and_then(|wanted| patch(&now, &wanted)) else {
+            return Ok(Seen::Yes(Output::empty()));
+        };
         if now.is_null() {
             return Ok(Seen::NotYet("the cluster has no dynamic configuration yet".to_owned()));
         }
@@ -77,26 +85,26 @@ impl PatroniDynamicConfig {
 #[async_trait]
 impl Step for PatroniDynamicConfig {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let Some(wanted) = self.wanted() else { return Ok(Check::Satisfied(Output::empty())) };
-        let (_, now) = self.look(&*cx.host().await?).await?;
-        if patch(&now, &wanted).is_none() {
+        if self.config.is_none() {
             return Ok(Check::Satisfied(Output::empty()));
         }
+        let (_, now) = self.look(&*cx.host().await?).await?;
+        let Some(wanted) = self.wanted(&now).filter(|wanted| patch(&now, wanted).is_some()) else {
+            return Ok(Check::Satisfied(Output::empty()));
+        };
         let (before, after) = (pretty(&now), pretty(&wanted));
         let diff = TextDiff::from_lines(&before, &after).unified_diff().header("now", "wanted").to_string();
         Ok(Check::Pending(Change::new("change the dynamic configuration").with_diff(diff).with_data(now)))
     }
 
     async fn apply(&self, cx: &Context, _change: &Change) -> Result<Output, StepError> {
-        let Some(wanted) = self.wanted() else { return Ok(Output::empty()) };
         let host = cx.host().await?;
         // What is changed is not on the host's disk, so its lock is proven by itself.
         host.fence(cx.attempt()).await?;
-        wait_until(cx, PATIENCE, || self.set(&*host, &wanted)).await
+        wait_until(cx, PATIENCE, || self.set(&*host, None)).await
     }
 
     async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
-        let Some(wanted) = self.wanted() else { return Ok(()) };
         let refused = |why: &str| {
             let hint = "see it with `patronictl show-config`, and set it by hand";
             Err(StepError::permanent(format!("the dynamic configuration {why}")).with_hint(hint).into())
@@ -108,6 +116,7 @@ impl Step for PatroniDynamicConfig {
         if before.is_null() {
             return refused("wasn't there before");
         }
+        let Some(wanted) = self.wanted(&before) else { return Ok(()) };
         let host = cx.host().await?;
         let (_, now) = self.look(&*host).await?;
         if patch(&now, &before).is_none() {
@@ -117,7 +126,7 @@ impl Step for PatroniDynamicConfig {
             return refused("was changed since: it is left as it is");
         }
         host.fence(cx.attempt()).await.map_err(StepError::from)?;
-        wait_until(cx, PATIENCE, || self.set(&*host, &before)).await?;
+        wait_until(cx, PATIENCE, || self.set(&*host, Some(&before))).await?;
         Ok(())
     }
 }
@@ -138,6 +147,25 @@ mod tests {
         lab.establish(&step, &cx).await;
         let config = lab.world.state().unwrap().etcd.get("/service/demo/config").unwrap().to_owned();
         assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), wanted);
+    }
+
+    #[tokio::test]
+    async fn what_is_merged_in_leaves_what_others_have_set_and_can_be_taken_back() {
+        let lab = Lab::deployed().await;
+        let cx = lab.on("patroni2");
+        let config = || {
+            let text = lab.world.state().unwrap().etcd.get("/service/demo/config").unwrap().to_owned();
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let before = config();
+        let wanted = json!({ "postgresql": { "parameters": { "max_connections": 150 } } });
+        let step: PatroniDynamicConfig =
+            serde_json::from_value(json!({ "config": wanted, "merge": true })).unwrap();
+        let (change, _) = lab.establish(&step, &cx).await;
+        assert_eq!(config()["ttl"], before["ttl"]);
+        assert_eq!(config()["postgresql"]["parameters"]["max_connections"], 150);
+        step.undo(&cx, &change, None).await.unwrap();
+        assert_eq!(config(), before);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 mod agree;
 mod cluster;
 mod config;
+mod data_in_the_way;
 mod data_matches;
 mod diagnosis;
 mod dynamic;
@@ -14,7 +15,9 @@ mod evidence;
 mod leaving;
 mod member;
 mod node_can_join;
+mod pending_restart;
 mod rest;
+mod restarted;
 mod settings;
 mod status;
 mod survey;
@@ -24,6 +27,7 @@ mod verdict;
 pub use agree::PatroniAgree;
 pub use cluster::PatroniCluster;
 pub use config::PatroniConfig;
+pub use data_in_the_way::PatroniDataInTheWay;
 pub use data_matches::PatroniDataMatches;
 pub use diagnosis::{Diagnosis, Problem, Remedy, diagnose};
 pub use dynamic_config::PatroniDynamicConfig;
@@ -31,6 +35,8 @@ pub use evidence::PatroniEvidence;
 pub use leaving::{PatroniMemberAbsent, PatroniMemberCanLeave};
 pub use member::{MemberRole, PatroniMember};
 pub use node_can_join::PatroniNodeCanJoin;
+pub use pending_restart::PatroniPendingRestart;
+pub use restarted::PatroniRestarted;
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
 pub use unchanged::PatroniUnchanged;
@@ -48,13 +54,16 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniEvidence>()
         .add::<PatroniVerdict>()
         .add::<PatroniUnchanged>()
+        .add::<PatroniDataInTheWay>()
         .add::<PatroniDataMatches>()
         .add::<PatroniMember>()
         .add::<PatroniNodeCanJoin>()
         .add::<PatroniMemberCanLeave>()
         .add::<PatroniMemberAbsent>()
         .add::<PatroniCluster>()
-        .add::<PatroniDynamicConfig>();
+        .add::<PatroniDynamicConfig>()
+        .add::<PatroniPendingRestart>()
+        .add::<PatroniRestarted>();
 }
 
 /// Where Debian's unit reads its configuration (`ConditionPathExists` of patroni.service).

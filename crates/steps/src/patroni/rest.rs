@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flow_core::step::StepError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::settings::Settings;
 use crate::clients::{HttpReply, HttpRequest, TlsFiles};
@@ -155,6 +155,53 @@ pub(crate) async fn holds_the_key(host: &dyn Host, api: &Api) -> Result<bool, St
     Ok(reply.is_ok_and(|reply| reply.status == 200))
 }
 
+/// The members as the cluster's keys name them: `name`, `role`, `state`, `api_url`, `lag`, `tags`.
+///
+/// # Errors
+/// The member doesn't answer.
+pub(crate) async fn cluster(host: &dyn Host, api: &Api) -> Result<Vec<Value>, StepError> {
+    let reply = host.http(&api.request("GET", "/cluster")).await?;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    match body["members"].as_array() {
+        Some(members) => Ok(members.clone()),
+        None => Err(StepError::failed(format!("GET /cluster gave {} and no members", reply.status))),
+    }
+}
+
+/// Asks the host's member to do something that may take until `timeout`. The inner error says that nobody knows
+/// what became of it.
+pub(crate) async fn post(
+    host: &dyn Host,
+    settings: &Settings,
+    path: &str,
+    body: Value,
+    timeout: Duration,
+) -> Result<Result<HttpReply, String>, StepError> {
+    let request = HttpRequest { timeout, ..with_password(settings, "POST", path, body)? };
+    answered(host.http(&request).await)
+}
+
+fn with_password(
+    settings: &Settings,
+    method: &'static str,
+    path: &str,
+    body: Value,
+) -> Result<HttpRequest, StepError> {
+    let auth = settings.rest_auth.as_ref();
+    Ok(HttpRequest {
+        body: Some(body),
+        basic_auth: auth.map(|auth| (auth.username.clone(), auth.password.clone())),
+        ..Api::of(settings)?.request(method, path)
+    })
+}
+
+/// Makes a member look at the cluster at once instead of at its next turn. That it fails is no matter: it does so by
+/// itself too.
+pub(crate) async fn wake(host: &dyn Host, settings: &Settings) {
+    // A key that isn't there is taken away: nothing changes.
+    let _ = patch_config(host, settings, json!({ "flow_wakes_the_leader": null })).await;
+}
+
 /// Changes the dynamic configuration: what is null in the patch is removed.
 ///
 /// Also makes the member look at the cluster at once instead of at its next turn.
@@ -163,13 +210,7 @@ pub(crate) async fn patch_config(
     settings: &Settings,
     patch: Value,
 ) -> Result<HttpReply, StepError> {
-    let auth = settings.rest_auth.as_ref();
-    let request = HttpRequest {
-        body: Some(patch),
-        basic_auth: auth.map(|auth| (auth.username.clone(), auth.password.clone())),
-        ..Api::of(settings)?.request("PATCH", "/config")
-    };
-    Ok(host.http(&request).await?)
+    Ok(host.http(&with_password(settings, "PATCH", "/config", patch)?).await?)
 }
 
 #[cfg(test)]

@@ -76,10 +76,14 @@ impl ParamValue {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "an accident is `initdb` with or without `data_dir`, or `stop` with `unit`")]
+#[serde(
+    untagged,
+    expecting = "an accident is `initdb` with or without `data_dir`, `stop` with `unit`, or `edit_config`"
+)]
 enum AccidentEntry {
     Initdb(Initdb),
     Stop(Stop),
+    EditConfig(EditConfig),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -94,6 +98,12 @@ struct Initdb {
 struct Stop {
     stop: String,
     unit: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EditConfig {
+    edit_config: Value,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -192,6 +202,7 @@ impl TestFile {
             AccidentEntry::Stop(entry) => {
                 Accident::Stopped { hosts: entry.stop.clone(), unit: entry.unit.clone() }
             }
+            AccidentEntry::EditConfig(entry) => Accident::EditedConfig { patch: entry.edit_config.clone() },
         };
         self.accidents.iter().map(accident).collect()
     }

@@ -7,6 +7,8 @@ use flow_core::store::Store;
 use flow_core::testing::MemoryStore;
 use flow_core::workflow::{Bundle, Code, Diagnostic};
 
+use serde_json::Value;
+
 use super::error::RehearsalError;
 use super::process::{Crew, Ended};
 use crate::host::sim::{CannedReply, CannedSql, Release, SimWorld, WorldState};
@@ -38,6 +40,11 @@ pub enum Accident {
         hosts: String,
         /// The unit.
         unit: String,
+    },
+    /// Patroni's dynamic configuration was edited, as by `patronictl edit-config`.
+    EditedConfig {
+        /// What was merged into it; null took a key away.
+        patch: Value,
     },
 }
 
@@ -110,7 +117,12 @@ impl Stage {
     }
 
     fn happen(&self, world: &SimWorld, accident: &Accident) -> Result<(), RehearsalError> {
-        let (Accident::Initdb { hosts, .. } | Accident::Stopped { hosts, .. }) = accident;
+        let hosts = match accident {
+            Accident::Initdb { hosts, .. } | Accident::Stopped { hosts, .. } => hosts,
+            Accident::EditedConfig { patch } => {
+                return world.edit_config(patch).map_err(|e| accident_failed(&e));
+            }
+        };
         let selected = self.inventory.select(hosts).map_err(|error| {
             let diagnostic = Diagnostic::general(Code::HOSTS, format!("an accident on `{hosts}`: {error}"));
             RehearsalError::Refused(diagnostic.into())
@@ -119,6 +131,7 @@ impl Stage {
             let happened = match accident {
                 Accident::Initdb { data_dir, .. } => world.initdb(&host, data_dir),
                 Accident::Stopped { unit, .. } => world.stop(&host, unit),
+                Accident::EditedConfig { .. } => Ok(()),
             };
             happened.map_err(|e| accident_failed(&e))?;
         }

@@ -23,6 +23,7 @@ mod patroni;
 mod patroni_config;
 mod patroni_loop;
 mod rest;
+mod settings;
 mod shell;
 mod sql;
 mod state;

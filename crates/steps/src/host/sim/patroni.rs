@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::patroni_config::{self, Config};
 use super::state::{HostState, Postgres, PostgresRole, Release, SimProcess, WorldState};
-use super::{etcd, units};
+use super::{etcd, settings, units};
 use crate::host::Ownership;
 
 /// Patroni's unit.
@@ -149,12 +149,14 @@ pub(super) fn start_postgres(world: &mut WorldState, host: &str, config: &Config
     let pid = units::spawn(world, host, process("postgres", main))?;
     let child = format!("postgres: {}: checkpointer", config.scope);
     units::spawn(world, host, process("postgres", child))?;
+    let started_with = settings::at_start(&dynamic(world, &config.prefix));
     let state = world.host_mut(host)?;
     let lock = format!("{pid}\n{data_dir}\n");
     state.files.write(&format!("{data_dir}/postmaster.pid"), lock, &postgres_owned(0o600))?;
     let inode = state.files.stat(data_dir).map_or(0, |stat| stat.inode);
     let role = PostgresRole::Replica;
-    state.postgres = Some(Postgres { data_dir: data_dir.clone(), inode, pid, port: config.port, role });
+    state.postgres =
+        Some(Postgres { data_dir: data_dir.clone(), inode, pid, port: config.port, role, started_with });
     set_control_state(state, data_dir, "in archive recovery");
     Ok(())
 }
@@ -173,6 +175,17 @@ pub(super) fn stop_postgres(host: &mut HostState) {
         // Its lock file is there, or was taken away by hand; both are fine.
         let _ = host.files.remove_file(&format!("{}/postmaster.pid", postgres.data_dir));
     }
+}
+
+/// Starts a running PostgreSQL anew as what it is: all settings count then. True: it ran.
+pub(super) fn restart_postgres(world: &mut WorldState, host: &str, config: &Config) -> Result<bool, String> {
+    let Some(role) = world.host(host)?.postgres.as_ref().map(|postgres| postgres.role) else {
+        return Ok(false);
+    };
+    stop_postgres(world.host_mut(host)?);
+    start_postgres(world, host, config)?;
+    set_role(world.host_mut(host)?, role);
+    Ok(true)
 }
 
 /// Makes a running PostgreSQL a primary or a replica.

@@ -248,6 +248,10 @@ impl Member {
     /// A replica takes over what the leader has; a former primary is rewound to it.
     fn follow(&self, world: &mut WorldState, control: Control) -> Result<bool, String> {
         let demoted = demote(world.host_mut(&self.host)?);
+        if demoted {
+            // Patroni starts it anew for that.
+            patroni::restart_postgres(world, &self.host, &self.config)?;
+        }
         let Some(leader) = self.leader(world).and_then(|leader| control_of(world, &leader)) else {
             return Ok(demoted);
         };

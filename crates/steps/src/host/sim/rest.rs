@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::error::failed;
 use super::patroni::{self, Control};
 use super::patroni_config::Config;
+use super::settings;
 use super::state::{PostgresRole, Release, WorldState};
 use crate::clients::{HttpReply, HttpRequest};
 use crate::host::HostError;
@@ -50,7 +51,7 @@ pub(super) fn act(
         ("PATCH", "/config") => patch_config(world, &config, &body),
         ("POST", "/reload") => (text(202, "reload scheduled"), true),
         ("POST", "/restart") if role.is_none() => (text(503, "postgres is not running"), false),
-        ("POST", "/restart") => (text(200, "restarted successfully"), true),
+        ("POST", "/restart") => restart(world, &host, &config, &body)?,
         ("POST", "/reinitialize") => reinitialize(world, &host, &config, role),
         ("POST", "/switchover") => switchover(world, &config, &body),
         _ => (text(501, "Unsupported method"), false),
@@ -144,6 +145,9 @@ impl<'w> Api<'w> {
             }
             status["database_system_identifier"] = control.system_identifier.into();
         }
+        if self.world.host(self.host).is_ok_and(settings::wait_for_a_restart) {
+            status["pending_restart"] = true.into();
+        }
         if patroni::paused(self.world, &self.config.prefix) {
             status["pause"] = true.into();
         }
@@ -235,6 +239,18 @@ fn patch_config(world: &mut WorldState, config: &Config, body: &Value) -> (HttpR
     (reply(200, &after), after != before)
 }
 
+/// Merges a patch into each cluster's dynamic configuration.
+pub(super) fn edit_configs(world: &mut WorldState, patch: &Value) {
+    let is_one = |key: &&String| key.starts_with("/service/") && key.ends_with("/config");
+    let keys: Vec<String> = world.etcd.keys.keys().filter(is_one).cloned().collect();
+    for key in keys {
+        let text = world.etcd.get(&key).unwrap_or_default();
+        let mut config: Value = serde_json::from_str(text).unwrap_or_default();
+        merge(&mut config, patch);
+        world.etcd.put(&key, &config.to_string(), 0);
+    }
+}
+
 /// Patroni's patch: `null` removes, objects are merged, everything else replaces.
 fn merge(into: &mut Value, patch: &Value) {
     let (Value::Object(into), Value::Object(patch)) = (into, patch) else { return };
@@ -249,6 +265,20 @@ fn merge(into: &mut Value, patch: &Value) {
             }
         }
     }
+}
+
+fn restart(
+    world: &mut WorldState,
+    host: &str,
+    config: &Config,
+    body: &Value,
+) -> Result<(HttpReply, bool), HostError> {
+    let waits = world.host(host).is_ok_and(settings::wait_for_a_restart);
+    if body.get("restart_pending").is_some() && !waits {
+        return Ok((text(503, "restart conditions are not satisfied"), false));
+    }
+    patroni::restart_postgres(world, host, config).map_err(|why| failed(host, why))?;
+    Ok((text(200, "restarted successfully"), true))
 }
 
 fn reinitialize(

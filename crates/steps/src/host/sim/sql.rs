@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::error::failed;
 use super::state::{HostState, PostgresRole, Unknown, UnknownKind, WorldState};
 use super::world::SimWorld;
-use super::{balancers, patroni};
+use super::{balancers, patroni, settings};
 use crate::clients::{Rows, Sql, SqlTarget};
 use crate::host::HostError;
 
@@ -69,6 +69,9 @@ fn normalised(sql: &str) -> String {
 fn known(world: &WorldState, host: &HostState, sql: &str) -> Option<Rows> {
     if sql.starts_with("set ") {
         return Some(Rows::new());
+    }
+    if sql.contains(" from pg_settings s where s.pending_restart") {
+        return settings::rows(host, sql);
     }
     let list = sql.strip_prefix("select ")?;
     let list = list.split_once(" from ").map_or(list, |(list, _)| list);

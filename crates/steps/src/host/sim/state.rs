@@ -278,6 +278,9 @@ pub struct Postgres {
     pub port: u16,
     /// Primary or replica.
     pub role: PostgresRole,
+    /// The settings that count from its next start on, as they were at this one.
+    #[serde(default)]
+    pub started_with: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is known of an attempt on a host.

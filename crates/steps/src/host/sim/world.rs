@@ -158,6 +158,11 @@ impl SimWorld {
             .map_err(|message| WorldError::Refused { message })
     }
 
+    /// Edits every cluster's dynamic configuration, as `patronictl edit-config` does.
+    pub fn edit_config(&self, patch: &serde_json::Value) -> Result<(), WorldError> {
+        self.edit(|state| super::rest::edit_configs(state, patch))
+    }
+
     /// Pulls a host's network cable.
     pub fn cut(&self, name: &str) -> Result<(), WorldError> {
         self.edit_host(name, |host| host.cut = true)
