@@ -15,6 +15,7 @@ fn an_ejected_workflow_is_the_shipped_one_with_its_files() {
     $ flow eject deploy --to mine
     2| `flow validate mine/deploy.toml` checks it
     1| mine/deploy.toml
+    1| mine/postgresql-parameters.toml
     1| mine/templates/etcd.env
     1| mine/templates/haproxy.cfg
     1| mine/templates/keepalived.conf

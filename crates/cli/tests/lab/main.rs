@@ -18,6 +18,7 @@ mod interrupted;
 mod killed;
 mod locks;
 mod login;
+mod parameters;
 mod recovery;
 mod repair;
 mod secrets;
