@@ -134,6 +134,10 @@ pub struct WorkflowArgs {
     /// Only the steps with one of these tags.
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
     pub tags: Vec<String>,
+
+    /// Take passwords that are short, or words of the workflow or the inventory (`password`). They are not masked.
+    #[arg(long)]
+    pub allow_weak_passwords: bool,
 }
 
 #[derive(Args, Clone)]

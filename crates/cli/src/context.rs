@@ -161,6 +161,12 @@ fn pattern_error(error: &PatternError) -> Error {
 /// that are to be made are, and it is told where they are kept.
 pub fn plan(engine: &Engine, args: &WorkflowArgs, print: impl Into<Fingerprinter>) -> Result<Plan, Error> {
     let plan = plan_with(engine, args, print, NewSecrets::Kept)?;
+    if !plan.weak_secrets.is_empty() {
+        screen::tell(&format!(
+            "warning: anyone can guess {}; they stand unmasked in what is shown and stored",
+            plan.weak_secrets.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ));
+    }
     for made in &plan.made_secrets {
         screen::tell(&format!("made a password for `{}`, kept in {}", made.param, made.path.display()));
     }
@@ -182,7 +188,11 @@ fn plan_with(
     let request = Request {
         bundle,
         inventory: inventory(&args.inventory, Some(&args.workflow))?.unwrap_or_default(),
-        inputs: Inputs { set: args.set.iter().cloned().collect(), secrets },
+        inputs: Inputs {
+            set: args.set.iter().cloned().collect(),
+            secrets,
+            allow_weak: args.allow_weak_passwords,
+        },
         filter: Filter { limit: limit(args.limit.as_deref())?, tags: args.tags.iter().cloned().collect() },
     };
     Ok(Plan::new(request, engine.registry(), print)?)

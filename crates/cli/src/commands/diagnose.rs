@@ -34,6 +34,7 @@ pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error
         set: args.set,
         limit: None,
         tags: Vec::new(),
+        allow_weak_passwords: false,
     };
     let plan = Arc::new(context::plan(&engine, &workflow, context::NO_KEY)?);
     let found = judge(seen(engine.preview(plan).await));

@@ -74,6 +74,8 @@ fn workflow(args: &GraphArgs) -> WorkflowArgs {
         set: args.set.clone(),
         limit: args.limit.clone(),
         tags: args.tags.clone(),
+        // It shows none.
+        allow_weak_passwords: true,
     }
 }
 

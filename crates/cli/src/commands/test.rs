@@ -173,7 +173,7 @@ fn beside(workflow: &str, named: &str) -> String {
 /// What a test file gives; what it doesn't give is made of names.
 fn inputs(file: &TestFile) -> Inputs {
     let set = file.params.iter().map(|(name, value)| (name.clone(), value.as_set())).collect();
-    Inputs { set, secrets: NewSecrets::OfNames }
+    Inputs { set, secrets: NewSecrets::OfNames, allow_weak: true }
 }
 
 /// A workflow that is run before, with the params of its own test file.

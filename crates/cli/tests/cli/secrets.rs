@@ -55,6 +55,26 @@ fn a_secret_on_the_command_line_is_refused() {
 }
 
 #[test]
+fn a_password_that_anyone_can_guess_is_taken_only_where_that_is_said_and_told() {
+    let place = place();
+    let weak = [("PW", "password")];
+    let refused = place.flow_with("run secret.toml --set password=env:PW", &weak).exits(3);
+    refused
+        .says("the secret `password` is too easy to guess")
+        .says("openssl rand -hex 16")
+        .says("--allow-weak-passwords");
+    let allowed = "secret.toml --set password=env:PW --allow-weak-passwords";
+    for verb in ["plan", "run"] {
+        let ran = place.flow_with(&format!("{verb} {allowed}"), &weak);
+        let told = ran.err.matches("warning: anyone can guess `password`").count();
+        assert_eq!(told, 1, "{}{}", ran.out, ran.err);
+    }
+    // A resume takes what the run was started with.
+    let resumed = place.flow_with("resume", &weak);
+    assert!(!resumed.err.contains("too easy to guess"), "{}{}", resumed.out, resumed.err);
+}
+
+#[test]
 fn a_secret_from_the_environment_reaches_the_host_and_is_shown_nowhere() {
     let place = place();
     let secret = [("PW", SECRET)];

@@ -28,9 +28,7 @@ pub(super) fn plan(
     let documents = Documents::load(&bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(inventory);
-    let params = Params::given(&documents.root, &inventory, &inputs, &evaluator, print)?;
-    let texts = bundle.files.values().map(|file| file.text.as_str());
-    params.refuse_unmaskable(&documents.root, texts, &inventory)?;
+    let params = Params::given(&documents.root, &bundle, &inventory, &inputs, &evaluator, print)?;
     let redactor = params.redactor(&inventory, &bundle);
     let definition = Definition {
         inventory: definition::mask_inventory(&inventory, &params.redactor_of_params(), print),
@@ -58,7 +56,8 @@ pub(super) fn pinned(
     let documents = Documents::load(&pinned.bundle, registry)?;
     let evaluator = Arc::new(Evaluator::new());
     let inventory = Arc::new(definition::unmask_inventory(&pinned.inventory, current, print)?);
-    let params = Params::again(&documents.root, &inventory, &pinned.params, &evaluator, print)?;
+    let params =
+        Params::again(&documents.root, &pinned.bundle, &inventory, &pinned.params, &evaluator, print)?;
     let redactor = params.redactor(&inventory, &pinned.bundle);
     let plan = expand(&documents, pinned, inventory, params, redactor, registry, evaluator)?;
     for (name, version) in &plan.definition.step_types {
@@ -169,6 +168,7 @@ fn expand(
     let choices = kept.map(|(choosing, step)| choosing.choice(step)).collect();
     Ok(Plan {
         made_secrets: params.made,
+        weak_secrets: params.weak,
         shape: Arc::new(Shape::with_gates(names, &edges, gates).with_choices(choices)),
         workflow: root,
         definition,

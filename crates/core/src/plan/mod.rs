@@ -60,6 +60,8 @@ pub struct Plan {
     pub(crate) shape: Arc<Shape>,
     /// The passwords that were made with this plan, and where they are kept.
     pub made_secrets: Vec<MadeSecret>,
+    /// The params whose secrets can be guessed, and were taken all the same; they aren't masked.
+    pub weak_secrets: Vec<String>,
 }
 
 /// One use of a workflow: the root, or a step that uses a workflow (on one host, where it has hosts).

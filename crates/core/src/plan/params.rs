@@ -15,6 +15,9 @@ use crate::step::{Redactor, Secret};
 use crate::workflow::expr::{Evaluator, ExprError};
 use crate::workflow::{Argument, Bundle, Code, Diagnostic, Diagnostics, Param, ParamKind, Workflow, nearest};
 
+/// Shorter secrets, in characters, are weak.
+const SHORTEST: usize = 6;
+
 /// What the user gave.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -22,12 +25,14 @@ pub struct Inputs {
     pub set: BTreeMap<String, String>,
     /// Where secrets come from that neither the user nor a default gives.
     pub secrets: NewSecrets,
+    /// Secrets that can be guessed are taken: they aren't masked, and the plan names them.
+    pub allow_weak: bool,
 }
 
 impl Inputs {
     /// Of `--set name=value`.
     pub fn new(set: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { set: set.into_iter().collect(), secrets: NewSecrets::Kept }
+        Self { set: set.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -47,23 +52,28 @@ pub(super) struct Params {
     secrets: BTreeSet<String>,
     /// Passwords that were made just now.
     pub(super) made: Vec<MadeSecret>,
+    /// Secrets that can be guessed, by the params' names.
+    pub(super) weak: Vec<String>,
+    /// Everything readable beside the params. What stands in it can't be masked.
+    plain: String,
 }
 
 impl Params {
+    fn new(pinned: IndexMap<String, PinnedParam>, plain: String) -> Self {
+        let (values, secrets) = (IndexMap::new(), BTreeSet::new());
+        Self { values, pinned, secrets, made: Vec::new(), weak: Vec::new(), plain }
+    }
+
     /// From what the user gave and from defaults.
     pub(super) fn given(
         workflow: &Workflow,
+        bundle: &Bundle,
         inventory: &Arc<Inventory>,
         inputs: &Inputs,
         evaluator: &Evaluator,
         print: &Fingerprinter,
     ) -> Result<Self, Diagnostics> {
-        let mut params = Self {
-            values: IndexMap::new(),
-            pinned: IndexMap::new(),
-            secrets: BTreeSet::new(),
-            made: Vec::new(),
-        };
+        let mut params = Self::new(IndexMap::new(), plain_text(bundle, inventory));
         let mut wrong = Diagnostics::default();
         for name in inputs.set.keys().filter(|name| !workflow.params.contains_key(*name)) {
             wrong.push(unknown_param(workflow, name));
@@ -71,7 +81,7 @@ impl Params {
         let making = Making { workflow, inventory, evaluator, print, secrets: inputs.secrets };
         for (name, param) in &workflow.params {
             let value = match inputs.set.get(name) {
-                Some(text) => params.typed(name, param, text, print),
+                Some(text) => params.typed(workflow, name, param, text, print),
                 None => params.defaulted(&making, name, param),
             };
             match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
@@ -84,23 +94,22 @@ impl Params {
                 Err(one) => wrong.push(one),
             }
         }
+        if !inputs.allow_weak {
+            params.weak.iter().for_each(|name| wrong.push(too_weak(name)));
+        }
         wrong.into_result(params)
     }
 
     /// From what a run pinned; secrets are read again and must be the same.
     pub(super) fn again(
         workflow: &Workflow,
+        bundle: &Bundle,
         inventory: &Arc<Inventory>,
         pinned: &IndexMap<String, PinnedParam>,
         evaluator: &Evaluator,
         print: &Fingerprinter,
     ) -> Result<Self, Diagnostics> {
-        let mut params = Self {
-            values: IndexMap::new(),
-            pinned: pinned.clone(),
-            secrets: BTreeSet::new(),
-            made: Vec::new(),
-        };
+        let mut params = Self::new(pinned.clone(), plain_text(bundle, inventory));
         let mut wrong = Diagnostics::default();
         for (name, pinned) in pinned {
             let value = match pinned {
@@ -108,7 +117,7 @@ impl Params {
                 PinnedParam::Secret { source, fingerprint } => {
                     params.secret_again(workflow, name, source, inventory, evaluator).and_then(|secret| {
                         if print.of(secret.reveal()) == *fingerprint {
-                            params.secrets.insert(secret.reveal().to_owned());
+                            params.know(workflow, name, secret.reveal());
                             return Ok(Value::from(secret.reveal()));
                         }
                         Err(Diagnostic::general(
@@ -136,7 +145,7 @@ impl Params {
             PinnedParam::Secret { .. } => Value::from(crate::step::MASK),
         };
         let values = pinned.iter().map(|(name, pinned)| (name.clone(), value(pinned))).collect();
-        Self { values, pinned: pinned.clone(), secrets: BTreeSet::new(), made: Vec::new() }
+        Self { values, ..Self::new(pinned.clone(), String::new()) }
     }
 
     fn secret_again(
@@ -162,6 +171,7 @@ impl Params {
 
     fn typed(
         &mut self,
+        workflow: &Workflow,
         name: &str,
         param: &Param,
         text: &str,
@@ -190,7 +200,7 @@ impl Params {
                         .help(format!("--set {name}=env:VARIABLE or --set {name}=file:PATH"))
                 })?;
                 let secret = source.read().map_err(wrong)?.unwrap_or_else(|| Secret::new(""));
-                self.keep_secret(name, source, secret.reveal(), print)
+                self.keep_secret(workflow, name, source, secret.reveal(), print)
             }
         }
     }
@@ -223,7 +233,7 @@ impl Params {
             if let Some(kept) = param.generate.as_ref().filter(|_| text.is_empty()) {
                 return self.generated(making, name, kept);
             }
-            return self.keep_secret(name, SecretSource::Default, &text, print);
+            return self.keep_secret(workflow, name, SecretSource::Default, &text, print);
         }
         if self.holds_known_secret(&value, inventory) {
             let Some(text) = value.as_str() else {
@@ -231,7 +241,7 @@ impl Params {
                     .help("only a param of the type `secret` or `string` may: what others are is stored"));
             };
             let text = text.to_owned();
-            return self.keep_secret(name, SecretSource::Default, &text, print);
+            return self.keep_secret(workflow, name, SecretSource::Default, &text, print);
         }
         let right = match param.kind {
             ParamKind::String if value.is_number() => return Ok(Value::from(value.to_string())),
@@ -277,7 +287,7 @@ impl Params {
             }
         };
         let secret = source.read().map_err(wrong)?.unwrap_or_else(|| Secret::new(""));
-        self.keep_secret(name, source, secret.reveal(), print)
+        self.keep_secret(workflow, name, source, secret.reveal(), print)
     }
 
     /// Whether a value is made of a secret: of a param before it, or of the inventory.
@@ -288,14 +298,14 @@ impl Params {
             return true;
         }
         let variables = secrets_of(inventory);
-        self.secrets
-            .iter()
-            .chain(&variables)
-            .any(|secret| secret.chars().count() >= 6 && Redactor::new([secret.as_str()]).text(&text) != text)
+        self.secrets.iter().chain(&variables).any(|secret| {
+            secret.chars().count() >= SHORTEST && Redactor::new([secret.as_str()]).text(&text) != text
+        })
     }
 
     fn keep_secret(
         &mut self,
+        workflow: &Workflow,
         name: &str,
         source: SecretSource,
         text: &str,
@@ -304,37 +314,21 @@ impl Params {
         if text.is_empty() {
             return Err(Diagnostic::general(Code::PARAM, format!("the secret `{name}` is empty")));
         }
-        self.secrets.insert(text.to_owned());
+        self.know(workflow, name, text);
         let fingerprint = print.of(text);
         self.pinned.insert(name.to_owned(), PinnedParam::Secret { source, fingerprint });
         Ok(Value::from(text))
     }
 
-    /// Refuses secrets that can't be masked: a word that stands in the workflow or in a plain
-    /// variable would be masked there too, and what is recorded would make no sense any more.
-    pub(super) fn refuse_unmaskable<'t>(
-        &self,
-        workflow: &Workflow,
-        texts: impl Iterator<Item = &'t str>,
-        inventory: &Inventory,
-    ) -> Result<(), Diagnostics> {
-        let mut wrong = Diagnostics::default();
-        let plain = plain_text(texts, inventory);
-        for (name, value) in &self.values {
-            let secret = workflow.params.get(name).is_some_and(|param| param.kind == ParamKind::Secret);
-            if let (true, Some(text)) = (secret, value.as_str())
-                && (text.chars().count() < 6 || plain.contains(text))
-            {
-                wrong.push(
-                    Diagnostic::general(Code::PARAM, format!("the secret `{name}` is too easy to guess"))
-                        .help(
-                            "take at least 6 characters, and no word that stands in the workflow or the inventory: \
-                             `openssl rand -hex 16` makes one",
-                        ),
-                );
-            }
+    /// Keeps a secret to be masked. One that is short, or a word that stands in the workflow or in a plain variable, would
+    /// be masked there too, and what is recorded would make no sense any more: it is weak.
+    fn know(&mut self, workflow: &Workflow, name: &str, text: &str) {
+        let secret = workflow.params.get(name).is_some_and(|param| param.kind == ParamKind::Secret);
+        if secret && (text.chars().count() < SHORTEST || self.plain.contains(text)) {
+            self.weak.push(name.to_owned());
+        } else {
+            self.secrets.insert(text.to_owned());
         }
-        wrong.into_result(())
     }
 
     /// Fingerprints the secrets of a plan anew, under another key.
@@ -360,17 +354,19 @@ impl Params {
     /// Masks the secret params and the inventory's secrets, as far as these can be told from plain
     /// words.
     pub(super) fn redactor(&self, inventory: &Inventory, bundle: &Bundle) -> Redactor {
-        let plain = plain_text(bundle.files.values().map(|file| file.text.as_str()), inventory);
+        let plain = plain_text(bundle, inventory);
         let variables = secrets_of(inventory);
-        let maskable =
-            variables.iter().filter(|text| text.chars().count() >= 6 && !plain.contains(text.as_str()));
+        let maskable = variables
+            .iter()
+            .filter(|text| text.chars().count() >= SHORTEST && !plain.contains(text.as_str()));
         Redactor::new(self.secrets.iter().chain(maskable).map(String::as_str))
     }
 }
 
 /// Everything readable: the documents, names of hosts and groups, variables that are no secrets.
-fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -> String {
-    let mut plain: String = texts.collect::<Vec<_>>().join("\n");
+fn plain_text(bundle: &Bundle, inventory: &Inventory) -> String {
+    let mut plain: String =
+        bundle.files.values().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
     // Masked there, an event could not be read again.
     plain.push('\n');
     plain.push_str(crate::run::WORDS);
@@ -392,6 +388,13 @@ fn plain_text<'t>(texts: impl Iterator<Item = &'t str>, inventory: &Inventory) -
         }
     }
     plain
+}
+
+fn too_weak(name: &str) -> Diagnostic {
+    Diagnostic::general(Code::PARAM, format!("the secret `{name}` is too easy to guess")).help(
+        "take at least 6 characters, and no word that stands in the workflow or the inventory: \
+         `openssl rand -hex 16` makes one; where it does no harm, --allow-weak-passwords takes it",
+    )
 }
 
 fn unknown_param(workflow: &Workflow, name: &str) -> Diagnostic {

@@ -158,6 +158,18 @@ with = { thing = "a", value = "{{ params.password }}" }
 
     let weak = Plan::new(with_password("nodes"), engine.registry(), key).map(|_| ()).unwrap_err().to_string();
     assert!(weak.contains("too easy to guess"), "{weak}");
+
+    // Taken all the same it is named, and not masked: it stands elsewhere as a plain word.
+    let mut request = with_password("nodes");
+    request.inputs.allow_weak = true;
+    let plan = Plan::new(request, engine.registry(), key).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(plan.weak_secrets, ["password"]);
+    assert_eq!(plan.redactor.text("all nodes"), "all nodes");
+    let pinned = serde_json::to_value(&plan.definition).unwrap();
+    assert!(pinned["params"]["password"]["value"].is_null(), "{pinned}");
+    let now = with_password("nodes").inventory;
+    let again = Plan::pinned(serde_json::from_value(pinned).unwrap(), Some(&now), engine.registry(), key);
+    assert_eq!(again.unwrap_or_else(|e| panic!("{e}")).weak_secrets, ["password"]);
 }
 
 #[test]

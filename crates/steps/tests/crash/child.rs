@@ -111,7 +111,11 @@ impl Job {
         let request = Request {
             bundle,
             inventory: self.inventory(),
-            inputs: Inputs { set: self.set.iter().cloned().collect(), secrets: NewSecrets::OfNames },
+            inputs: Inputs {
+                set: self.set.iter().cloned().collect(),
+                secrets: NewSecrets::OfNames,
+                ..Inputs::default()
+            },
             filter: Filter::default(),
         };
         Ok(Plan::new(request, engine.registry(), print)?)
