@@ -102,3 +102,38 @@ fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
     ]);
     assert_eq!(lab.on_all("sha256sum /etc/patroni/config.yml"), configured);
 }
+
+#[test]
+fn an_old_data_directory_is_refused_and_set_aside_only_where_that_is_asked_for_and_nobody_works_on_it() {
+    let lab = Lab::deployed();
+    let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let operator = Operator::with_inventory(&lab, &inventory);
+    let healthy = lab.assert_healthy();
+    let (odd, before) = (healthy.replicas()[0].clone(), lab.footprint(None));
+    let asked = |clean: bool| {
+        let (old, new) = (format!("clean_data: {}", !clean), format!("clean_data: {clean}"));
+        operator.edit_variables(|text| text.replace(&old, &new));
+    };
+    asked(true);
+    let clean = ["run", "deploy.toml", "--confirm", "demo"];
+    operator.flow(&["run", "deploy.toml"]).ended(3).says(&["--confirm demo"]);
+    operator.flow(&clean).ended(0).says(&["nothing to do"]);
+    assert_eq!(lab.footprint(None), before, "a healthy cluster stays as it is");
+
+    // An old cluster of somebody else's, which its Patroni doesn't take.
+    lab.break_system_id(&odd);
+    operator.flow(&clean).ended(1).says(&["isn't the cluster's", "is in use by", "flow diagnose"]);
+    lab.on(&odd, "systemctl stop patroni.service");
+    let identifier = "cd /usr/lib/postgresql/*/bin && ./pg_controldata -D $DIR | sed -n 's/^Database system identifier: *//p'";
+    let old = lab.on(&odd, &identifier.replace("$DIR", "/var/lib/postgresql/[0-9]*/main"));
+    asked(false);
+    operator.flow(&["run", "deploy.toml"]).ended(1).says(&["belongs to another cluster", &old]);
+    asked(true);
+    operator.flow(&clean).ended(0).says(&["the old data lies in", &odd, "main.set-aside-"]);
+
+    assert_eq!(lab.wait_healthy().system_identifier(), healthy.system_identifier());
+    assert_eq!(
+        lab.on(&odd, &identifier.replace("$DIR", "/var/lib/postgresql/[0-9]*/main.set-aside-*/.")),
+        old
+    );
+}
