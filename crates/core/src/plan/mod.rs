@@ -322,7 +322,13 @@ impl Plan {
         for step in &mut self.steps {
             let def = Arc::make_mut(&mut step.def);
             def.retry.backoff = std::time::Duration::from_millis(1);
-            let named = timeout.filter(|(task, _)| TaskName::from_text(task).step() == step.path);
+            // Of a step that goes through items the task's name has the item's key too.
+            let of_step = |task: &str| {
+                let name = TaskName::from_text(task);
+                let rest = name.step().strip_prefix(step.path.as_str()).map(str::to_owned);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+            };
+            let named = timeout.filter(|(task, _)| of_step(task));
             def.timeout = named.map(|(_, limit)| limit).or(def.timeout);
         }
     }
