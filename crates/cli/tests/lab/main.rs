@@ -7,6 +7,7 @@
 #![expect(unreachable_pub, reason = "nothing is reached from outside a test")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod aside;
 mod balancers;
 mod campaign;
 mod certificates;

@@ -111,7 +111,7 @@ impl PatroniEvidence {
     }
 }
 
-async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
+pub(super) async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
     let directory = settings.data_dir.as_str();
     let bin_dir = if settings.bin_dir.is_empty() { "/usr/bin" } else { &settings.bin_dir };
     let (names, hidden, control) = tokio::join!(

@@ -6,18 +6,23 @@
 mod agree;
 mod cluster;
 mod config;
+mod copy;
 mod data_in_the_way;
 mod data_matches;
 mod diagnosis;
 mod dynamic;
 mod dynamic_config;
 mod evidence;
+mod has_all_of;
 mod leaving;
 mod member;
 mod node_can_join;
 mod pending_restart;
+mod removal;
+mod removal_text;
 mod rest;
 mod restarted;
+mod roles;
 mod settings;
 mod status;
 mod survey;
@@ -27,16 +32,20 @@ mod verdict;
 pub use agree::PatroniAgree;
 pub use cluster::PatroniCluster;
 pub use config::PatroniConfig;
+pub use copy::PatroniCopy;
 pub use data_in_the_way::PatroniDataInTheWay;
 pub use data_matches::PatroniDataMatches;
 pub use diagnosis::{Diagnosis, Problem, Remedy, diagnose};
 pub use dynamic_config::PatroniDynamicConfig;
 pub use evidence::PatroniEvidence;
+pub use has_all_of::PatroniHasAllOf;
 pub use leaving::{PatroniMemberAbsent, PatroniMemberCanLeave};
 pub use member::{MemberRole, PatroniMember};
 pub use node_can_join::PatroniNodeCanJoin;
 pub use pending_restart::PatroniPendingRestart;
+pub use removal::PatroniRemovalOff;
 pub use restarted::PatroniRestarted;
+pub use roles::PatroniRoles;
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
 pub use unchanged::PatroniUnchanged;
@@ -56,6 +65,8 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniUnchanged>()
         .add::<PatroniDataInTheWay>()
         .add::<PatroniDataMatches>()
+        .add::<PatroniCopy>()
+        .add::<PatroniHasAllOf>()
         .add::<PatroniMember>()
         .add::<PatroniNodeCanJoin>()
         .add::<PatroniMemberCanLeave>()
@@ -63,7 +74,9 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniCluster>()
         .add::<PatroniDynamicConfig>()
         .add::<PatroniPendingRestart>()
-        .add::<PatroniRestarted>();
+        .add::<PatroniRestarted>()
+        .add::<PatroniRemovalOff>()
+        .add::<PatroniRoles>();
 }
 
 /// Where Debian's unit reads its configuration (`ConditionPathExists` of patroni.service).

@@ -19,6 +19,9 @@ pub(crate) struct Control {
     /// The minimum recovery ending location; `0/0` on a primary.
     #[serde(default)]
     pub(crate) minimum_recovery: String,
+    /// When the latest checkpoint was made, as `pg_controldata` writes it, in the host's time zone; empty where it doesn't say.
+    #[serde(default)]
+    pub(crate) checkpoint_time: String,
     /// Bytes of a WAL segment; 16 MiB unless initdb was told otherwise.
     #[serde(default = "segment")]
     pub(crate) segment: u64,
@@ -49,6 +52,7 @@ fn parse(text: &str) -> Option<Control> {
         timeline: field("Latest checkpoint's TimeLineID").and_then(|text| text.parse().ok()).unwrap_or(0),
         redo: field("Latest checkpoint's REDO location").unwrap_or_default(),
         minimum_recovery: field("Minimum recovery ending location").unwrap_or_default(),
+        checkpoint_time: field("Time of latest checkpoint").unwrap_or_default(),
         segment: field("Bytes per WAL segment").and_then(|text| text.parse().ok()).unwrap_or_else(segment),
     })
 }

@@ -24,6 +24,9 @@ pub struct DataCanBeSetAside {
     /// no matter.
     #[serde(default)]
     pub room_for: Option<u64>,
+    /// As with `postgres.data_set_aside`: also what is no data directory. False by default.
+    #[serde(default)]
+    pub anything: bool,
 }
 
 impl DataCanBeSetAside {
@@ -67,7 +70,7 @@ impl Step for DataCanBeSetAside {
         if let Some(why) = self.too_little_room(&*host, path).await? {
             return Ok(Check::Refused(why));
         }
-        let moves = match look(&*host, path).await? {
+        let moves = match look(&*host, path, self.anything).await? {
             Found::Nothing => Vec::new(),
             Found::Refused(why) => return Ok(Check::Refused(why)),
             Found::Data => match plan(&*host, path, &suffix(cx)).await? {
@@ -90,7 +93,7 @@ mod tests {
     use serde_json::json;
 
     fn step() -> DataCanBeSetAside {
-        DataCanBeSetAside { data_dir: DATA.into(), room_for: None }
+        DataCanBeSetAside { data_dir: DATA.into(), room_for: None, anything: false }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::control::{Control, control};
-use super::moves::{Move, plan};
+use super::moves::{Move, became, carry_out, plan, take_back};
 use super::stopped::{describe, processes_on};
 use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, ProcessQuery, quote};
 
@@ -27,6 +27,9 @@ pub struct DataSetAside {
     /// Where `pg_controldata` is, to note the system identifier: `/usr/lib/postgresql/15/bin`.
     #[serde(default)]
     pub bin_dir: Option<String>,
+    /// Also what is no data directory, such as what a clone that failed has left (`main.failed`). False by default.
+    #[serde(default)]
+    pub anything: bool,
 }
 
 /// The longest note that is compared, in bytes.
@@ -71,34 +74,6 @@ impl DataSetAside {
         self.data_dir.trim_end_matches('/')
     }
 
-    /// Who still works on it, in words.
-    async fn in_use(&self, host: &dyn Host) -> Result<Option<String>, StepError> {
-        let patroni = ProcessQuery { name: Some("patroni".to_owned()), ..ProcessQuery::default() };
-        let (mut running, patroni) =
-            tokio::try_join!(processes_on(host, self.path()), async { Ok(host.processes(&patroni).await?) })?;
-        running.extend(patroni);
-        Ok((!running.is_empty()).then(|| format!("{} is in use: {}", self.path(), describe(&running))))
-    }
-
-    /// Moves what isn't moved yet. Every step of it can be done again.
-    async fn carry_out(&self, cx: &Context, host: &dyn Host, moves: &[Move]) -> Result<(), StepError> {
-        for one in moves {
-            if place(host, one).await? == Place::Before {
-                cx.progress(format!("renaming {} to {}", one.from, one.to));
-                let rename = HostChange::Rename { from: one.from.clone(), to: one.to.clone() };
-                host.change(cx.attempt(), &rename).await?;
-            }
-            if let Some(link) = &one.link {
-                let points = host.stat(link).await?.and_then(|stat| stat.target);
-                if points.as_deref() != Some(one.to.as_str()) {
-                    let follow = HostChange::Symlink { path: link.clone(), target: one.to.clone() };
-                    host.change(cx.attempt(), &follow).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Tells whoever finds the directory in a year what it is.
     async fn leave_note(&self, cx: &Context, host: &dyn Host, recorded: &Recorded) -> Result<(), StepError> {
         let Some(main) = recorded.moves.last() else { return Ok(()) };
@@ -138,13 +113,22 @@ impl DataSetAside {
     }
 }
 
+/// Who still works on a directory, in words: a process of PostgreSQL, or any Patroni.
+pub(super) async fn in_use(host: &dyn Host, path: &str) -> Result<Option<String>, StepError> {
+    let patroni = ProcessQuery { name: Some("patroni".to_owned()), ..ProcessQuery::default() };
+    let (mut running, patroni) =
+        tokio::try_join!(processes_on(host, path), async { Ok(host.processes(&patroni).await?) })?;
+    running.extend(patroni);
+    Ok((!running.is_empty()).then(|| format!("{path} is in use: {}", describe(&running))))
+}
+
 /// What a run's set-aside directories end in. The same in every attempt of a run.
 pub(super) fn suffix(cx: &Context) -> String {
     format!(".set-aside-{}-{}", cx.run_started().strftime("%Y%m%dT%H%M%SZ"), cx.run())
 }
 
 /// Looks at what is at the place of a data directory.
-pub(super) async fn look(host: &dyn Host, path: &str) -> Result<Found, StepError> {
+pub(super) async fn look(host: &dyn Host, path: &str, anything: bool) -> Result<Found, StepError> {
     let (version, control) = (format!("{path}/PG_VERSION"), format!("{path}/global/pg_control"));
     let (stat, names, version, control) =
         tokio::join!(host.stat(path), host.list(path), host.stat(&version), host.stat(&control));
@@ -163,30 +147,12 @@ pub(super) async fn look(host: &dyn Host, path: &str) -> Result<Found, StepError
     if names?.unwrap_or_default().is_empty() {
         return Ok(Found::Nothing);
     }
-    if version?.is_none() || control?.is_none() {
+    if !anything && (version?.is_none() || control?.is_none()) {
         return refused(format!(
             "{path} is no data directory of PostgreSQL (no PG_VERSION or no global/pg_control), and it isn't empty"
         ));
     }
     Ok(Found::Data)
-}
-
-/// Where a directory stands that was to be renamed, told by its inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Before,
-    After,
-    Neither,
-}
-
-async fn place(host: &dyn Host, one: &Move) -> Result<Place, StepError> {
-    let (from, to) = tokio::try_join!(host.stat(&one.from), host.stat(&one.to))?;
-    let is_it = |stat: &Option<crate::host::Stat>| stat.as_ref().is_some_and(|stat| stat.inode == one.inode);
-    Ok(match (is_it(&from), is_it(&to)) {
-        (true, false) => Place::Before,
-        (false, true) => Place::After,
-        _ => Place::Neither,
-    })
 }
 
 /// Its size on disk. Counting a big one takes long, so that is given up after some seconds.
@@ -200,7 +166,8 @@ async fn size(host: &dyn Host, path: &str) -> Result<Option<u64>, StepError> {
 impl Step for DataSetAside {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let (found, in_use) = tokio::try_join!(look(&*host, self.path()), self.in_use(&*host))?;
+        let (found, in_use) =
+            tokio::try_join!(look(&*host, self.path(), self.anything), in_use(&*host, self.path()))?;
         match found {
             Found::Nothing => return Ok(Check::Satisfied(Self::output(None))),
             Found::Refused(why) => return Ok(Check::Refused(why)),
@@ -241,73 +208,35 @@ impl Step for DataSetAside {
         let recorded: Recorded = change.data()?;
         let host = cx.host().await?;
         // Looked at once more: a minute may have passed since the check.
-        if let Some(why) = self.in_use(&*host).await? {
+        if let Some(why) = in_use(&*host, self.path()).await? {
             return Err(StepError::permanent(why).with_hint("stop Patroni and PostgreSQL on this host first"));
         }
         // The note comes first: an attempt that is cut short after the last rename is done with it.
         self.leave_note(cx, &*host, &recorded).await?;
-        self.carry_out(cx, &*host, &recorded.moves).await?;
+        carry_out(cx, &*host, &recorded.moves).await?;
         Ok(Self::output(Some(&recorded)))
     }
 
     async fn resolve(&self, cx: &Context, change: &Change) -> Result<Resolved, StepError> {
         let recorded: Recorded = change.data()?;
         let host = cx.host().await?;
-        let mut done = 0;
-        for one in &recorded.moves {
-            match place(&*host, one).await? {
-                Place::Before => {}
-                Place::After => done += 1,
-                Place::Neither => {
-                    return Ok(Resolved::Unknown(format!(
-                        "{} is neither at its place nor at {}: somebody moved it",
-                        one.from, one.to
-                    )));
-                }
-            }
-        }
-        if done < recorded.moves.len() {
+        Ok(match became(&*host, &recorded.moves).await? {
+            Ok(true) => Resolved::Done(Self::output(Some(&recorded))),
             // What was moved before is recognised when it is planned again.
-            return Ok(Resolved::NotDone);
-        }
-        Ok(Resolved::Done(Self::output(Some(&recorded))))
+            Ok(false) => Resolved::NotDone,
+            Err(why) => Resolved::Unknown(why),
+        })
     }
 
     async fn undo(&self, cx: &Context, change: &Change, _output: Option<&Output>) -> Result<(), UndoError> {
         let recorded: Recorded = change.data()?;
         let host = cx.host().await?;
-        if let Some(why) = self.in_use(&*host).await? {
+        if let Some(why) = in_use(&*host, self.path()).await? {
             return Err(StepError::permanent(why)
                 .with_hint("stop Patroni and PostgreSQL on this host first")
                 .into());
         }
-        // All of it is looked at first: half of it put back would help nobody.
-        for one in &recorded.moves {
-            if place(&*host, one).await? == Place::After
-                && host.stat(&one.from).await.map_err(StepError::from)?.is_some()
-            {
-                let error = format!("there is something at {} again: nothing is put over it", one.from);
-                let hint = "see whether it is still needed; move it away, then take the run back again";
-                return Err(StepError::permanent(error).with_hint(hint).into());
-            }
-        }
-        for one in recorded.moves.iter().rev() {
-            match place(&*host, one).await? {
-                Place::Before => {}
-                Place::After => {
-                    let rename = HostChange::Rename { from: one.to.clone(), to: one.from.clone() };
-                    host.change(cx.attempt(), &rename).await.map_err(StepError::from)?;
-                }
-                Place::Neither => {
-                    let lost = format!("{} is not at {}", one.from, one.to);
-                    return Err(StepError::permanent(lost).into());
-                }
-            }
-            if let Some(link) = &one.link {
-                let back = HostChange::Symlink { path: link.clone(), target: one.from.clone() };
-                host.change(cx.attempt(), &back).await.map_err(StepError::from)?;
-            }
-        }
+        take_back(cx, &*host, &recorded.moves).await?;
         if let Some(main) = recorded.moves.last() {
             let note = HostChange::RemoveFile { path: format!("{}.flow.json", main.to) };
             host.change(cx.attempt(), &note).await.map_err(StepError::from)?;

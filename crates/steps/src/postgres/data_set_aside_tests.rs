@@ -191,6 +191,9 @@ async fn a_directory_that_somebody_else_moved_is_unknown() {
 #[test]
 fn a_path_that_is_none_is_refused() {
     for wrong in ["/", "/data", "var/lib/x", "/var/../etc"] {
-        assert!(DataSetAside { data_dir: wrong.into(), bin_dir: None }.validate().is_err(), "{wrong}");
+        assert!(
+            DataSetAside { data_dir: wrong.into(), bin_dir: None, anything: false }.validate().is_err(),
+            "{wrong}"
+        );
     }
 }

@@ -1,7 +1,11 @@
 //! PostgreSQL: its data directory, its processes, queries.
 
 mod control;
+mod copies;
+mod copy;
+mod copy_removed;
 mod data_can_be_set_aside;
+mod data_put_back;
 mod data_set_aside;
 mod history;
 mod moves;
@@ -12,18 +16,22 @@ mod stopped;
 mod user_data;
 mod wal;
 
+pub use copies::PostgresCopies;
+pub use copy_removed::PostgresCopyRemoved;
 pub use data_can_be_set_aside::DataCanBeSetAside;
+pub use data_put_back::DataPutBack;
 pub use data_set_aside::DataSetAside;
 pub use password::PostgresPassword;
 pub use query::PostgresQuery;
 pub use stopped::PostgresStopped;
 
 pub(crate) use control::{Control, control};
+pub(crate) use data_put_back::can_be_put_back;
 pub(crate) use history::{Fork, Lsn};
 pub(crate) use room::size;
 pub(crate) use stopped::processes_on;
 pub(crate) use user_data::user_data;
-pub(crate) use wal::wal;
+pub(crate) use wal::{record_at, wal};
 
 use flow_core::step::Registry;
 
@@ -33,6 +41,9 @@ pub fn register(registry: &mut Registry) {
         .add::<PostgresStopped>()
         .add::<DataCanBeSetAside>()
         .add::<DataSetAside>()
+        .add::<DataPutBack>()
+        .add::<PostgresCopies>()
+        .add::<PostgresCopyRemoved>()
         .add::<PostgresPassword>()
         .add::<PostgresQuery>();
 }

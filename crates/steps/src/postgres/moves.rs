@@ -1,10 +1,11 @@
 //! The renames that set a data directory aside: the directory itself, and what its `pg_wal` link and its
-//! tablespace links point to. Planned by looking alone; the same plan comes out again after a part was done.
+//! tablespace links point to. Planned by looking alone; the same plan comes out again after a part was done. Putting a copy back is
+//! the same the other way round.
 
-use flow_core::step::StepError;
+use flow_core::step::{Context, StepError, UndoError};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{FileKind, Host, Stat};
+use crate::host::{FileKind, Host, HostChange, Stat};
 
 /// One rename.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,4 +98,91 @@ async fn movable(host: &dyn Host, path: &str, suffix: &str) -> Result<Result<u64
         )));
     }
     Ok(Ok(stat.inode))
+}
+
+/// Where a directory stands that was to be renamed, told by its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Before,
+    After,
+    Neither,
+}
+
+pub(super) async fn place(host: &dyn Host, one: &Move) -> Result<Place, StepError> {
+    let (from, to) = tokio::try_join!(host.stat(&one.from), host.stat(&one.to))?;
+    let is_it = |stat: &Option<Stat>| stat.as_ref().is_some_and(|stat| stat.inode == one.inode);
+    Ok(match (is_it(&from), is_it(&to)) {
+        (true, false) => Place::Before,
+        (false, true) => Place::After,
+        _ => Place::Neither,
+    })
+}
+
+/// Moves what isn't moved yet. Every step of it can be done again.
+pub(super) async fn carry_out(cx: &Context, host: &dyn Host, moves: &[Move]) -> Result<(), StepError> {
+    for one in moves {
+        if place(host, one).await? == Place::Before {
+            cx.progress(format!("renaming {} to {}", one.from, one.to));
+            let rename = HostChange::Rename { from: one.from.clone(), to: one.to.clone() };
+            host.change(cx.attempt(), &rename).await?;
+        }
+        if let Some(link) = &one.link {
+            let points = host.stat(link).await?.and_then(|stat| stat.target);
+            if points.as_deref() != Some(one.to.as_str()) {
+                let follow = HostChange::Symlink { path: link.clone(), target: one.to.clone() };
+                host.change(cx.attempt(), &follow).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves all of it back, the last first, never over anything.
+pub(super) async fn take_back(cx: &Context, host: &dyn Host, moves: &[Move]) -> Result<(), UndoError> {
+    // All of it is looked at first: half of it put back would help nobody.
+    for one in moves {
+        if place(host, one).await? == Place::After
+            && host.stat(&one.from).await.map_err(StepError::from)?.is_some()
+        {
+            let error = format!("there is something at {} again: nothing is put over it", one.from);
+            let hint = "see whether it is still needed; move it away, then take the run back again";
+            return Err(StepError::permanent(error).with_hint(hint).into());
+        }
+    }
+    for one in moves.iter().rev() {
+        match place(host, one).await? {
+            Place::Before => {}
+            Place::After => {
+                let rename = HostChange::Rename { from: one.to.clone(), to: one.from.clone() };
+                host.change(cx.attempt(), &rename).await.map_err(StepError::from)?;
+            }
+            Place::Neither => {
+                let lost = format!("{} is not at {}", one.from, one.to);
+                return Err(StepError::permanent(lost).into());
+            }
+        }
+        if let Some(link) = &one.link {
+            let back = HostChange::Symlink { path: link.clone(), target: one.from.clone() };
+            host.change(cx.attempt(), &back).await.map_err(StepError::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// What became of all renames: all done, some not yet, or one that somebody else moved; why.
+pub(super) async fn became(host: &dyn Host, moves: &[Move]) -> Result<Result<bool, Refusal>, StepError> {
+    let mut done = 0;
+    for one in moves {
+        match place(host, one).await? {
+            Place::Before => {}
+            Place::After => done += 1,
+            Place::Neither => {
+                return Ok(Err(format!(
+                    "{} is neither at its place nor at {}: somebody moved it",
+                    one.from, one.to
+                )));
+            }
+        }
+    }
+    Ok(Ok(done == moves.len()))
 }

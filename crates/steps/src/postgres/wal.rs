@@ -54,6 +54,25 @@ pub(crate) async fn wal(
     Ok(Wal { timeline, history, records, last_commit })
 }
 
+/// The record that begins right there, where the WAL still has it: what it is told by, as in [`Wal::records`].
+pub(crate) async fn record_at(
+    host: &dyn Host,
+    bin_dir: &str,
+    data_dir: &str,
+    timeline: u32,
+    at: Lsn,
+) -> Result<Option<(Lsn, String)>, StepError> {
+    let folder = format!("{data_dir}/pg_wal");
+    let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
+    let script = format!(
+        "LC_ALL=C timeout 60 {program} -p {} -t {timeline} -s {at} -n 1 2>/dev/null | tail -n {RECORDS}",
+        quote(&folder)
+    );
+    let text = host.probe(&script).await?.text();
+    // Where none begins there, it tells the next one.
+    Ok(text.lines().filter_map(record).find(|(found, _)| *found == at))
+}
+
 async fn dumped(
     host: &dyn Host,
     bin_dir: &str,
@@ -134,6 +153,7 @@ mod tests {
             timeline,
             redo: redo.into(),
             minimum_recovery: "0/0".into(),
+            checkpoint_time: String::new(),
             segment: 16 << 20,
         }
     }

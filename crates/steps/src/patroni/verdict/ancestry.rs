@@ -8,7 +8,7 @@ use crate::postgres::Fork;
 
 /// How one data directory stands to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kinship {
+pub(in crate::patroni) enum Kinship {
     /// The other has all that this one has.
     Contained,
     /// This one has what the other hasn't; why that is known.
@@ -18,7 +18,7 @@ pub(super) enum Kinship {
 }
 
 /// Whether `keeper` has all that `member` has.
-pub(super) fn kinship(member: &Cluster, keeper: &Cluster) -> Kinship {
+pub(in crate::patroni) fn kinship(member: &Cluster, keeper: &Cluster) -> Kinship {
     if member.identifier != keeper.identifier {
         return Kinship::Ahead("it belongs to another cluster".to_owned());
     }

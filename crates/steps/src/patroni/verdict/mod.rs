@@ -20,6 +20,7 @@ pub(super) mod tests;
 mod wish;
 mod words;
 
+pub(super) use ancestry::{Kinship, kinship};
 pub(super) use drift::drift;
 pub(crate) use evidence::{
     Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written,
