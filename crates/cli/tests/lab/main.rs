@@ -23,6 +23,7 @@ mod parameters;
 mod recovery;
 mod repair;
 mod secrets;
+mod spared;
 mod tls;
 mod undo;
 mod verify;
