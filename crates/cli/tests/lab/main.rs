@@ -20,6 +20,7 @@ mod killed;
 mod locks;
 mod login;
 mod parameters;
+mod page;
 mod recovery;
 mod repair;
 mod secrets;
