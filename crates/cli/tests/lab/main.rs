@@ -12,6 +12,7 @@ mod balancers;
 mod campaign;
 mod certificates;
 mod deploy;
+mod elsewhere;
 mod growth;
 mod harness;
 mod hosts;

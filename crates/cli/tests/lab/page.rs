@@ -28,6 +28,9 @@ const BY_HAND: [&str; 7] = [
     "flow run set-aside.toml --set remove=HOST:PATH --confirm SCOPE",
 ];
 
+/// Where there is no room: run by the tests of `elsewhere`.
+pub const ELSEWHERE: &str = "flow run system-id-recovery.toml --set set_aside_to=HOST:PATH --confirm SCOPE";
+
 /// The commands of the page: the lines of its blocks, and what stands between backticks.
 fn commands() -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
@@ -44,12 +47,12 @@ fn commands() -> BTreeSet<&'static str> {
 
 #[test]
 fn short_every_command_of_the_page_is_run() {
-    let run: BTreeSet<&str> = DECIDED.into_iter().chain(BY_HAND).collect();
+    let run: BTreeSet<&str> = DECIDED.into_iter().chain(BY_HAND).chain([ELSEWHERE]).collect();
     assert_eq!(commands(), run, "left: what the page has; right: what these tests run");
 }
 
 /// A command of the page, with these in place of its words.
-fn page(operator: &Operator, command: &str, words: &[(&str, &str)]) -> Done {
+pub fn page(operator: &Operator, command: &str, words: &[(&str, &str)]) -> Done {
     assert!(commands().contains(command), "the page has no `{command}`");
     let filled = words.iter().fold(command.to_owned(), |text, (word, value)| text.replace(word, value));
     let arguments: Vec<&str> = filled.split(' ').skip(1).collect();

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::control::control;
 use super::copy::{CopyName, belongings, bytes, plain_directory};
@@ -31,6 +32,9 @@ pub struct PostgresCopies {
     #[serde(default)]
     pub to_remove: Vec<String>,
 }
+
+/// The longest note that is read, in bytes.
+const NOTE_LIMIT: u64 = 1 << 20;
 
 /// A copy, as it is given out.
 #[derive(Debug, Clone, Serialize)]
@@ -69,10 +73,32 @@ impl PostgresCopies {
                 found.push(self.one(host, name, false).await?);
             } else if let Some(name) = CopyName::of_removing(&path, data_dir) {
                 found.push(self.one(host, name, true).await?);
+            } else if let Some(name) =
+                path.strip_suffix(".flow.json").and_then(|of| CopyName::of(of, data_dir).ok())
+            {
+                found.extend(self.elsewhere(host, name, &path).await?);
             }
         }
         found.sort_by(|one, other| (&one.since, &one.path).cmp(&(&other.since, &other.path)));
         Ok(found)
+    }
+
+    /// What the note beside its first place says of a copy that was moved to another file system.
+    async fn elsewhere(
+        &self,
+        host: &dyn Host,
+        name: CopyName,
+        note: &str,
+    ) -> Result<Option<Found>, StepError> {
+        let read = host.read(note, NOTE_LIMIT).await?;
+        let read: Option<Value> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let Some(now) = read.as_ref().and_then(|note| note["now"].as_str()).filter(|now| *now != name.path)
+        else {
+            return Ok(None);
+        };
+        let mut found = self.one(host, CopyName { path: now.to_owned(), ..name }, false).await?;
+        found.text += ", on another file system: neither removed nor brought back by flow";
+        Ok(Some(found))
     }
 
     async fn one(&self, host: &dyn Host, name: CopyName, removing: bool) -> Result<Found, StepError> {

@@ -5,6 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::copy_elsewhere::{has_room, named};
 use super::data_set_aside::{Found, look, suffix, validate_path};
 use super::moves::plan;
 use super::room::{free, in_words, reserve};
@@ -27,6 +28,10 @@ pub struct DataCanBeSetAside {
     /// As with `postgres.data_set_aside`: also what is no data directory. False by default.
     #[serde(default)]
     pub anything: bool,
+    /// `HOST:PATH`: directories on other file systems into which `postgres.copy_elsewhere` will move what is set aside; what it gives back
+    /// counts as room, and PATH must have room itself. By default none.
+    #[serde(default)]
+    pub elsewhere: Vec<String>,
 }
 
 impl DataCanBeSetAside {
@@ -41,13 +46,24 @@ impl DataCanBeSetAside {
             )));
         };
         let needed = bytes.saturating_add(reserve);
-        Ok((free < needed).then(|| {
+        let into = named(&self.elsewhere, host.name());
+        let own = if into.is_some() { super::copy::bytes(host, path, &[]).await? } else { None };
+        if let Some(into) = into
+            && let Err(why) = has_room(host, path, into, own).await?
+        {
+            return Ok(Some(why));
+        }
+        let free_then = free.saturating_add(own.unwrap_or(0));
+        Ok((free_then < needed).then(|| {
             format!(
-                "the clone needs {} (the data that is kept, its WAL, and {} of reserve), and {} are free in {parent}: make room, \
-                 or remove copies there that were set aside and aren't needed any more",
+                "the clone needs {} (the data that is kept, its WAL, and {} of reserve), and {} are free in {parent}{}: make room; or remove \
+                 copies that aren't needed any more (`flow run set-aside.toml` lists them, `--set remove=HOST:PATH` removes one); or have what is set \
+                 aside moved to another file system of this host: `--set set_aside_to={}:PATH`",
                 in_words(needed),
                 in_words(reserve),
-                in_words(free)
+                in_words(free_then),
+                if into.is_some() { " once the present data is moved" } else { "" },
+                host.name()
             )
         }))
     }
@@ -93,7 +109,7 @@ mod tests {
     use serde_json::json;
 
     fn step() -> DataCanBeSetAside {
-        DataCanBeSetAside { data_dir: DATA.into(), room_for: None, anything: false }
+        DataCanBeSetAside { data_dir: DATA.into(), room_for: None, anything: false, elsewhere: Vec::new() }
     }
 
     #[tokio::test]
@@ -118,6 +134,7 @@ mod tests {
             why.contains("needs 110.0 GiB") && why.contains("100.0 GiB are free in /var/lib/postgresql/15"),
             "{why}"
         );
+        assert!(why.contains("--set set_aside_to=patroni1:PATH"), "{why}");
         satisfied(step().check(&lab.on("patroni1")).await.unwrap());
     }
 }

@@ -3,6 +3,7 @@
 mod control;
 mod copies;
 mod copy;
+mod copy_elsewhere;
 mod copy_removed;
 mod data_can_be_set_aside;
 mod data_put_back;
@@ -17,6 +18,7 @@ mod user_data;
 mod wal;
 
 pub use copies::PostgresCopies;
+pub use copy_elsewhere::PostgresCopyElsewhere;
 pub use copy_removed::PostgresCopyRemoved;
 pub use data_can_be_set_aside::DataCanBeSetAside;
 pub use data_put_back::DataPutBack;
@@ -43,6 +45,7 @@ pub fn register(registry: &mut Registry) {
         .add::<DataSetAside>()
         .add::<DataPutBack>()
         .add::<PostgresCopies>()
+        .add::<PostgresCopyElsewhere>()
         .add::<PostgresCopyRemoved>()
         .add::<PostgresPassword>()
         .add::<PostgresQuery>();
