@@ -1,5 +1,6 @@
 //! The step library of flow: a folder for each system it operates.
 
+pub mod balancers;
 pub mod certificates;
 pub mod clients;
 pub mod control;
@@ -26,4 +27,5 @@ pub fn register(registry: &mut Registry) {
     etcd::register(registry);
     postgres::register(registry);
     patroni::register(registry);
+    balancers::register(registry);
 }

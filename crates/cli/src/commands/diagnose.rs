@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use flow_core::engine::{Finding, Preview};
-use flow_steps::patroni::{Diagnosis, diagnose as judge};
+use flow_steps::patroni::{Diagnosis, Looks, diagnose as judge};
 use serde_json::Value;
 
 use crate::args::{Format, Global, InventoryArg, WorkflowArgs, parse_set};
@@ -13,8 +13,6 @@ use crate::{context, screen};
 
 /// The workflow that looks.
 const WORKFLOW: &str = "diagnose.toml";
-/// Its step that looks at each host.
-const STEP: &str = "evidence";
 
 #[derive(Args, Clone)]
 pub struct DiagnoseArgs {
@@ -45,19 +43,27 @@ pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error
     Ok(if found.healthy { Exit::Success } else { Exit::Changes })
 }
 
-/// What each host's look gave, or why it gave nothing.
-fn seen(preview: Preview) -> Vec<(String, Result<Value, String>)> {
-    let of_host = |task: flow_core::engine::PreviewTask| {
-        let (step, host) = task.name.as_str().split_once('@')?;
+/// What the workflow's looks gave on each host, or why they gave nothing.
+fn seen(preview: Preview) -> Looks {
+    let mut looks = Looks::default();
+    for task in preview.tasks {
+        let Some((step, host)) = task.name.as_str().split_once('@') else { continue };
+        let of = match step {
+            "evidence" => &mut looks.evidence,
+            "condition" => &mut looks.condition,
+            "certificates" => &mut looks.certificates,
+            "balancer" => &mut looks.balancers,
+            _ => continue,
+        };
         let seen = match (task.output, task.finding) {
             (Some(output), _) => Ok(Value::Object(output.0)),
             (None, Finding::Failed(error)) => Err(error.message),
             (None, Finding::Refused(why)) => Err(why),
             (None, _) => Err("it was not looked at".to_owned()),
         };
-        (step == STEP).then(|| (host.to_owned(), seen))
-    };
-    preview.tasks.into_iter().filter_map(of_host).collect()
+        of.push((host.to_owned(), seen));
+    }
+    looks
 }
 
 fn show(found: &Diagnosis) {

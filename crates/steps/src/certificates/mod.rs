@@ -7,6 +7,7 @@ mod compare;
 mod desk;
 mod issue;
 mod leaf;
+mod lifetimes;
 mod read;
 mod rehearsed;
 mod valid;
@@ -16,6 +17,10 @@ mod leaf_tests;
 
 pub use authority::Authority;
 pub use leaf::{Leaf, Usage};
+#[cfg(test)]
+pub(crate) use lifetimes::End;
+pub(crate) use lifetimes::Ends;
+pub use lifetimes::Lifetimes;
 pub use valid::Valid;
 
 use flow_core::step::Registry;
@@ -32,5 +37,5 @@ pub fn readable(text: &[u8]) -> Result<(), String> {
 
 /// Adds these step types.
 pub fn register(registry: &mut Registry) {
-    registry.add::<Authority>().add::<Leaf>().add::<Valid>();
+    registry.add::<Authority>().add::<Leaf>().add::<Valid>().add::<Lifetimes>();
 }

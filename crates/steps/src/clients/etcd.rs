@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, MemberAddOptions, PutOptions, SortOrder, SortTarget, Txn,
-    TxnOp, TxnOpResponse,
+    AlarmAction, AlarmType, Compare, CompareOp, DeleteOptions, GetOptions, MemberAddOptions, PutOptions,
+    SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
 };
 use hyper_util::rt::TokioIo;
 use tonic::Code;
@@ -14,8 +14,8 @@ use tonic::transport::{Endpoint, Uri};
 
 use super::tls::Tls;
 use super::{
-    Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, LOOK_AGAIN, NoEtcd,
-    SETTLES_WITHIN,
+    Condition, Etcd, EtcdAlarm, EtcdAlarmKind, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus,
+    LOOK_AGAIN, NoEtcd, SETTLES_WITHIN,
 };
 use crate::host::transport::{Failure, Transport};
 use crate::host::{BoxStream, HostError};
@@ -271,6 +271,20 @@ impl Etcd for Client {
             revision: reply.header().map_or(0, etcd_client::ResponseHeader::revision),
             errors: reply.errors().to_vec(),
         })
+    }
+
+    async fn alarms(&self) -> Result<Vec<EtcdAlarm>, EtcdError> {
+        let mut client = self.client.maintenance_client();
+        let reply = self.call(client.alarm(AlarmAction::Get, AlarmType::None, None)).await?;
+        let alarm = |raised: &etcd_client::AlarmMember| EtcdAlarm {
+            member: raised.member_id(),
+            kind: match raised.alarm() {
+                AlarmType::Nospace => EtcdAlarmKind::NoSpace,
+                AlarmType::Corrupt => EtcdAlarmKind::Corrupt,
+                AlarmType::None => EtcdAlarmKind::Other,
+            },
+        };
+        Ok(reply.alarms().iter().map(alarm).collect())
     }
 
     async fn snapshot(&self, limit: u64) -> Result<Vec<u8>, EtcdError> {

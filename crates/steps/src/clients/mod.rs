@@ -115,6 +115,27 @@ pub struct EtcdStatus {
     pub errors: Vec<String>,
 }
 
+/// An alarm that a member of etcd has raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdAlarm {
+    /// The member's id.
+    pub member: u64,
+    /// Of what kind it is.
+    pub kind: EtcdAlarmKind,
+}
+
+/// Kinds of alarms (etcd 3.5, `rpc.proto`, `AlarmType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EtcdAlarmKind {
+    /// `NOSPACE`: its database is as large as it may be; the whole cluster takes no writes.
+    NoSpace,
+    /// `CORRUPT`: its data isn't what the others have.
+    Corrupt,
+    /// One that flow doesn't know.
+    Other,
+}
+
 /// The answer to a conditional change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -150,6 +171,8 @@ pub trait Etcd: Send + Sync {
     ) -> Result<Condition, EtcdError>;
     /// What this member says of itself. Answers without quorum too.
     async fn status(&self) -> Result<EtcdStatus, EtcdError>;
+    /// The alarms of all members. It needs quorum.
+    async fn alarms(&self) -> Result<Vec<EtcdAlarm>, EtcdError>;
     /// A snapshot of all keys, as `etcdctl snapshot save` writes it: the database, and its SHA-256 at the end.
     /// One of more than `limit` bytes is an error.
     async fn snapshot(&self, limit: u64) -> Result<Vec<u8>, EtcdError>;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
-use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written};
-use crate::clients::{EtcdEndpoint, EtcdKey};
+use crate::clients::EtcdKey;
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
 use crate::postgres::{control, processes_on, size, user_data, wal};
@@ -64,7 +63,6 @@ impl PatroniEvidence {
             report: None,
             data: Data::Unknown(why.to_owned()),
             store: Store::Unknown(why.to_owned()),
-            etcd_trouble: Vec::new(),
             set_aside: Vec::new(),
         };
         let settings = match configuration {
@@ -91,11 +89,10 @@ impl PatroniEvidence {
             }
         };
         let api = Api::of(&settings)?;
-        let (report, data, store, etcd_trouble, copies) = tokio::join!(
+        let (report, data, store, copies) = tokio::join!(
             report_for_certain(host, &api),
             data(host, &settings),
             store(host, &settings),
-            etcd_trouble(host, &settings),
             set_aside(host, &settings.data_dir),
         );
         Ok(Node {
@@ -105,7 +102,6 @@ impl PatroniEvidence {
             report: report?.ok(),
             data: data?,
             store,
-            etcd_trouble,
             set_aside: copies?,
         })
     }
@@ -193,28 +189,6 @@ async fn store(host: &dyn Host, settings: &Settings) -> Store {
         Ok(found) => Store::Keys(Box::new(keys(&settings.prefix, found))),
         Err(error) => Store::Silent(error.kind, error.to_string()),
     }
-}
-
-/// What each member of etcd says of itself that isn't well.
-async fn etcd_trouble(host: &dyn Host, settings: &Settings) -> Vec<String> {
-    let ask = |text: &String| {
-        let (text, tls) = (text.clone(), settings.etcd_tls.clone());
-        async move {
-            let (address, port) = address_and_port(&text, 2379).ok()?;
-            let status = async { host.etcd(&EtcdEndpoint { address, port, tls }).await?.status().await };
-            match status.await {
-                Err(_) => Some(format!("{text} doesn't answer")),
-                Ok(status) if status.leader == 0 => {
-                    Some(format!("{text} knows no leader: there is no quorum"))
-                }
-                Ok(status) if !status.errors.is_empty() => {
-                    Some(format!("{text}: {}", status.errors.join("; ")))
-                }
-                Ok(_) => None,
-            }
-        }
-    };
-    join_all(settings.endpoints.iter().map(ask)).await.into_iter().flatten().collect()
 }
 
 /// Patroni's keys (3.0.2 and 4.0.7, `dcs/__init__.py`).

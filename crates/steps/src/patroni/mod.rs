@@ -5,6 +5,7 @@
 
 mod agree;
 mod cluster;
+mod condition;
 mod config;
 mod copy;
 mod data_in_the_way;
@@ -31,11 +32,12 @@ mod verdict;
 
 pub use agree::PatroniAgree;
 pub use cluster::PatroniCluster;
+pub use condition::PatroniCondition;
 pub use config::PatroniConfig;
 pub use copy::PatroniCopy;
 pub use data_in_the_way::PatroniDataInTheWay;
 pub use data_matches::PatroniDataMatches;
-pub use diagnosis::{Diagnosis, Problem, Remedy, diagnose};
+pub use diagnosis::{Diagnosis, Looks, Problem, Remedy, diagnose};
 pub use dynamic_config::PatroniDynamicConfig;
 pub use evidence::PatroniEvidence;
 pub use has_all_of::PatroniHasAllOf;
@@ -61,6 +63,7 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniStatus>()
         .add::<PatroniSurvey>()
         .add::<PatroniEvidence>()
+        .add::<PatroniCondition>()
         .add::<PatroniVerdict>()
         .add::<PatroniUnchanged>()
         .add::<PatroniDataInTheWay>()

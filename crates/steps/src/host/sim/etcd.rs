@@ -9,7 +9,10 @@ use super::error::failed;
 use super::etcd_members::{self, Cluster, has_data, host_of_url, setting};
 use super::state::{EtcdState, Release, StoredKey, WorldState};
 use super::world::SimWorld;
-use crate::clients::{Condition, Etcd, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus, NoEtcd};
+use crate::clients::{
+    Condition, Etcd, EtcdAlarm, EtcdAlarmKind, EtcdEndpoint, EtcdError, EtcdKey, EtcdMember, EtcdStatus,
+    NoEtcd,
+};
 
 /// etcd's unit.
 pub(super) const UNIT: &str = "etcd.service";
@@ -245,6 +248,20 @@ impl Etcd for SimEtcd {
             })
         };
         self.world.look(&self.from, "etcd status", look).await
+    }
+
+    async fn alarms(&self) -> Result<Vec<EtcdAlarm>, EtcdError> {
+        let look = |world: &WorldState| {
+            let host = self.keyspace(world)?;
+            let kind = |name: &String| match name.as_str() {
+                "NOSPACE" => EtcdAlarmKind::NoSpace,
+                "CORRUPT" => EtcdAlarmKind::Corrupt,
+                _ => EtcdAlarmKind::Other,
+            };
+            let alarm = |name| EtcdAlarm { member: member_id(world, &host), kind: kind(name) };
+            Ok(world.etcd.alarms.iter().map(alarm).collect())
+        };
+        self.world.look(&self.from, "etcd alarms", look).await
     }
 
     async fn snapshot(&self, _limit: u64) -> Result<Vec<u8>, EtcdError> {

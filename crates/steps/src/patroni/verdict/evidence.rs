@@ -27,9 +27,6 @@ pub(crate) struct Node {
     pub(crate) data: Data,
     /// The keys, asked for from this host.
     pub(crate) store: Store,
-    /// What is wrong with etcd's members, as this host sees them: alarms, those that don't answer.
-    #[serde(default)]
-    pub(crate) etcd_trouble: Vec<String>,
     /// Copies that were set aside beside it, by path.
     #[serde(default)]
     pub(crate) set_aside: Vec<String>,
@@ -187,7 +184,6 @@ impl Node {
             report: None,
             data: Data::Unknown(unknown()),
             store: Store::Unknown(unknown()),
-            etcd_trouble: Vec::new(),
             set_aside: Vec::new(),
         }
     }

@@ -61,7 +61,6 @@ pub(in crate::patroni) fn node(host: &str, data: Data, keys: &Keys) -> Node {
         report: None,
         data,
         store: Store::Keys(Box::new(keys.clone())),
-        etcd_trouble: Vec::new(),
         set_aside: Vec::new(),
     }
 }

@@ -1,0 +1,15 @@
+//! HAProxy and keepalived: where clients come in.
+
+mod condition;
+
+pub use condition::BalancerCondition;
+#[cfg(test)]
+pub(crate) use condition::Told;
+pub(crate) use condition::{Balancer, Servers, Service};
+
+use flow_core::step::Registry;
+
+/// Adds these step types.
+pub fn register(registry: &mut Registry) {
+    registry.add::<BalancerCondition>();
+}

@@ -1,0 +1,107 @@
+//! `patroni.condition`: how well a member is, where whose data it has is no question.
+
+mod etcd;
+mod place;
+mod seen;
+
+use async_trait::async_trait;
+use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub(super) use seen::{
+    Archiver, Condition, Etcd, Limits, Lock, Member, MemberSays, Place, Says, Server, Slot,
+};
+#[cfg(test)]
+pub(super) use seen::{Aside, Disk};
+
+use super::settings::Settings;
+use crate::host::{Host, HostContext};
+
+/// Gathers what `flow diagnose` tells beyond whose data is the right one. Changes nothing.
+///
+/// The data directory's disks and what lies beside it; what PostgreSQL says of replication, slots, its archiver and settings
+/// that wait for a restart; etcd's members with their versions and alarms; whether a run of flow has locked the host. What
+/// can't be seen is told as unknown and is no failure. Each part has a time limit of some seconds. The limits are given on with what was seen.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatroniCondition {
+    /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
+    #[serde(default = "super::config_file")]
+    pub config_file: String,
+    /// From how many bytes of WAL on a replica is called behind. 16 MiB by default.
+    #[serde(default = "segment")]
+    pub lag: u64,
+    /// From how many bytes of WAL on a replication slot that nobody reads is told. 1 GiB by default.
+    #[serde(default = "gibibyte")]
+    pub slot_wal: u64,
+    /// Below how many percent of free room a disk is called full. 10 by default.
+    #[serde(default = "tenth")]
+    pub disk_free: u64,
+}
+
+fn segment() -> u64 {
+    16 << 20
+}
+
+fn gibibyte() -> u64 {
+    1 << 30
+}
+
+fn tenth() -> u64 {
+    10
+}
+
+impl StepType for PatroniCondition {
+    const NAME: &'static str = "patroni.condition";
+    const READ_ONLY: bool = true;
+
+    fn validate(&self) -> Result<(), String> {
+        if self.disk_free > 100 { Err("`disk_free` is at most 100".to_owned()) } else { Ok(()) }
+    }
+}
+
+impl PatroniCondition {
+    async fn look(&self, host: &dyn Host) -> Result<Condition, StepError> {
+        let (settings, holder) = tokio::join!(Settings::read(host, &self.config_file), host.lock_holder());
+        let locked_by = holder.ok().flatten().map(|claim| Lock {
+            run: claim.run,
+            workflow: claim.workflow,
+            owner: claim.owner,
+        });
+        let limits = Limits { lag: self.lag, slot_wal: self.slot_wal, disk_free: self.disk_free };
+        // Why a configuration can't be used is the evidence's to tell.
+        let settings = match settings {
+            Ok(Some(Ok(settings))) => settings,
+            Err(error) if !error.permanent => return Err(error),
+            _ => {
+                let server = Server::Unknown("Patroni's configuration can't be used".to_owned());
+                return Ok(Condition { limits, locked_by, place: None, server, etcd: Etcd::default() });
+            }
+        };
+        let script = place::script(&settings.data_dir, &settings.bin_dir);
+        let (reply, etcd) = tokio::join!(host.probe(&script), etcd::look(host, &settings));
+        let reply = reply?;
+        let (place, server) = match place::read(&settings.data_dir, &reply.text()) {
+            Some((place, server)) => (Some(place), server),
+            None => (None, Server::Unknown(reply.error_text())),
+        };
+        Ok(Condition { limits, locked_by, place, server, etcd })
+    }
+}
+
+#[async_trait]
+impl Step for PatroniCondition {
+    async fn check(&self, cx: &Context) -> Result<Check, StepError> {
+        let condition = self.look(&*cx.host().await?).await?;
+        Ok(Check::Satisfied(match serde_json::to_value(&condition) {
+            Ok(Value::Object(fields)) => Output(fields),
+            _ => Output::empty(),
+        }))
+    }
+
+    async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
+        Ok(Output::empty())
+    }
+}

@@ -1,0 +1,105 @@
+//! What is wrong with a cluster, in plain words, with what mends it: the verdict, and all else that was seen.
+//!
+//! A pure function from what was seen to findings, the gravest first; a file for each subject. The verdict is about whose data is
+//! the right one and may lead to surgery; the other findings only tell. Neither changes the other.
+
+mod clients;
+mod cluster;
+mod etcd;
+mod leader;
+mod members;
+mod sight;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use super::verdict::{Verdict, judge};
+pub use sight::Looks;
+use sight::Sight;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnosis {
+    /// Nothing is wrong.
+    pub healthy: bool,
+    /// `healthy`, `disposable`, `undecided` ...: what `patroni.verdict` says.
+    pub verdict: String,
+    /// Why it says so.
+    pub reasons: Vec<String>,
+    /// What is wrong, the gravest first.
+    pub problems: Vec<Problem>,
+    /// What was seen: lines for etcd, for each host, and for each balancer.
+    pub evidence: Vec<String>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Its kind, such as `no-leader`; stable.
+    pub kind: &'static str,
+    /// What is wrong, a sentence.
+    pub what: String,
+    /// `proven`, or `seen`: true at the moment of the look, and perhaps passing.
+    pub sure: &'static str,
+    /// What it is told from.
+    pub because: Vec<String>,
+    /// What mends it, where flow knows.
+    pub remedy: Option<Remedy>,
+}
+
+/// What mends a problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remedy {
+    /// What to do, a sentence.
+    pub what: String,
+    /// The command, where one does it.
+    pub command: Option<String>,
+    /// What it touches.
+    pub touches: String,
+}
+
+/// Says what is wrong, by what the steps of `diagnose.toml` saw.
+pub fn diagnose(looks: Looks) -> Diagnosis {
+    let mut sight = Sight::of(looks);
+    let judgement = judge(&sight.nodes);
+    let first = cluster::problems(&sight, &judgement);
+    sight.start_nothing = first.as_ref().is_some_and(|first| first.kind != "key-gone");
+    let mut problems: Vec<Problem> = first.into_iter().collect();
+    problems.extend(etcd::problems(&sight));
+    problems.extend(leader::problems(&sight, &judgement));
+    problems.extend(members::problems(&sight));
+    problems.extend(storage::problems(&sight));
+    problems.extend(clients::problems(&sight));
+    problems.extend(sight.unseen());
+    Diagnosis {
+        healthy: problems.is_empty() && matches!(judgement.verdict, Verdict::Healthy { .. }),
+        verdict: judgement.verdict.name().to_owned(),
+        reasons: judgement.reasons,
+        problems,
+        evidence: judgement.evidence.into_iter().chain(sight.lines()).collect(),
+    }
+}
+
+fn problem(kind: &'static str, sure: &'static str, what: impl Into<String>) -> Problem {
+    Problem { kind, what: what.into(), sure, because: Vec::new(), remedy: None }
+}
+
+fn proven(kind: &'static str, what: impl Into<String>) -> Problem {
+    problem(kind, "proven", what)
+}
+
+fn seen(kind: &'static str, what: impl Into<String>) -> Problem {
+    problem(kind, "seen", what)
+}
+
+impl Problem {
+    fn because<T: Into<String>>(self, because: impl IntoIterator<Item = T>) -> Self {
+        Self { because: because.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    fn mended(self, what: impl Into<String>, command: Option<String>, touches: impl Into<String>) -> Self {
+        Self { remedy: Some(Remedy { what: what.into(), command, touches: touches.into() }), ..self }
+    }
+}

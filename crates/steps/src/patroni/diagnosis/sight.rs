@@ -1,0 +1,203 @@
+//! What was seen, by host, as the findings ask for it; and what of it is only told.
+
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Problem, seen};
+use crate::balancers::{Balancer, Servers};
+use crate::certificates::Ends;
+use crate::patroni::condition::{Condition, MemberSays, Says, Server};
+use crate::patroni::verdict::{Keys, Node, Store};
+use crate::postgres::in_words;
+
+/// What one step gave on each host, or why it gave nothing.
+type Of = Vec<(String, Result<Value, String>)>;
+
+/// What the steps of `diagnose.toml` gave.
+#[derive(Debug, Clone, Default)]
+pub struct Looks {
+    /// Of `patroni.evidence`.
+    pub evidence: Of,
+    /// Of `patroni.condition`.
+    pub condition: Of,
+    /// Of `certificate.lifetimes`.
+    pub certificates: Of,
+    /// Of `balancer.condition`.
+    pub balancers: Of,
+}
+
+/// What was seen, by host.
+pub(super) struct Sight {
+    /// Of the hosts of Patroni; one that couldn't be looked at says why.
+    pub(super) nodes: IndexMap<String, Node>,
+    pub(super) conditions: IndexMap<String, Condition>,
+    pub(super) certificates: IndexMap<String, Ends>,
+    pub(super) balancers: IndexMap<String, Balancer>,
+    /// Whose data is the right one must be decided before any Patroni is started.
+    pub(super) start_nothing: bool,
+    /// Other looks that gave nothing: the host, and why.
+    lost: IndexMap<String, String>,
+}
+
+impl Sight {
+    pub(super) fn of(looks: Looks) -> Self {
+        let mut lost = IndexMap::new();
+        let node = |(host, seen): (String, Result<Value, String>)| {
+            let read = |value| serde_json::from_value(value).map_err(|error| error.to_string());
+            (host, seen.and_then(read).unwrap_or_else(Node::unreachable))
+        };
+        let nodes: IndexMap<String, Node> = looks.evidence.into_iter().map(node).collect();
+        Self {
+            conditions: read(looks.condition, &mut lost),
+            certificates: read(looks.certificates, &mut lost),
+            balancers: read(looks.balancers, &mut lost),
+            nodes,
+            start_nothing: false,
+            lost,
+        }
+    }
+
+    pub(super) fn scope(&self) -> String {
+        self.nodes.values().find_map(|node| Some(node.settings()?.scope.clone())).unwrap_or_default()
+    }
+
+    /// The hosts that lead, by what their Patroni says.
+    pub(super) fn leaders(&self) -> Vec<&str> {
+        self.nodes.iter().filter(|(_, node)| node.leads()).map(|(host, _)| host.as_str()).collect()
+    }
+
+    /// The cluster's keys, by the first host that sees them.
+    pub(super) fn keys(&self) -> Option<&Keys> {
+        self.nodes.values().find_map(|node| match &node.store {
+            Store::Keys(keys) => Some(&**keys),
+            Store::Unknown(_) | Store::Silent(..) => None,
+        })
+    }
+
+    /// What a host's PostgreSQL says of itself.
+    pub(super) fn says(&self, host: &str) -> Option<&Says> {
+        match &self.conditions.get(host)?.server {
+            Server::Says(says) => Some(says),
+            Server::Stopped | Server::Unknown(_) => None,
+        }
+    }
+
+    /// Hosts beside Patroni's of which something could not be looked at at all.
+    pub(super) fn unseen(&self) -> Vec<Problem> {
+        let told = |host: &str| self.nodes.get(host).is_some_and(|node| node.unreachable.is_some());
+        let lost = self.lost.iter().filter(|(host, _)| !told(host));
+        lost.map(|(host, why)| {
+            seen("unreachable", format!("{host} can't be looked at, or not at all of it"))
+                .because([why])
+                .mended(
+                    "make it reachable, and look again: what isn't seen counts for nothing",
+                    None,
+                    "nothing",
+                )
+        })
+        .collect()
+    }
+
+    /// What was seen beyond the verdict's evidence, for a person.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        lines.extend(self.keys().map(of_keys));
+        lines.extend(self.conditions.values().find(|one| one.etcd.alarms.is_some()).map(of_etcd));
+        for (host, condition) in &self.conditions {
+            lines.extend(of_condition(condition).map(|words| format!("{host}: {words}")));
+        }
+        lines.extend(
+            self.balancers.iter().map(|(host, balancer)| format!("{host}: {}", of_balancer(balancer))),
+        );
+        lines
+    }
+}
+
+fn read<T: DeserializeOwned>(seen: Of, lost: &mut IndexMap<String, String>) -> IndexMap<String, T> {
+    let mut found = IndexMap::new();
+    for (host, seen) in seen {
+        match seen.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string())) {
+            Ok(value) => {
+                found.insert(host, value);
+            }
+            Err(why) => {
+                lost.entry(host).or_insert(why);
+            }
+        }
+    }
+    found
+}
+
+fn of_keys(keys: &Keys) -> String {
+    let revision = |key: &Option<crate::patroni::verdict::Key>| match key {
+        Some(key) if key.lease != 0 => format!("at revision {}, lease {:x}", key.revision, key.lease),
+        Some(key) => format!("at revision {}, no lease", key.revision),
+        None => "absent".to_owned(),
+    };
+    format!("etcd: initialize {}; leader {}", revision(&keys.initialize), revision(&keys.leader))
+}
+
+fn of_etcd(condition: &Condition) -> String {
+    let member = |member: &crate::patroni::condition::Member| {
+        let name = member.name.as_deref().unwrap_or(&member.endpoint);
+        match &member.says {
+            MemberSays::Answers { id, version, leader, .. } if id == leader => {
+                format!("{name} {version}, leads")
+            }
+            MemberSays::Answers { version, .. } => format!("{name} {version}"),
+            MemberSays::Silent(..) => format!("{name} silent"),
+        }
+    };
+    let members: Vec<String> = condition.etcd.members.iter().map(member).collect();
+    format!("etcd's members: {}", members.join("; "))
+}
+
+fn of_condition(condition: &Condition) -> Option<String> {
+    let mut words = Vec::new();
+    if let Some(place) = &condition.place {
+        let mut mounts: IndexMap<&str, (String, Vec<&str>)> = IndexMap::new();
+        for disk in &place.disks {
+            let room = format!("{} of {} free", in_words(disk.free), in_words(disk.size));
+            let holds = if disk.holds == "wal" { "WAL" } else { disk.holds.as_str() };
+            mounts.entry(&disk.mount).or_insert((room, Vec::new())).1.push(holds);
+        }
+        words.extend(mounts.values().map(|(room, holds)| format!("{room} for {}", holds.join(" and "))));
+        for copy in &place.copies {
+            let size = copy.bytes.map_or_else(|| "size not known".to_owned(), in_words);
+            words.push(format!("beside the data: {} ({size})", copy.path));
+        }
+    }
+    match &condition.server {
+        Server::Unknown(why) => words.push(format!("PostgreSQL can't be asked: {why}")),
+        Server::Says(says) => {
+            words.push(format!("{} replication slots", says.slots.len()));
+            words.extend(says.archiver.as_ref().map(|archiver| format!("archiving {}", archiver.mode)));
+        }
+        Server::Stopped => {}
+    }
+    words.extend(condition.locked_by.as_ref().map(|lock| format!("locked by run {}", lock.run)));
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+fn of_balancer(balancer: &Balancer) -> String {
+    let mut words = Vec::new();
+    if let Some(haproxy) = &balancer.haproxy {
+        words.push(format!("HAProxy {}", haproxy.state));
+        words.push(match &balancer.primary {
+            Servers::Unknown(why) => format!("to whom it leads isn't known: {why}"),
+            Servers::Of(servers) => {
+                let up: Vec<&str> =
+                    servers.iter().filter(|told| told.up).map(|told| told.name.as_str()).collect();
+                format!("leads to {}", if up.is_empty() { "nobody".to_owned() } else { up.join(" ") })
+            }
+        });
+    }
+    words.extend(balancer.keepalived.as_ref().map(|one| format!("keepalived {}", one.state)));
+    match balancer.has_vip {
+        Some(true) => words.push(format!("has {}", balancer.vip)),
+        Some(false) => words.push(format!("hasn't {}", balancer.vip)),
+        None => {}
+    }
+    words.join(", ")
+}
