@@ -13,6 +13,7 @@ mod campaign;
 mod certificates;
 mod deploy;
 mod elsewhere;
+mod findings;
 mod growth;
 mod harness;
 mod hosts;

@@ -1,0 +1,117 @@
+//! What `flow diagnose` finds beyond whose data is the right one: faults made for real, many at once, each named with what
+//! mends it; and a healthy cluster is called so.
+
+use serde_json::Value;
+
+use crate::harness::{ETCDCTL, Lab, Operator, until};
+
+/// The problems that are told with these words of the command line.
+fn problems(operator: &Operator, words: &[&str]) -> Vec<Value> {
+    let done = operator.flow(&[&["diagnose", "--output", "json"], words].concat());
+    let found: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", done.text()));
+    let problems = found["problems"].as_array().unwrap().clone();
+    assert_eq!(done.code(), Some(if found["healthy"] == true { 0 } else { 2 }), "{}", done.text());
+    problems
+}
+
+/// What of these is not told: a kind, and words of what is wrong, why, or what mends it.
+fn missing(problems: &[Value], wanted: &[(&str, &str)]) -> Result<(), String> {
+    let is_told = |(kind, words): &(&str, &str)| {
+        problems.iter().any(|problem| problem["kind"] == *kind && problem.to_string().contains(words))
+    };
+    match wanted.iter().find(|one| !is_told(one)) {
+        None => Ok(()),
+        Some(one) => Err(format!("{one:?} is not among {}", Value::from(problems.to_vec()))),
+    }
+}
+
+fn patch(lab: &Lab, host: &str, patch: &str) {
+    lab.rest(host, "PATCH", "/config", patch).unwrap();
+}
+
+#[test]
+fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_is_called_healthy() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let members = lab.assert_healthy();
+    let leader = members.leader().to_owned();
+    let [behind, lost] = &members.replicas()[..] else { panic!("not two replicas") };
+    // Booted a moment ago: balancers may still be asking who leads.
+    until("a healthy cluster to be called so", || {
+        let done = operator.flow(&["diagnose"]);
+        if done.code() == Some(0) { Ok(done) } else { Err(done.text()) }
+    })
+    .says(&["healthy: ", "leads to", "free for data and WAL", "lease"]);
+
+    // A slot that nobody reads; an archiver that fails, which takes a restart; and then a setting that waits for one.
+    let settings = r#"{"archive_mode": "on", "archive_command": "S3_SECRET=hush false"}"#;
+    patch(
+        &lab,
+        &leader,
+        &format!(
+            r#"{{"slots": {{"forgotten": {{"type": "physical"}}}}, "postgresql": {{"parameters": {settings}}}}}"#
+        ),
+    );
+    until("the slot and the restart that the leader wants", || {
+        let pending = lab.rest(&leader, "GET", "/patroni", "")?.contains("pending_restart");
+        let slots =
+            lab.sql(&leader, "select count(*) from pg_replication_slots where slot_name = 'forgotten'");
+        if pending && slots == "1" { Ok(()) } else { Err(slots) }
+    });
+    lab.rest(&leader, "POST", "/restart", "{}").unwrap();
+    patch(&lab, &leader, r#"{"postgresql": {"parameters": {"max_connections": 120}}}"#);
+    // A member whose etcd is dead, whose data is half there, and whose Patroni was left masked.
+    lab.on(lost, "systemctl stop patroni.service etcd.service; systemctl mask --quiet patroni.service; cd /var/lib/postgresql/*/; \
+        mv main main.failed; mkdir -m 700 main; ls -d main.failed/PG_VERSION >main/PG_VERSION; chown -R postgres: main");
+    // A replica that doesn't replay.
+    lab.sql(behind, "select pg_wal_replay_pause()");
+    lab.sql(&leader, "create table filler as select generate_series(1, 1000) n");
+    lab.sql(&leader, "select pg_switch_wal()");
+    patch(&lab, &leader, r#"{"pause": true}"#);
+    // Balancers: one dead, one that leads to nobody, and nobody has the virtual address.
+    lab.on("lb1", "systemctl stop keepalived.service haproxy.service");
+    lab.on("lb2", "systemctl stop keepalived.service; sed -i 's/port 8008/port 8009/' /etc/haproxy/haproxy.cfg; systemctl reload haproxy.service");
+
+    let limits =
+        ["--set", "slot_wal=1000", "--set", "lag=1000", "--set", "days=400", "--set", "disk_free=99"];
+    let restart = format!("patronictl restart demo {behind} --pending");
+    let keep = format!("--set keep={leader} --confirm demo");
+    let replace = format!("flow run etcd-member-replace.toml --set node={lost} --confirm {lost}");
+    let unmask = format!("on {lost}: systemctl unmask patroni.service");
+    let wanted = [
+        ("slot-holds-wal", "pg_drop_replication_slot('forgotten')"),
+        ("archiver-failing", "S3_SECRET=•••••• false"),
+        ("pending-restart", "max_connections"),
+        ("pending-restart", restart.as_str()),
+        ("etcd-member", replace.as_str()),
+        ("data-unreadable", "no global/pg_control"),
+        ("data-unreadable", "main.failed"),
+        ("data-unreadable", keep.as_str()),
+        ("masked", unmask.as_str()),
+        ("lagging", "not replayed yet"),
+        ("paused", "patronictl resume demo"),
+        ("balancer-down", "on lb1: systemctl start haproxy.service"),
+        ("balancer-disagrees", "HAProxy on lb2 leads those who want the leader to nobody"),
+        ("keepalived-down", "on lb2: systemctl start keepalived.service"),
+        ("address-nowhere", "198.18.0.100"),
+        ("certificate-ends", "/etc/postgresql/certs/server.crt on patroni1, patroni2, patroni3"),
+        ("certificate-ends", "/etc/etcd/certs/server.crt"),
+        ("disk-filling", "told below 99 % (`disk_free`)"),
+    ];
+    until("each fault to be named", || missing(&problems(&operator, &limits), &wanted));
+    // With the limits as they are, what is small is no fault; and what is wrong is told to people with the same exit code.
+    let told = operator.flow(&["diagnose"]).ended(2).says(&["(proven)", "to do: ", "touches: ", &replace]);
+    for quiet in ["forgotten on", "of WAL behind", "nearly full", "ends in"] {
+        assert!(!told.text().contains(quiet), "{quiet}: {}", told.text());
+    }
+
+    // A member that comes back with too little room raises an alarm.
+    let filler = format!("head -c 100000 /dev/zero | tr '\\0' x | {ETCDCTL} put /filler");
+    lab.on(lost, "echo ETCD_QUOTA_BACKEND_BYTES=65536 >>/etc/default/etcd; systemctl start etcd.service");
+    let alarm = format!("etcd on {lost} has no room left (NOSPACE)");
+    until("etcd's alarm", || {
+        // Refused once the alarm is raised.
+        let _ = lab.try_on(lost, &filler);
+        missing(&problems(&operator, &[]), &[("etcd-alarm", &alarm)])
+    });
+}
