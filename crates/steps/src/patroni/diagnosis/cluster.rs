@@ -20,7 +20,9 @@ pub(super) fn problems(sight: &Sight, judgement: &Judgement) -> Option<Problem> 
                 .because(because)
                 .mended("nothing: Patroni writes it back within `loop_wait`, 10 s by default", None, "nothing")
         }
-        Verdict::KeyWrong { identifier, keeper, .. } => proven("key-wrong", format!("the key `initialize` is wrong or gone, and all data belongs to {identifier}"),
+        Verdict::KeyWrong { identifier, keeper, .. } => proven(
+            "key-wrong",
+            format!("the key `initialize` is wrong or gone, and all data belongs to {identifier}"),
         )
         .because(because)
         .mended(
@@ -28,7 +30,9 @@ pub(super) fn problems(sight: &Sight, judgement: &Judgement) -> Option<Problem> 
             repair,
             "the key and Patroni's units; no data directory",
         ),
-        Verdict::Disposable { members, leader } => proven("disposable-members", format!("{} holds nothing and belongs to another cluster than the leader {leader}", members.join(", ")),
+        Verdict::Disposable { members, leader } => proven(
+            "disposable-members",
+            format!("{} holds nothing and belongs to another cluster than the leader {leader}", members.join(", ")),
         )
         .because(because)
         .mended(
