@@ -36,12 +36,7 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
     let members = lab.assert_healthy();
     let leader = members.leader().to_owned();
     let [behind, lost] = &members.replicas()[..] else { panic!("not two replicas") };
-    // Booted a moment ago: balancers may still be asking who leads.
-    until("a healthy cluster to be called so", || {
-        let done = operator.flow(&["diagnose"]);
-        if done.code() == Some(0) { Ok(done) } else { Err(done.text()) }
-    })
-    .says(&["healthy: ", "leads to", "free for data and WAL", "lease"]);
+    operator.diagnosed_healthy().says(&["leads to", "free for data and WAL", "lease"]);
 
     // A slot that nobody reads; an archiver that fails, which takes a restart; and then a setting that waits for one.
     let settings = r#"{"archive_mode": "on", "archive_command": "S3_SECRET=hush false"}"#;
@@ -74,8 +69,8 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
 
     let limits =
         ["--set", "slot_wal=1000", "--set", "lag=1000", "--set", "days=400", "--set", "disk_free=99"];
-    let restart = format!("patronictl restart demo {behind} --pending");
-    let keep = format!("--set keep={leader} --confirm demo");
+    let restart = format!("patronictl -c /etc/patroni/config.yml restart demo {behind} --pending");
+    let rename = format!("on {lost}: systemctl stop patroni.service && mv -T /var/lib/postgresql/");
     let replace = format!("flow run etcd-member-replace.toml --set node={lost} --confirm {lost}");
     let unmask = format!("on {lost}: systemctl unmask patroni.service");
     let wanted = [
@@ -86,10 +81,10 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
         ("etcd-member", replace.as_str()),
         ("data-unreadable", "no global/pg_control"),
         ("data-unreadable", "main.failed"),
-        ("data-unreadable", keep.as_str()),
+        ("data-unreadable", rename.as_str()),
         ("masked", unmask.as_str()),
         ("lagging", "not replayed yet"),
-        ("paused", "patronictl resume demo"),
+        ("paused", "patronictl -c /etc/patroni/config.yml resume demo"),
         ("balancer-down", "on lb1: systemctl start haproxy.service"),
         ("balancer-disagrees", "HAProxy on lb2 leads those who want the leader to nobody"),
         ("keepalived-down", "on lb2: systemctl start keepalived.service"),

@@ -19,15 +19,6 @@ fn kinds(operator: &Operator, code: i32) -> (String, Vec<String>) {
     (found["verdict"].as_str().unwrap().to_owned(), kinds.collect())
 }
 
-/// The balancers find a leader some seconds after it leads.
-fn diagnosed_healthy(operator: &Operator) {
-    until("a healthy cluster to be called so", || {
-        let done = operator.flow(&["diagnose"]);
-        if done.code() == Some(0) { Ok(done) } else { Err(done.text()) }
-    })
-    .says(&["healthy"]);
-}
-
 /// The first process of PostgreSQL and when it started.
 fn postmaster(lab: &Lab, host: &str) -> String {
     lab.on(host, "pid=$(pgrep -o -x postgres); echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
@@ -81,7 +72,7 @@ fn short_a_member_initialised_anew_is_named_and_mended_while_clients_write_on() 
         lab.on_all("cat /var/lib/flow/lock 2>/dev/null || true").values().find(|lock| !lock.is_empty()),
         None
     );
-    diagnosed_healthy(&operator);
+    operator.diagnosed_healthy();
     operator.flow(&REPAIR).ended(0).says(&["nothing to do"]);
 }
 
@@ -114,7 +105,7 @@ fn a_wrong_key_is_mended_and_no_data_directory_is_touched() {
     for host in PROMOTERS {
         assert_eq!(rows(&lab, host), before, "{host}");
     }
-    diagnosed_healthy(&operator);
+    operator.diagnosed_healthy();
 }
 
 /// A member that belongs to another cluster, and has a table of its own and the roles by which Patroni works.
@@ -224,7 +215,7 @@ fn a_key_that_is_gone_is_written_back_by_the_living_leader_and_nothing_is_restar
     });
     assert_eq!(lab.key("/service/demo/initialize"), identifier);
     assert_eq!(started(&lab), before, "nothing was restarted");
-    diagnosed_healthy(&operator);
+    operator.diagnosed_healthy();
 }
 
 #[test]

@@ -84,6 +84,15 @@ impl Operator {
         self.start(&RECOVER)
     }
 
+    /// Waits until the cluster is called healthy: balancers find a leader some seconds after it leads.
+    pub fn diagnosed_healthy(&self) -> Done {
+        let healthy = until("a healthy cluster to be called so", || {
+            let done = self.flow(&["diagnose"]);
+            if done.code() == Some(0) { Ok(done) } else { Err(done.text()) }
+        });
+        healthy.says(&["healthy: "])
+    }
+
     /// Goes on with the newest run, with its events.
     pub fn resume(&self) -> Running {
         self.start(&["resume", "--output", "json"])

@@ -70,6 +70,7 @@ impl PatroniCondition {
             workflow: claim.workflow,
             owner: claim.owner,
         });
+        let config_file = self.config_file.clone();
         let limits = Limits { lag: self.lag, slot_wal: self.slot_wal, disk_free: self.disk_free };
         // Why a configuration can't be used is the evidence's to tell.
         let settings = match settings {
@@ -77,7 +78,14 @@ impl PatroniCondition {
             Err(error) if !error.permanent => return Err(error),
             _ => {
                 let server = Server::Unknown("Patroni's configuration can't be used".to_owned());
-                return Ok(Condition { limits, locked_by, place: None, server, etcd: Etcd::default() });
+                return Ok(Condition {
+                    limits,
+                    config_file,
+                    locked_by,
+                    place: None,
+                    server,
+                    etcd: Etcd::default(),
+                });
             }
         };
         let script = place::script(&settings.data_dir, &settings.bin_dir);
@@ -87,7 +95,7 @@ impl PatroniCondition {
             Some((place, server)) => (Some(place), server),
             None => (None, Server::Unknown(reply.error_text())),
         };
-        Ok(Condition { limits, locked_by, place, server, etcd })
+        Ok(Condition { limits, config_file, locked_by, place, server, etcd })
     }
 }
 

@@ -11,6 +11,8 @@ use crate::clients::{EtcdAlarm, NoEtcd};
 pub(crate) struct Condition {
     /// From where on something is told.
     pub(crate) limits: Limits,
+    /// Patroni's configuration file.
+    pub(crate) config_file: String,
     /// The run of flow that has locked the host.
     pub(crate) locked_by: Option<Lock>,
     /// What is at the place of the data directory, and on which disks; none where it can't be told.

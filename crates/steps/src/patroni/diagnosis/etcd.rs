@@ -21,7 +21,7 @@ pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
         let because = silent.iter().map(|(endpoint, (_, why))| format!("{endpoint}: {why}"));
         return vec![unable(kinds.max().unwrap_or(NoEtcd::Silent), because.collect())];
     }
-    let mut found: Vec<Problem> = alarms(&all);
+    let mut found: Vec<Problem> = alarms(sight, &all);
     found.extend(silent.into_iter().map(|(endpoint, (name, why))| dead(sight, endpoint, name, why)));
     found.extend(alone(&all));
     found.extend(unstarted(&all));
@@ -75,7 +75,7 @@ fn unable(kind: NoEtcd, because: Vec<String>) -> Problem {
 }
 
 /// By their type, as etcd gives it; never by a word of a message.
-fn alarms(all: &[&Etcd]) -> Vec<Problem> {
+fn alarms(sight: &Sight, all: &[&Etcd]) -> Vec<Problem> {
     let Some(etcd) = all.iter().find(|etcd| etcd.alarms.is_some()) else { return Vec::new() };
     let mut seen_already = BTreeSet::new();
     let mut found = Vec::new();
@@ -95,7 +95,7 @@ fn alarms(all: &[&Etcd]) -> Vec<Problem> {
                 proven("etcd-alarm", format!("etcd on {who} has no room left (NOSPACE): the whole cluster takes no writes"))
                     .mended(
                         "compact and defragment each member; the alarm is then taken off by hand. Until then Patroni can't write its keys",
-                        Some("etcdctl compact REVISION; etcdctl defrag --cluster; etcdctl alarm disarm".to_owned()),
+                        Some(["compact REVISION", "defrag --cluster", "alarm disarm"].map(|words| sight.etcdctl(words)).join("; ")),
                         "etcd alone: old revisions of its keys",
                     )
             }

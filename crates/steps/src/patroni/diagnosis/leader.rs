@@ -15,7 +15,7 @@ pub(super) fn problems(sight: &Sight, judgement: &Judgement) -> Vec<Problem> {
                 .because(["`pause` in the key `config`"])
                 .mended(
                     "once the work that it was paused for is done, end it, on any member",
-                    Some(format!("patronictl resume {}", sight.scope())),
+                    Some(sight.patronictl(&format!("resume {}", sight.scope()))),
                     "the dynamic configuration",
                 ),
         );
@@ -84,7 +84,7 @@ fn without_lease(sight: &Sight) -> Option<Problem> {
             .because([format!("{prefix}leader, revision {}", key.revision)])
             .mended(
                 "a living leader takes it again with a lease at its next turn: look again. Where nobody leads, delete the key, so that one can be elected",
-                Some(format!("etcdctl del {prefix}leader")),
+                Some(sight.etcdctl(&format!("del {prefix}leader"))),
                 "the key `leader`",
             ),
     )

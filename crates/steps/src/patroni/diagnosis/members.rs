@@ -12,6 +12,8 @@ use crate::postgres::in_words;
 const LAG: u64 = 16 << 20;
 /// Where starting a Patroni could decide whose data is the right one.
 const BY_VERDICT: &str = "start nothing: what is told first decides about it";
+/// What Patroni finds in the data directory is nothing to start on.
+const BY_DATA: &str = "what is told of its data is mended first; only then start it";
 
 pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -78,13 +80,10 @@ fn data(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
                 proven("data-unreadable", format!("the data directory of {host} is no whole cluster"))
                     .because(std::iter::once(what.clone()).chain(missing(place)).chain(left_over(place)));
             Some(match leaders.as_slice() {
-                [leader] => found.mended(
-                    format!("set it aside, so that {host} clones from {leader}"),
-                    Some(format!(
-                        "flow run system-id-recovery.toml --set keep={leader} --confirm {}",
-                        sight.scope()
-                    )),
-                    format!("{host} alone; the directory is renamed, not removed, and {leader} goes on"),
+                [leader] if !sight.start_nothing => found.mended(
+                    format!("rename it out of the way, and {host} clones from {leader}. Never remove it: what made it so isn't known"),
+                    node.settings().map(|settings| renamed(host, &settings.data_dir)),
+                    format!("{host} alone; {leader} is read from, and goes on"),
                 ),
                 _ => found.mended(
                     "nothing there, until one leads: then it is set aside, and the host clones",
@@ -102,6 +101,13 @@ fn data(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
         }
         Data::Unknown(_) | Data::Cluster(_) => None,
     }
+}
+
+/// No workflow sets aside what is no data directory: it could be anything.
+fn renamed(host: &str, directory: &str) -> String {
+    format!(
+        "on {host}: systemctl stop patroni.service && mv -T {directory} {directory}.set-aside-by-hand && systemctl start patroni.service"
+    )
 }
 
 /// What a data directory lacks that is half made.
@@ -154,7 +160,7 @@ fn other_version(sight: &Sight, host: &str) -> Option<Problem> {
 fn unit(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
     let unit = node.patroni.as_ref()?;
     if unit.masked {
-        return Some(masked(sight, host));
+        return Some(masked(sight, host, node));
     }
     if node.report.is_some() {
         return None;
@@ -163,6 +169,7 @@ fn unit(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
     let found = seen("patroni-down", what);
     Some(match unit.active.as_str() {
         _ if sight.start_nothing => found.mended(BY_VERDICT, None, "nothing"),
+        _ if data_first(node) => found.mended(BY_DATA, None, "nothing"),
         "active" | "activating" | "reloading" => {
             found.mended(format!("`journalctl -u patroni` on {host} says why"), None, "nothing")
         }
@@ -175,7 +182,7 @@ fn unit(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
 }
 
 /// A mask of a run that is under way is that run's; any other was left behind.
-fn masked(sight: &Sight, host: &str) -> Problem {
+fn masked(sight: &Sight, host: &str, node: &Node) -> Problem {
     let lock = sight.conditions.get(host).and_then(|condition| condition.locked_by.as_ref());
     match lock {
         Some(lock) => {
@@ -203,6 +210,13 @@ fn masked(sight: &Sight, host: &str) -> Problem {
             if sight.start_nothing {
                 return found.mended(BY_VERDICT, None, "nothing");
             }
+            if data_first(node) {
+                return found.mended(
+                    BY_DATA,
+                    Some(format!("on {host}: systemctl unmask patroni.service")),
+                    "that host's unit",
+                );
+            }
             found.mended(
                 "a mask was left behind: take it off, and start it",
                 Some(format!(
@@ -212,6 +226,11 @@ fn masked(sight: &Sight, host: &str) -> Problem {
             )
         }
     }
+}
+
+/// Its data directory holds, or may hide, something on which Patroni must not be started.
+fn data_first(node: &Node) -> bool {
+    matches!(node.data, Data::Unreadable(_) | Data::Unknown(_))
 }
 
 fn pending_restart(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
@@ -226,7 +245,7 @@ fn pending_restart(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
     };
     Some(proven("pending-restart", what).because([format!("`pending_restart` of {}", settings.rest)]).mended(
         "restart it by Patroni, where that is pending: replicas first, the leader last",
-        Some(format!("patronictl restart {} {} --pending", settings.scope, settings.name)),
+        Some(sight.patronictl(&format!("restart {} {} --pending", settings.scope, settings.name))),
         "that host's PostgreSQL: its connections end",
     ))
 }
@@ -265,7 +284,7 @@ fn not_streaming(sight: &Sight, leader: &str, host: &str, report: &Report, setti
         format!(
             "PostgreSQL's log on {host} says why. Only where it says that WAL which it wants has been removed: let Patroni clone it anew from {leader}"
         ),
-        Some(format!("patronictl reinit {} {}", settings.scope, settings.name)),
+        Some(sight.patronictl(&format!("reinit {} {}", settings.scope, settings.name))),
         format!("that member's data directory, which Patroni removes and clones; {leader} is read from"),
     )
 }

@@ -62,6 +62,29 @@ impl Sight {
         self.nodes.values().find_map(|node| Some(node.settings()?.scope.clone())).unwrap_or_default()
     }
 
+    /// `patronictl` on any of the hosts, by its configuration: by itself it finds none.
+    pub(super) fn patronictl(&self, words: &str) -> String {
+        let file = self.conditions.values().next().map(|condition| condition.config_file.clone());
+        format!("patronictl -c {} {words}", file.unwrap_or_else(crate::patroni::config_file))
+    }
+
+    /// `etcdctl` on any of the hosts, as their Patroni reaches etcd.
+    pub(super) fn etcdctl(&self, words: &str) -> String {
+        let mut command = "ETCDCTL_API=3 etcdctl".to_owned();
+        if let Some(settings) = self.nodes.values().find_map(Node::settings) {
+            let scheme = if settings.etcd_tls.is_some() { "https://" } else { "" };
+            let places: Vec<String> =
+                settings.endpoints.iter().map(|place| format!("{scheme}{place}")).collect();
+            command.push_str(&format!(" --endpoints={}", places.join(",")));
+            if let Some(tls) = &settings.etcd_tls {
+                command.push_str(&format!(" --cacert={}", tls.ca));
+                command.extend(tls.cert.iter().map(|cert| format!(" --cert={cert}")));
+                command.extend(tls.key.iter().map(|key| format!(" --key={key}")));
+            }
+        }
+        format!("{command} {words}")
+    }
+
     /// The hosts that lead, by what their Patroni says.
     pub(super) fn leaders(&self) -> Vec<&str> {
         self.nodes.iter().filter(|(_, node)| node.leads()).map(|(host, _)| host.as_str()).collect()

@@ -13,7 +13,7 @@ pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
     }
     for (host, condition) in &sight.conditions {
         let Server::Says(says) = &condition.server else { continue };
-        found.extend(archiver(host, says));
+        found.extend(archiver(sight, host, says));
         let held = says.slots.iter().filter(|slot| holds(slot, condition.limits.slot_wal));
         found.extend(held.map(|slot| holding(sight, host, condition, says, slot)));
     }
@@ -64,7 +64,7 @@ fn disks(host: &str, condition: &Condition) -> Vec<Problem> {
 }
 
 /// A replica keeps the counts of the time when it led; only what archives just now can fail.
-fn archiver(host: &str, says: &Says) -> Option<Problem> {
+fn archiver(sight: &Sight, host: &str, says: &Says) -> Option<Problem> {
     let archiver = says.archiver.as_ref().filter(|archiver| !says.recovery || archiver.mode == "always")?;
     let waits = format!("{} files wait to be archived", archiver.waiting);
     if archiver.command.is_empty() || archiver.command == "(disabled)" {
@@ -76,7 +76,7 @@ fn archiver(host: &str, says: &Says) -> Option<Problem> {
             .because([format!("`archive_mode` is {}", archiver.mode), waits])
             .mended(
                 "set `archive_command` in the dynamic configuration, or `archive_mode` to off",
-                Some("patronictl edit-config".to_owned()),
+                Some(sight.patronictl("edit-config")),
                 "the dynamic configuration; `archive_mode` counts after a restart",
             )
         });
@@ -89,7 +89,7 @@ fn archiver(host: &str, says: &Says) -> Option<Problem> {
         .because(failure(archiver).into_iter().chain([waits]))
         .mended(
             "PostgreSQL's log says what the command answered; it is tried again by itself once it works",
-            Some("patronictl edit-config".to_owned()),
+            Some(sight.patronictl("edit-config")),
             "the dynamic configuration, where the command is wrong: no restart",
         )
     })
@@ -160,7 +160,7 @@ fn holding(sight: &Sight, host: &str, condition: &Condition, says: &Says, slot: 
 }
 
 fn drop_slot(host: &str, name: &str) -> String {
-    format!("on {host}: psql -c \"select pg_drop_replication_slot('{name}')\"")
+    format!("on {host}: runuser -u postgres -- psql -c \"select pg_drop_replication_slot('{name}')\"")
 }
 
 /// The member whose slot it is. Patroni makes `_` of what a slot's name can't have (3.0.2, `slot_name_from_member_name`).

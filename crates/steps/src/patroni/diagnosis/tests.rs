@@ -34,6 +34,7 @@ fn condition(recovery: bool) -> Condition {
     };
     Condition {
         limits: Limits { lag: 16 << 20, slot_wal: 1 << 30, disk_free: 10 },
+        config_file: "/etc/patroni/config.yml".into(),
         locked_by: None,
         place: Some(Place {
             directory: "/d/main".into(),
@@ -178,16 +179,18 @@ fn what_beside_the_data_is_no_problem_is_told_all_the_same() {
 fn each_trouble_is_named_with_what_mends_it() {
     type Change = fn(&mut Seen);
     let cases: [(&str, &str, Change); 41] = [
-        ("paused", "patronictl resume demo", |seen| seen.keys.paused = Some(true)),
+        ("paused", "patronictl -c /etc/patroni/config.yml resume demo", |seen| seen.keys.paused = Some(true)),
         ("key-gone", "writes it back", |seen| seen.keys.initialize = None),
         ("undecided", "keep=HOST", |seen| seen.keys.initialize = key("123", 0)),
-        ("leader-without-lease", "etcdctl del /service/demo/leader", |seen| seen.keys.leader = key("p1", 0)),
+        ("leader-without-lease", "etcdctl --endpoints=198.18.0.11:2379 del /service/demo/leader", |seen| {
+            seen.keys.leader = key("p1", 0);
+        }),
         ("two-primaries", "its Patroni says", |seen| seen.replica.report = report("leader", &[])),
         ("two-primaries", "p2: its PostgreSQL isn't in recovery", |seen| {
             says(&mut seen.of[1]).recovery = false;
         }),
         ("no-leader", "nobody takes writes", |seen| seen.leader.report = report("replica", &[])),
-        ("not-streaming", "patronictl reinit demo p2", |seen| seen.leader.report = report("leader", &[])),
+        ("not-streaming", "/config.yml reinit demo p2", |seen| seen.leader.report = report("leader", &[])),
         ("not-streaming", "committed at 2026-01-01 02:03:04 UTC", |seen| {
             seen.leader.report = report("leader", &[]);
             says(&mut seen.of[1]).replayed_at = Some("2026-01-01 02:03:04".into());
@@ -217,7 +220,7 @@ fn each_trouble_is_named_with_what_mends_it() {
             seen.replica.data = Data::Unreadable("3 entries".into());
             place(&mut seen.of[1]).version = None;
         }),
-        ("data-unreadable", "--set keep=p1 --confirm demo", |seen| {
+        ("data-unreadable", "mv -T /d/main /d/main.set-aside-by-hand", |seen| {
             seen.replica.data = Data::Unreadable("3 entries".into());
             place(&mut seen.of[1]).control = false;
         }),
@@ -234,7 +237,9 @@ fn each_trouble_is_named_with_what_mends_it() {
             seen.replica.patroni = Some(unit("failed", false));
             seen.replica.report = None;
         }),
-        ("etcd-alarm", "etcdctl alarm disarm", |seen| alarm(seen, EtcdAlarmKind::NoSpace)),
+        ("etcd-alarm", "--endpoints=198.18.0.11:2379 alarm disarm", |seen| {
+            alarm(seen, EtcdAlarmKind::NoSpace);
+        }),
         ("etcd-alarm", "etcd-member-replace.toml --set node=p2", |seen| alarm(seen, EtcdAlarmKind::Corrupt)),
         ("etcd-member", "etcd-member-replace.toml --set node=p2 --confirm p2", |seen| silent(seen, 1)),
         ("etcd-member", "knows no leader", |seen| {
