@@ -57,7 +57,7 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
     patch(&lab, &leader, r#"{"postgresql": {"parameters": {"max_connections": 120}}}"#);
     // A member whose etcd is dead, whose data is half there, and whose Patroni was left masked.
     lab.on(lost, "systemctl stop patroni.service etcd.service; systemctl mask --quiet patroni.service; cd /var/lib/postgresql/*/; \
-        mv main main.failed; mkdir -m 700 main; ls -d main.failed/PG_VERSION >main/PG_VERSION; chown -R postgres: main");
+        mv main main.failed; mkdir -m 700 main; cp main.failed/PG_VERSION main; chown -R postgres: main");
     // A replica that doesn't replay.
     lab.sql(behind, "select pg_wal_replay_pause()");
     lab.sql(&leader, "create table filler as select generate_series(1, 1000) n");

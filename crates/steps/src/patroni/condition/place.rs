@@ -77,7 +77,7 @@ pub(super) fn read(data_dir: &str, text: &str) -> Option<(Place, Server)> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "disk" => place.disks.extend(disk(rest)),
-            "version" => place.version = Some(rest.trim().to_owned()),
+            "version" => place.version = Some(rest.trim().to_owned()).filter(|version| is_version(version)),
             "control" => place.control = true,
             "programs" => place.programs = major(rest),
             "says" => {
@@ -93,6 +93,11 @@ pub(super) fn read(data_dir: &str, text: &str) -> Option<(Place, Server)> {
         }
     }
     whole.then_some((place, server))
+}
+
+/// `15`, or `9.6`; half made, the file may hold anything.
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
 fn disk(text: &str) -> Option<Disk> {
@@ -197,6 +202,7 @@ mod tests {
     #[test]
     fn an_answer_that_was_cut_short_is_none() {
         assert_eq!(read("/d/main", TEXT.strip_suffix("end\n").unwrap()), None);
+        assert_eq!(read("/d/main", "version half\nend\n").unwrap().0.version, None);
         let (_, server) = read("/d/main", "silent psql: error: connection refused\nend\n").unwrap();
         assert_eq!(server, Server::Unknown("psql: error: connection refused".into()));
         assert_eq!(read("/d/main", "end\n").unwrap().1, Server::Stopped);

@@ -50,7 +50,7 @@ pub(crate) struct Lock {
 pub(crate) struct Place {
     /// The directory.
     pub(crate) directory: String,
-    /// What its file `PG_VERSION` says; none where there is none.
+    /// The version that its file `PG_VERSION` names; none where it names none.
     pub(crate) version: Option<String>,
     /// It has a control file.
     pub(crate) control: bool,

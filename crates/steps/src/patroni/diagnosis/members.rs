@@ -115,7 +115,7 @@ fn missing(place: Option<&Place>) -> Vec<String> {
     let Some(place) = place else { return Vec::new() };
     let mut lacks = Vec::new();
     if place.version.is_none() {
-        lacks.push(format!("{} has no PG_VERSION", place.directory));
+        lacks.push(format!("{} has no PG_VERSION that names a version", place.directory));
     }
     if !place.control {
         lacks.push(format!(

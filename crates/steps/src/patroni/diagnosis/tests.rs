@@ -216,7 +216,7 @@ fn each_trouble_is_named_with_what_mends_it() {
             seen.replica.data = Data::Nothing;
             place(&mut seen.of[1]).copies.push(Aside { path: "/d/main.failed".into(), bytes: None });
         }),
-        ("data-unreadable", "has no PG_VERSION", |seen| {
+        ("data-unreadable", "has no PG_VERSION that names", |seen| {
             seen.replica.data = Data::Unreadable("3 entries".into());
             place(&mut seen.of[1]).version = None;
         }),
