@@ -31,6 +31,10 @@ const BY_HAND: [&str; 7] = [
 /// Where there is no room: run by the tests of `elsewhere`.
 pub const ELSEWHERE: &str = "flow run system-id-recovery.toml --set set_aside_to=HOST:PATH --confirm SCOPE";
 
+/// What mends other findings: run by the tests of `parameters` and `tls`.
+pub const RESTART: &str = "flow run postgresql-parameters.toml --set allow_restart=true";
+pub const DEPLOY: &str = "flow run deploy.toml";
+
 /// The commands of the page: the lines of its blocks, and what stands between backticks.
 fn commands() -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
@@ -47,7 +51,8 @@ fn commands() -> BTreeSet<&'static str> {
 
 #[test]
 fn short_every_command_of_the_page_is_run() {
-    let run: BTreeSet<&str> = DECIDED.into_iter().chain(BY_HAND).chain([ELSEWHERE]).collect();
+    let run: BTreeSet<&str> =
+        DECIDED.into_iter().chain(BY_HAND).chain([ELSEWHERE, RESTART, DEPLOY]).collect();
     assert_eq!(commands(), run, "left: what the page has; right: what these tests run");
 }
 

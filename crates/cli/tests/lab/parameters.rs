@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::harness::{Lab, Operator, PROMOTERS, until};
+use crate::page::{RESTART, page};
 
 const ALLOWED: [&str; 4] = ["run", "deploy.toml", "--set", "allow_restart=true"];
 
@@ -78,5 +79,6 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
         });
     }
     operator.flow(&ALLOWED).ended(0).says(&["nothing to do"]);
+    page(&operator, RESTART, &[]).ended(0).says(&["nothing to do"]);
     assert_eq!(starts(&lab), once);
 }

@@ -1,6 +1,7 @@
 //! What speaks TLS: what it shows, what mends it, and what deploy leaves as it is.
 
 use crate::harness::{Lab, Operator};
+use crate::page::{DEPLOY, page};
 
 const LOOK: &str = r#"
 name = "look"
@@ -70,7 +71,7 @@ fn certificates_that_are_gone_loose_or_near_their_end_are_shown_and_mended_with_
         "etcd-certificate@patroni3",
         "root -> etcd of /etc/etcd/certs/server.key",
     ]);
-    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["patroni-running@patroni1", "reload"]);
+    page(&operator, DEPLOY, &[]).ended(0).says(&["patroni-running@patroni1", "reload"]);
     operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
     // One year is less than 400 days: all are made anew, for the same keys.
     operator

@@ -244,7 +244,8 @@ fn pending_restart(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
         None => format!("PostgreSQL of {host} must be restarted for some settings to count"),
     };
     Some(proven("pending-restart", what).because([format!("`pending_restart` of {}", settings.rest)]).mended(
-        "restart it by Patroni, where that is pending: replicas first, the leader last",
+        "restart it by Patroni, where that is pending: replicas first, the leader last; `flow run postgresql-parameters.toml \
+         --set allow_restart=true` does that, with a switchover",
         Some(sight.patronictl(&format!("restart {} {} --pending", settings.scope, settings.name))),
         "that host's PostgreSQL: its connections end",
     ))
