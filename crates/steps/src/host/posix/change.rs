@@ -135,9 +135,10 @@ fn make_directory(path: &str, ownership: &Ownership) -> Result<String, String> {
     Ok(format!(
         "p={path}; d=$(dir \"$p\")\n\
          if [ ! -d \"$p\" ]; then\n\
-         [ ! -e \"$p\" ] && [ ! -L \"$p\" ] || fail 'something else is there'\n\
          (umask 022; mkdir -p -- \"$d\") || exit 1\n\
-         m=$(mkdir -m {mode:04o} -- \"$p\" 2>&1) || [ -d \"$p\" ] || fail \"$m\"\n\
+         if ! m=$(mkdir -m {mode:04o} -- \"$p\" 2>&1) && [ ! -d \"$p\" ]; then\n\
+         [ ! -e \"$p\" ] && [ ! -L \"$p\" ] || fail 'something else is there'\n\
+         fail \"$m\"; fi\n\
          fi\n\
          {own}sync \"$p\" \"$d\"\n"
     ))
