@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use flow_core::step::{Context, Output, StepError};
+use flow_core::step::{Change, Check, Context, Output, StepError};
+use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -21,6 +23,29 @@ pub(crate) enum Seen {
     Yes(Output),
     /// Not yet; the text says what is missing.
     NotYet(String),
+}
+
+impl Seen {
+    /// What a step that waits says of it: a plan can't know more yet.
+    pub(crate) fn checked(self, cx: &Context) -> Check {
+        match self {
+            Self::Yes(output) => Check::Satisfied(output),
+            Self::NotYet(missing) if cx.planning() => Check::Deferred(missing),
+            Self::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
+        }
+    }
+}
+
+/// What was seen as a step's output, a field for each of its own.
+///
+/// # Errors
+/// It isn't made of fields: a defect of the step type.
+pub(crate) fn output(seen: &impl Serialize) -> Result<Output, StepError> {
+    match serde_json::to_value(seen) {
+        Ok(Value::Object(fields)) => Ok(Output(fields)),
+        Ok(_) => Err(StepError::permanent("what was seen has no fields")),
+        Err(error) => Err(StepError::permanent(format!("what was seen can't be written down: {error}"))),
+    }
 }
 
 /// Looks again and again until it is so, or until time runs out.

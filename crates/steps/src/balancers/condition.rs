@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::clients::HttpRequest;
 use crate::host::{Host, HostContext, Unit, quote};
@@ -186,10 +185,7 @@ fn read(csv: &str, section: &str) -> Servers {
 impl Step for BalancerCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let seen = self.look(&*cx.host().await?).await?;
-        Ok(Check::Satisfied(match serde_json::to_value(&seen) {
-            Ok(Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&seen)?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

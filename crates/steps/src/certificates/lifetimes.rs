@@ -6,7 +6,6 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::compare::LIMIT;
 use super::leaf::DAYS_AT_MOST;
@@ -96,10 +95,7 @@ impl Step for Lifetimes {
         let found = try_join_all(self.files.iter().map(|path| look(&*host, path))).await?;
         let found = found.into_iter().flatten().collect();
         let seen = Ends { at: rehearsed::now(cx), days: self.days, found };
-        Ok(Check::Satisfied(match serde_json::to_value(&seen) {
-            Ok(Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&seen)?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

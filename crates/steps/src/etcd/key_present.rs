@@ -66,11 +66,7 @@ impl EtcdKeyPresent {
 #[async_trait]
 impl Step for EtcdKeyPresent {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        Ok(match self.look(&*cx.host().await?).await? {
-            Seen::Yes(output) => Check::Satisfied(output),
-            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
-            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
-        })
+        Ok(self.look(&*cx.host().await?).await?.checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> serde_json::Value {

@@ -100,11 +100,7 @@ impl EtcdMember {
 #[async_trait]
 impl Step for EtcdMember {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        Ok(match self.look(&*cx.host().await?).await? {
-            Seen::Yes(output) => Check::Satisfied(output),
-            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
-            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
-        })
+        Ok(self.look(&*cx.host().await?).await?.checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> serde_json::Value {

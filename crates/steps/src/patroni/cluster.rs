@@ -210,11 +210,7 @@ impl Step for PatroniCluster {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let tls = Settings::of(&*host, &self.config_file).await?.and_then(|settings| settings.rest_tls);
-        Ok(match self.judge(&self.ask(&*host, tls.as_ref()).await?) {
-            Seen::Yes(output) => Check::Satisfied(output),
-            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
-            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
-        })
+        Ok(self.judge(&self.ask(&*host, tls.as_ref()).await?).checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> serde_json::Value {

@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::settings::Settings;
 use crate::host::HostContext;
@@ -30,7 +29,7 @@ impl StepType for PatroniConfig {
 impl Step for PatroniConfig {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         match Settings::of(&*cx.host().await?, &self.file).await? {
-            Some(settings) => Ok(Check::Satisfied(output(&settings))),
+            Some(settings) => Ok(Check::Satisfied(crate::support::output(&settings)?)),
             None if cx.planning() => Ok(Check::Deferred(format!("there is no {} yet", self.file))),
             None => Ok(Check::Refused(format!("there is no {}", self.file))),
         }
@@ -38,13 +37,6 @@ impl Step for PatroniConfig {
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
         Ok(Output::empty())
-    }
-}
-
-fn output(settings: &Settings) -> Output {
-    match serde_json::to_value(settings) {
-        Ok(Value::Object(fields)) => Output(fields),
-        _ => Output::empty(),
     }
 }
 

@@ -5,9 +5,9 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::data_matches::{Data, look};
+use super::data_matches::{Data, foreign, judged, look, settings_or_later};
 use super::settings::Settings;
-use crate::host::HostContext;
+use crate::host::{Host, HostContext};
 use crate::postgres::processes_on;
 
 /// Tells whether an old data directory is in the way of a member: one that `patroni.data_matches` would refuse.
@@ -40,12 +40,11 @@ fn output(why: Option<String>, identifier: Option<String>) -> Output {
 }
 
 impl PatroniDataInTheWay {
-    async fn judge(&self, cx: &Context, settings: &Settings) -> Result<Output, StepError> {
-        let host = cx.host().await?;
+    async fn judge(&self, host: &dyn Host, settings: &Settings) -> Result<Output, StepError> {
         let ((key, data), unit, processes) = tokio::try_join!(
-            look(&*host, settings),
+            look(host, settings),
             async { Ok(host.unit(&self.unit).await?) },
-            processes_on(&*host, &settings.data_dir)
+            processes_on(host, &settings.data_dir)
         )?;
         let Settings { data_dir, prefix, .. } = settings;
         let (own, why) = match (data, key.as_deref()) {
@@ -61,12 +60,7 @@ impl PatroniDataInTheWay {
                 let why = format!("its system identifier is {own}, and etcd has no cluster at {prefix}");
                 (own, why)
             }
-            (Data::Foreign, _) => {
-                return Err(StepError::permanent(format!(
-                    "{data_dir} isn't empty and is no data directory that pg_controldata can read"
-                ))
-                .with_hint("move it out of the way by hand; nothing was changed"));
-            }
+            (Data::Foreign, _) => return Err(foreign(data_dir)),
         };
         if !matches!(unit.active.as_str(), "inactive" | "failed") || !processes.is_empty() {
             let by = if processes.is_empty() { &self.unit } else { "PostgreSQL" };
@@ -81,16 +75,11 @@ impl PatroniDataInTheWay {
 impl Step for PatroniDataInTheWay {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let later = |why: String| Ok(Check::Deferred(why));
-        let Some(settings) = Settings::of(&*host, &self.config_file).await? else {
-            let missing = format!("there is no {}", self.config_file);
-            return if cx.planning() { later(missing + " yet") } else { Err(StepError::permanent(missing)) };
+        let settings = match settings_or_later(cx, &*host, &self.config_file).await? {
+            Ok(settings) => settings,
+            Err(why) => return Ok(Check::Deferred(why)),
         };
-        match self.judge(cx, &settings).await {
-            Ok(output) => Ok(Check::Satisfied(output)),
-            Err(error) if cx.planning() && !error.permanent => later(error.message),
-            Err(error) => Err(error),
-        }
+        judged(cx, self.judge(&*host, &settings).await)
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

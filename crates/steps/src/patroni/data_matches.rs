@@ -56,6 +56,36 @@ pub(super) enum Data {
     Foreign,
 }
 
+/// The host's settings; or, where a plan is ahead of what writes them, that there are none yet.
+pub(super) async fn settings_or_later(
+    cx: &Context,
+    host: &dyn Host,
+    file: &str,
+) -> Result<Result<Settings, String>, StepError> {
+    match Settings::of(host, file).await? {
+        Some(settings) => Ok(Ok(settings)),
+        None if cx.planning() => Ok(Err(format!("there is no {file} yet"))),
+        None => Err(StepError::permanent(format!("there is no {file}"))),
+    }
+}
+
+/// A judgement as a check. What may pass, such as an etcd that doesn't run yet, a plan leaves to the run.
+pub(super) fn judged(cx: &Context, judgement: Result<Output, StepError>) -> Result<Check, StepError> {
+    match judgement {
+        Ok(output) => Ok(Check::Satisfied(output)),
+        Err(error) if cx.planning() && !error.permanent => Ok(Check::Deferred(error.message)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Something that nobody but a person can judge.
+pub(super) fn foreign(data_dir: &str) -> StepError {
+    StepError::permanent(format!(
+        "{data_dir} isn't empty and is no data directory that pg_controldata can read"
+    ))
+    .with_hint("move it out of the way by hand; nothing was changed")
+}
+
 fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, StepError> {
     let Settings { data_dir, prefix, .. } = settings;
     let output = |identifier: Option<String>| {
@@ -73,10 +103,7 @@ fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, S
             "{data_dir} holds data (system identifier {own}), but etcd has no cluster at {prefix}: the first Patroni to start would make it the cluster's"
         ))
         .with_hint("decide first whose data is to live: start that member by hand, or set the directory aside")),
-        (Data::Foreign, _) => Err(StepError::permanent(format!(
-            "{data_dir} isn't empty and is no data directory that pg_controldata can read"
-        ))
-        .with_hint("move it out of the way by hand; nothing was changed")),
+        (Data::Foreign, _) => Err(foreign(data_dir)),
     }
 }
 
@@ -84,16 +111,12 @@ fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, S
 impl Step for PatroniDataMatches {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let later = |why: String| Ok(Check::Deferred(why));
-        let Some(settings) = Settings::of(&*host, &self.config_file).await? else {
-            let missing = format!("there is no {}", self.config_file);
-            return if cx.planning() { later(missing + " yet") } else { Err(StepError::permanent(missing)) };
+        let settings = match settings_or_later(cx, &*host, &self.config_file).await? {
+            Ok(settings) => settings,
+            Err(why) => return Ok(Check::Deferred(why)),
         };
-        match look(&*host, &settings).await {
-            Ok((key, data)) => judge(&settings, key.as_deref(), data).map(Check::Satisfied),
-            Err(error) if cx.planning() && !error.permanent => later(error.message),
-            Err(error) => Err(error),
-        }
+        let seen = look(&*host, &settings).await;
+        judged(cx, seen.and_then(|(key, data)| judge(&settings, key.as_deref(), data)))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

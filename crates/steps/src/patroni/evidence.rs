@@ -260,10 +260,7 @@ fn rest_of(member: &Value) -> Option<String> {
 impl Step for PatroniEvidence {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let node = self.look(&*cx.host().await?).await?;
-        Ok(Check::Satisfied(match serde_json::to_value(&node) {
-            Ok(Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&node)?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -203,11 +203,7 @@ impl Step for PatroniMemberAbsent {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let settings = Settings::required(&*host, &self.config_file).await?;
-        Ok(match self.look(&*host, &settings).await? {
-            Seen::Yes(output) => Check::Satisfied(output),
-            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
-            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
-        })
+        Ok(self.look(&*host, &settings).await?.checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> Value {

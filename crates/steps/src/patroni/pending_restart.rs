@@ -224,11 +224,7 @@ impl Step for PatroniPendingRestart {
             None if cx.planning() => Seen::NotYet(format!("there is no {} yet", self.config_file)),
             None => return Ok(Check::Refused(format!("there is no {}", self.config_file))),
         };
-        Ok(match seen {
-            Seen::Yes(output) => Check::Satisfied(output),
-            Seen::NotYet(missing) if cx.planning() => Check::Deferred(missing),
-            Seen::NotYet(missing) => Check::Pending(Change::new(format!("wait: {missing}"))),
-        })
+        Ok(seen.checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> Value {

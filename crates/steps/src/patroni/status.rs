@@ -103,10 +103,7 @@ impl Step for PatroniStatus {
         let host = cx.host().await?;
         let settings = Settings::required(&*host, &self.config_file).await?;
         let status = self.look(&*host, settings).await?;
-        Ok(Check::Satisfied(match serde_json::to_value(&status) {
-            Ok(serde_json::Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&status)?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

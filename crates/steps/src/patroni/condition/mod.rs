@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 pub(super) use seen::{
     Archiver, Condition, Etcd, Limits, Lock, Member, MemberSays, Place, Says, Server, Slot,
@@ -103,10 +102,7 @@ impl PatroniCondition {
 impl Step for PatroniCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let condition = self.look(&*cx.host().await?).await?;
-        Ok(Check::Satisfied(match serde_json::to_value(&condition) {
-            Ok(Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&condition)?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -75,10 +75,7 @@ impl Step for PatroniVerdict {
             (None, Some(host)) => Wish::Keep { host, again: self.again },
             (None, None) => Wish::None,
         };
-        Ok(Check::Satisfied(match serde_json::to_value(judge_for(&self.read()?, wish)) {
-            Ok(Value::Object(fields)) => Output(fields),
-            _ => Output::empty(),
-        }))
+        Ok(Check::Satisfied(crate::support::output(&judge_for(&self.read()?, wish))?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
