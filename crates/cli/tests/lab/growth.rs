@@ -97,6 +97,34 @@ fn short_a_replica_leaves_without_a_trace_and_comes_back_while_the_others_run_on
 }
 
 #[test]
+fn a_host_that_is_dead_for_good_is_removed_by_what_the_others_have_of_it() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let healthy = lab.assert_healthy();
+    let (leader, dead) = (healthy.leader().to_owned(), healthy.replicas()[0].clone());
+    let other = healthy.replicas()[1].clone();
+    let untouched = [postmaster(&lab, &leader), postmaster(&lab, &other)];
+    let remove = || {
+        let node = format!("node={dead}");
+        operator.flow(&["run", "remove-node.toml", "--set", &node, "--set", "dead=true", "--confirm", &dead])
+    };
+    remove().ended(1).says(&[&format!("etcd has a key of {dead}"), "nothing was changed"]);
+
+    lab.must(&["kill", &dead]);
+    until("its key to expire", || {
+        let key = lab.on(&leader, &format!("{ETCDCTL} get --keys-only /service/demo/members/{dead}"));
+        if key.is_empty() { Ok(()) } else { Err(key) }
+    });
+    remove().ended(0).says(&["Should it ever be switched on again"]);
+    let mut left = [format!("started,{leader}"), format!("started,{other}")];
+    left.sort();
+    assert_eq!(etcd_members(&lab, &leader), left.join(" "));
+    assert_eq!(lab.sql(&leader, "select string_agg(slot_name, ' ') from pg_replication_slots"), other);
+    assert_eq!([postmaster(&lab, &leader), postmaster(&lab, &other)], untouched);
+    remove().ended(0).says(&["nothing to do"]);
+}
+
+#[test]
 fn a_member_of_etcd_that_lost_its_data_is_replaced_after_a_snapshot_was_saved() {
     let lab = Lab::deployed();
     let operator = Operator::new(&lab);

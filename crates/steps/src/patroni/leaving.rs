@@ -25,12 +25,16 @@ const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// Asked of etcd by way of another member's host, whose own configuration says where. Refused: the member that leads, a
 /// cluster that nobody leads, the last member, and what would leave no synchronous standby where `synchronous_mode_strict`
 /// holds writes up until there is one. A member that isn't there is no matter. Output: `present`, `leader` (its name),
-/// `left` (the names of the others), `version` (of the leader's Patroni), `config` (the dynamic configuration).
+/// `left` (the names of the others), `version` (of the leader's Patroni), `config` (the dynamic configuration), `slot` (this
+/// host's PostgreSQL keeps a replication slot for it).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniMemberCanLeave {
     /// The member's name: `"{{ steps.configuration.hosts[params.node].name }}"`.
     pub member: String,
+    /// Its host is said to be gone for good: refused while etcd has its key, which its Patroni renews. False by default.
+    #[serde(default)]
+    pub gone: bool,
     /// Patroni's configuration file on this host. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
@@ -158,9 +162,16 @@ impl Step for PatroniMemberCanLeave {
         let host = cx.host().await?;
         let settings = Settings::required(&*host, &self.config_file).await?;
         let client = connect(&*host, &settings.endpoints, settings.etcd_tls.as_ref()).await?;
-        let keys = client.keys(&settings.prefix).await?;
+        let (keys, slot) =
+            tokio::join!(client.keys(&settings.prefix), slot_kept(&*host, &settings, &self.member));
+        let keys = keys?;
         let keys = Keys { prefix: &settings.prefix, keys: &keys };
-        judge(&settings, &keys, &self.member).map(Check::Satisfied)
+        if self.gone && keys.members().iter().any(|(name, _)| *name == self.member) {
+            return Err(StepError::permanent(format!("etcd has a key of {}: its Patroni runs, or ran until now", self.member))
+                .with_hint("nothing was changed; the key of a host that died expires after `ttl` (30 s): run this again then"));
+        }
+        let output = judge(&settings, &keys, &self.member)?;
+        Ok(Check::Satisfied(output.with("slot", slot?)))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
@@ -181,17 +192,22 @@ fn slot_name(member: &str) -> String {
     slot.chars().take(63).collect()
 }
 
+/// Whether the host's PostgreSQL keeps a replication slot for a member.
+async fn slot_kept(host: &dyn Host, settings: &Settings, member: &str) -> Result<bool, StepError> {
+    let slots = host.list(&format!("{}/pg_replslot", settings.data_dir)).await?;
+    Ok(slots.unwrap_or_default().contains(&slot_name(member)))
+}
+
 impl PatroniMemberAbsent {
     async fn look(&self, host: &dyn Host, settings: &Settings) -> Result<Seen, StepError> {
         let key = format!("{}members/{}", settings.prefix, self.member);
-        let slots = format!("{}/pg_replslot", settings.data_dir);
         let client = connect(host, &settings.endpoints, settings.etcd_tls.as_ref()).await?;
-        let (keys, slots) = tokio::join!(client.keys(&key), host.list(&slots));
+        let (keys, slot) = tokio::join!(client.keys(&key), slot_kept(host, settings, &self.member));
         if keys?.iter().any(|found| found.key == key) {
             return Ok(Seen::NotYet(format!("the key {key} hasn't expired")));
         }
-        let slot = slot_name(&self.member);
-        if slots?.unwrap_or_default().contains(&slot) {
+        if slot? {
+            let slot = slot_name(&self.member);
             return Ok(Seen::NotYet(format!("{} keeps a replication slot {slot}", settings.name)));
         }
         Ok(Seen::Yes(Output::empty()))
@@ -263,6 +279,19 @@ mod tests {
         let (message, hint) = refused(&lab, "patroni1").await;
         assert_eq!(message, "patroni1 leads demo");
         assert!(hint.contains("switchover demo --leader patroni1 --candidate patroni2"), "{hint}");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_said_to_be_gone_has_no_key() {
+        let lab = Lab::deployed().await;
+        let gone = PatroniMemberCanLeave { gone: true, ..can_leave("patroni3") };
+        let error = gone.check(&lab.on("patroni2")).await.unwrap_err();
+        assert!(error.message.starts_with("etcd has a key of patroni3"), "{}", error.message);
+        lab.world.kill("patroni3").unwrap();
+        let slot = format!("{}/pg_replslot/patroni3", crate::testing::DATA);
+        lab.make("patroni2", "directory", json!({ "path": slot })).await;
+        let output = satisfied(gone.check(&lab.on("patroni2")).await.unwrap()).0;
+        assert_eq!((&output["present"], &output["slot"]), (&json!(false), &json!(true)));
     }
 
     #[tokio::test]
