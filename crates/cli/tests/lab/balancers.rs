@@ -51,13 +51,23 @@ fn clients_find_leader_and_replicas_and_the_address_leaves_a_balancer_without_ha
         other => Err(format!("{other:?}")),
     });
 
+    let moves_away_from = |first: &str| {
+        until("the other balancer to hold the address", || match holder(&lab)? {
+            now if now != first => Ok(()),
+            _ => Err(format!("{first} still has it")),
+        });
+        at_leader(&lab);
+    };
+    // One that hangs still runs, and its port takes connections.
+    let hangs = until("a holder of the address", || holder(&lab));
+    lab.on(hangs, "systemctl kill --signal=STOP haproxy.service");
+    moves_away_from(hangs);
+    lab.on(hangs, "systemctl kill --signal=CONT haproxy.service");
+
     let first = until("a holder of the address", || holder(&lab));
+    until("the other one to be ready", || lab.try_on(hangs, "/etc/keepalived/haproxy-answers"));
     lab.on(first, "systemctl stop haproxy.service");
-    until("the other balancer to hold the address", || match holder(&lab)? {
-        now if now != first => Ok(()),
-        _ => Err(format!("{first} still has it")),
-    });
-    at_leader(&lab);
+    moves_away_from(first);
 
     let dead = format!("haproxy-running@{first}");
     operator.flow(&["plan", "deploy.toml"]).ended(2).says(&[&dead, "inactive (dead) -> running"]);

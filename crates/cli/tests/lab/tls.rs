@@ -1,6 +1,6 @@
 //! What speaks TLS: what it shows, what mends it, and what deploy leaves as it is.
 
-use crate::harness::{Lab, Operator};
+use crate::harness::{Lab, Operator, until};
 use crate::page::{DEPLOY, page};
 
 const LOOK: &str = r#"
@@ -26,6 +26,29 @@ password = "{{ vars.postgresql_superuser_password }}"
 sql = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
 expect = [{ ssl = "t" }]
 tls = { ca = "{{ params.ca }}" }
+"#;
+
+/// A certificate as deploy makes it, but for twenty days.
+const SHORT: &str = r#"
+name = "short"
+summary = "A certificate that ends soon."
+
+[steps.certificate]
+uses = "certificate.leaf"
+hosts = "promoters"
+
+[steps.certificate.with]
+ca_cert = "{{ group_var('promoters', 'flow_ca_cert') | default('~/.config/flow/demo/ca.crt') }}"
+ca_key = "{{ group_var('promoters', 'flow_ca_key') | default('~/.config/flow/demo/ca.key') }}"
+common_name = "{{ host.name }}"
+names = "{{ [host.name, host.address, 'localhost', '127.0.0.1'] + addresses(groups.haproxy) + ['198.18.0.100'] }}"
+cert = "/etc/postgresql/certs/server.crt"
+key = "/etc/postgresql/certs/server.key"
+ca = "/etc/postgresql/certs/root.crt"
+owner = "postgres"
+group = "postgres"
+valid_days = 20
+renew_days = 1
 "#;
 
 #[test]
@@ -73,14 +96,35 @@ fn certificates_that_are_gone_loose_or_near_their_end_are_shown_and_mended_with_
     ]);
     page(&operator, DEPLOY, &[]).ended(0).says(&["patroni-running@patroni1", "reload"]);
     operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
-    // One year is less than 400 days: all are made anew, for the same keys.
+    assert_eq!(lab.on_all(started), before, "what was mended is read by a reload");
+    let fits = "cd /etc/postgresql/certs && openssl verify -CAfile root.crt server.crt";
+    assert!(lab.on_all(fits).values().all(|text| text.ends_with(": OK")));
+
+    // One that ends in its last month is made anew, for the same key, and both services show the new one.
+    let look = |what: &str| format!("openssl x509 -noout {what} -in /etc/postgresql/certs/server.crt");
+    lab.on("patroni2", "rm /etc/postgresql/certs/server.crt");
+    let short = operator.write("short.toml", SHORT);
+    operator.flow(&["run", &short, "--limit", "patroni2"]).ended(0);
+    lab.on("patroni2", &format!("! {}", look("-checkend $((21 * 86400))")));
+    let key = lab.on("patroni2", &look("-pubkey"));
+    operator.flow(&["run", "deploy.toml"]).ended(0).says(&["certificate@patroni2", "renew"]);
+    lab.on("patroni2", &look("-checkend $((300 * 86400))"));
+    assert_eq!(lab.on("patroni2", &look("-pubkey")), key);
+    let made = lab.on("patroni2", &look("-fingerprint"));
+    for service in ["198.18.0.12:5432 -starttls postgres", "198.18.0.12:8008"] {
+        let shown = format!(
+            "openssl s_client -connect {service} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint"
+        );
+        until("the new certificate to be shown", || match lab.try_on("patroni1", &shown)? {
+            shown if shown == made => Ok(()),
+            other => Err(format!("{service}: {other}")),
+        });
+    }
     operator
         .flow(&["run", "verify.toml", "--set", "days=400"])
         .ended(1)
         .says(&["expires on", "less than 400 days"]);
-    assert_eq!(lab.on_all(started), before, "what was mended is read by a reload");
-    let fits = "cd /etc/postgresql/certs && openssl verify -CAfile root.crt server.crt";
-    assert!(lab.on_all(fits).values().all(|text| text.ends_with(": OK")));
+    assert_eq!(lab.on_all(started), before, "a renewed one is read by a reload too");
 }
 
 #[test]
