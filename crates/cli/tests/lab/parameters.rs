@@ -35,7 +35,11 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
     let lab = Lab::deployed();
     let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
     let operator = Operator::with_inventory(&lab, &inventory);
-    operator.edit_variables(|text| format!("{text}\npostgresql_parameters: {{max_connections: 150}}\n"));
+    operator.edit_variables(|text| {
+        format!(
+            "{text}\npostgresql_parameters: {{max_connections: 150}}\npatroni_dynamic_config: {{ttl: 40}}\n"
+        )
+    });
     let leader = lab.key("/service/demo/leader");
     let before = starts(&lab);
 
@@ -50,6 +54,7 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
     let dynamic = lab.dynamic_configuration("patroni2");
     assert_eq!(dynamic["postgresql"]["parameters"]["max_connections"], 150);
     assert_eq!(dynamic["postgresql"]["use_slots"], true, "what else is set stays");
+    assert_eq!((&dynamic["ttl"], &dynamic["loop_wait"]), (&40.into(), &10.into()));
 
     operator.flow(&["plan", "deploy.toml", "--set", "allow_restart=true"]).ended(2).says(&[
         "hand the lead over to a replica (switchover), then restart PostgreSQL: max_connections 100 -> 150",
