@@ -38,10 +38,10 @@ pub struct SystemdUnit {
     #[serde(default)]
     pub masked: Option<bool>,
     /// Files on the host, absolute paths. Where one was written since the unit was started or reloaded, it is reloaded;
-    /// one that can't reload is restarted. With `running`.
+    /// one that can't reload is restarted. With `running`, or without `state`: one that doesn't run stays so.
     #[serde(default)]
     pub reload_after: Vec<String>,
-    /// The same, but the unit is restarted. With `running`.
+    /// The same, but the unit is restarted.
     #[serde(default)]
     pub restart_after: Vec<String>,
     /// With `stopped`: processes of its control group that live on are a failure. Set it to false only
@@ -87,17 +87,20 @@ impl StepType for SystemdUnit {
     );
 
     fn validate(&self) -> Result<(), String> {
-        if self.state.is_none() && self.enabled.is_none() && self.masked.is_none() {
-            return Err("give at least one of `state`, `enabled` and `masked`".to_owned());
+        let files = || self.reload_after.iter().chain(&self.restart_after);
+        let nothing = self.state.is_none() && self.enabled.is_none() && self.masked.is_none();
+        if nothing && files().next().is_none() {
+            return Err(
+                "give at least one of `state`, `enabled`, `masked`, `reload_after` and `restart_after`"
+                    .to_owned(),
+            );
         }
         if self.state == Some(UnitTarget::Running) && self.masked == Some(true) {
             return Err("a masked unit can't be running".to_owned());
         }
-        let files = || self.reload_after.iter().chain(&self.restart_after);
-        if self.state != Some(UnitTarget::Running) && files().next().is_some() {
+        if self.state == Some(UnitTarget::Stopped) && files().next().is_some() {
             return Err(
-                "`reload_after` and `restart_after` are for a unit that is to run: state = \"running\""
-                    .to_owned(),
+                "`reload_after` and `restart_after` are for a unit that isn't to be stopped".to_owned()
             );
         }
         files().try_for_each(|path| validate_path(path))
@@ -125,7 +128,7 @@ fn words(unit: &Unit) -> String {
 impl SystemdUnit {
     /// What of its configuration a running unit hasn't read yet: the verb for it, with its words.
     async fn news(&self, host: &dyn Host, unit: &Unit) -> Result<Option<(UnitVerb, String)>, StepError> {
-        if self.state != Some(UnitTarget::Running) || !active(unit) {
+        if !active(unit) {
             return Ok(None);
         }
         for (files, verb, word) in [

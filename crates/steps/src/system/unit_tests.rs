@@ -130,13 +130,21 @@ async fn a_unit_is_reloaded_or_restarted_once_after_its_files_were_written() {
     assert_eq!(change.summary, "patroni.service: restart, since it hasn't read /etc/patroni/config.yml yet");
     assert_ne!(invocation(), began);
     satisfied(reloads.check(&cx).await.unwrap());
+
+    // Without a state it is only for a unit that runs.
+    let if_running = unit(json!({ "unit": "patroni.service", "reload_after": [config] }));
+    write("# three\n");
+    lab.establish(&if_running, &cx).await;
+    lab.establish(&unit(json!({ "unit": "patroni.service", "state": "stopped" })), &cx).await;
+    write("# four\n");
+    satisfied(if_running.check(&cx).await.unwrap());
 }
 
 #[test]
 fn a_unit_that_is_not_to_run_is_not_to_read_anything() {
     for with in [
         json!({ "unit": "a", "state": "stopped", "reload_after": ["/etc/a"] }),
-        json!({ "unit": "a", "enabled": true, "restart_after": ["/etc/a"] }),
+        json!({ "unit": "a", "reload_after": [] }),
         json!({ "unit": "a", "state": "running", "restart_after": ["etc/a"] }),
     ] {
         assert!(serde_json::from_value::<SystemdUnit>(with).unwrap().validate().is_err());
