@@ -78,11 +78,12 @@ impl ParamValue {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an accident is `initdb` with or without `data_dir`, `stop` with `unit`, or `edit_config`"
+    expecting = "an accident is `initdb` with or without `data_dir`, `stop` with `unit`, `replace`, or `edit_config`"
 )]
 enum AccidentEntry {
     Initdb(Initdb),
     Stop(Stop),
+    Replace(Replace),
     EditConfig(EditConfig),
 }
 
@@ -98,6 +99,12 @@ struct Initdb {
 struct Stop {
     stop: String,
     unit: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replace {
+    replace: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -202,6 +209,7 @@ impl TestFile {
             AccidentEntry::Stop(entry) => {
                 Accident::Stopped { hosts: entry.stop.clone(), unit: entry.unit.clone() }
             }
+            AccidentEntry::Replace(entry) => Accident::Replaced { hosts: entry.replace.clone() },
             AccidentEntry::EditConfig(entry) => Accident::EditedConfig { patch: entry.edit_config.clone() },
         };
         self.accidents.iter().map(accident).collect()

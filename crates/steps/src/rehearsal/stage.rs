@@ -41,6 +41,11 @@ pub enum Accident {
         /// The unit.
         unit: String,
     },
+    /// A bare host is in its place.
+    Replaced {
+        /// The hosts, a pattern.
+        hosts: String,
+    },
     /// Patroni's dynamic configuration was edited, as by `patronictl edit-config`.
     EditedConfig {
         /// What was merged into it; null took a key away.
@@ -118,7 +123,9 @@ impl Stage {
 
     fn happen(&self, world: &SimWorld, accident: &Accident) -> Result<(), RehearsalError> {
         let hosts = match accident {
-            Accident::Initdb { hosts, .. } | Accident::Stopped { hosts, .. } => hosts,
+            Accident::Initdb { hosts, .. }
+            | Accident::Stopped { hosts, .. }
+            | Accident::Replaced { hosts } => hosts,
             Accident::EditedConfig { patch } => {
                 return world.edit_config(patch).map_err(|e| accident_failed(&e));
             }
@@ -131,6 +138,7 @@ impl Stage {
             let happened = match accident {
                 Accident::Initdb { data_dir, .. } => world.initdb(&host, data_dir),
                 Accident::Stopped { unit, .. } => world.stop(&host, unit),
+                Accident::Replaced { .. } => world.replace(&host),
                 Accident::EditedConfig { .. } => Ok(()),
             };
             happened.map_err(|e| accident_failed(&e))?;

@@ -158,6 +158,17 @@ impl SimWorld {
             .map_err(|message| WorldError::Refused { message })
     }
 
+    /// Puts a bare host in the place of one, with its name and its address.
+    pub fn replace(&self, name: &str) -> Result<(), WorldError> {
+        let bare = |state: &mut WorldState| {
+            let address = state.hosts.get(name)?.address.clone();
+            let bare = WorldState::bare(state.settings.release, [(name.to_owned(), Some(address))]);
+            state.hosts.extend(bare.hosts);
+            Some(())
+        };
+        self.edit(bare)?.ok_or_else(|| WorldError::NoHost { name: name.to_owned() })
+    }
+
     /// Edits every cluster's dynamic configuration, as `patronictl edit-config` does.
     pub fn edit_config(&self, patch: &serde_json::Value) -> Result<(), WorldError> {
         self.edit(|state| super::rest::edit_configs(state, patch))
