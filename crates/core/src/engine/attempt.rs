@@ -124,7 +124,7 @@ impl Env {
     }
 
     /// Whether its step only waits.
-    fn waits(&self, node: NodeId) -> bool {
+    pub(super) fn waits(&self, node: NodeId) -> bool {
         let step = self.task(node).map(|task| &self.plan.steps[task.step].def);
         step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.waits)
     }

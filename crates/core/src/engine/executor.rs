@@ -143,9 +143,10 @@ impl Env {
         step.and_then(|step| self.plan.registry.get(&step.uses.value)).is_some_and(|info| info.gate)
     }
 
-    /// Whether the task was filtered out and is only looked at, since what is run needs it.
+    /// Whether the task was filtered out and is only looked at, since what is run needs it. What only waits is waited for:
+    /// it may not be so for a moment, after what was changed before it.
     pub(super) fn must_hold(&self, node: NodeId) -> bool {
-        self.task(node).is_some_and(|task| task.mode == Mode::MustHold)
+        self.task(node).is_some_and(|task| task.mode == Mode::MustHold) && !self.waits(node)
     }
 
     fn scope(&self, task: &Task) -> Scope {

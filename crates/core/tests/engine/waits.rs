@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flow_core::engine::Engine;
+use flow_core::plan::{Filter, Plan, Request};
 use flow_core::run::Outcome;
 use flow_core::step::{Change, Check, Context, Output, Resources, Step, StepError, StepType};
 use flow_core::testing::{self, MemoryStore};
@@ -70,6 +71,10 @@ impl StepType for LineLaid {
 
 /// The run's outcome, and how often was waited, where the line is gone at so many looks.
 async fn run(uses: &str, gone: usize) -> (Outcome, usize, String) {
+    run_filtered(uses, gone, Filter::default()).await
+}
+
+async fn run_filtered(uses: &str, gone: usize, filter: Filter) -> (Outcome, usize, String) {
     let line = Arc::new(Line { gone: AtomicUsize::new(gone), ..Line::default() });
     let mut registry = testing::registry();
     registry.add::<LineUp>().add::<LineLaid>();
@@ -77,9 +82,11 @@ async fn run(uses: &str, gone: usize) -> (Outcome, usize, String) {
     resources.insert(Arc::clone(&line));
     let engine = Engine::new(registry).with_resources(resources);
     let text = format!(
-        "name = \"line\"\nsummary = \"A line.\"\n[steps.line]\nuses = \"{uses}\"\nhosts = \"nodes\"\ntimeout = \"50ms\"\n"
+        "name = \"line\"\nsummary = \"A line.\"\n[steps.line]\nuses = \"{uses}\"\nhosts = \"nodes\"\ntimeout = \"50ms\"\n\
+         [steps.last]\nuses = \"await\"\nneeds = [\"line\"]\ntags = [\"last\"]\n"
     );
-    let plan = testing::plan(&engine, &text, &["n1"]).unwrap();
+    let request = Request { filter, ..testing::request(&text, &["n1"], &[]) };
+    let plan = Plan::new(request, engine.registry(), [7; 32]).unwrap();
     let handle = engine.start(plan, Box::new(MemoryStore::new()), None).unwrap();
     let report = tokio::time::timeout(Duration::from_secs(100), handle.wait()).await.unwrap().unwrap();
     let why = report.failures.first().map(|(_, error)| error.to_string()).unwrap_or_default();
@@ -98,6 +105,15 @@ async fn what_is_changed_and_does_not_take_is_a_failure() {
     let (outcome, applied, why) = run("line_laid", 2).await;
     assert_eq!((outcome, applied), (Outcome::Failed, 1));
     assert!(why.contains("it did not take"), "{why}");
+}
+
+#[tokio::test]
+async fn what_is_filtered_out_but_needed_is_waited_for_where_it_only_waits() {
+    let last = || Filter { tags: ["last".to_owned()].into(), ..Filter::default() };
+    assert_eq!(run_filtered("line_up", 1, last()).await, (Outcome::Succeeded, 1, String::new()));
+    let (outcome, applied, why) = run_filtered("line_laid", 1, last()).await;
+    assert_eq!((outcome, applied), (Outcome::Failed, 0));
+    assert!(why.contains("it was filtered out"), "{why}");
 }
 
 #[tokio::test]
