@@ -20,7 +20,7 @@ fn the_examples_are_workflows() {
     let load = |bundle: &Bundle| Documents::load(bundle, &registry).map(drop);
     load(&Bundle::single("example.toml", whole)).unwrap_or_else(|errors| panic!("{errors}"));
 
-    // The others are parts of it: keys of the top table, then tables. One includes another file.
+    // The others are parts of it: keys of the top table, then tables. Two include another file.
     let tables = |part: &str| part.find("\n[").map_or(part.len(), |at| at + 1);
     let start = |part: &str| if part.starts_with('[') { 0 } else { tables(part) };
     let tops: String = parts.iter().map(|part| &part[..start(part)]).collect();
@@ -31,5 +31,9 @@ fn the_examples_are_workflows() {
                [steps.restart]\nuses = \"command\"\nwith = { script = \"true\" }\n";
     let one = BundledFile { display: "restart-one.toml".to_owned(), text: one.to_owned() };
     bundle.files.insert("restart-one.toml".to_owned(), one);
+    let deploy = "name = \"deploy\"\nsummary = \"s\"\n[params.stats_port]\ntype = \"integer\"\n\
+                  [steps.haproxy]\nuses = \"command\"\ntags = [\"haproxy\"]\nwith = { script = \"true\" }\n";
+    let deploy = BundledFile { display: "deploy.toml".to_owned(), text: deploy.to_owned() };
+    bundle.files.insert("deploy.toml".to_owned(), deploy);
     load(&bundle).unwrap_or_else(|errors| panic!("{errors}"));
 }

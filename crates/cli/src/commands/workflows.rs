@@ -1,6 +1,9 @@
 //! `flow workflows`: what the binary carries.
 
-use flow_core::workflow::{ParamKind, Source, parse};
+use std::sync::Arc;
+
+use flow_core::step::Registry;
+use flow_core::workflow::{Documents, ParamKind};
 use serde_json::json;
 
 use crate::args::{Format, Global};
@@ -8,11 +11,12 @@ use crate::exit::{Error, Exit};
 use crate::{files, screen};
 
 pub fn workflows(global: &Global) -> Result<Exit, Error> {
+    let mut registry = Registry::new();
+    flow_steps::register(&mut registry);
     let mut rows = Vec::new();
-    for (name, text) in files::shipped() {
-        let source = Source { name: format!("shipped:{name}"), text: text.to_owned() };
-        let workflow = parse(&source.into())?;
-        rows.push((name, workflow));
+    for (name, _) in files::shipped() {
+        let bundle = files::load_shipped(name, &registry)?;
+        rows.push((name, Documents::load(&bundle, &registry)?.root));
     }
     rows.sort_by_key(|(name, _)| *name);
     if global.output == Format::Json {
@@ -40,8 +44,9 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
             screen::line("");
         }
         screen::line(&format!("{name}\n  {}", workflow.summary));
-        let width = workflow.params.keys().map(String::len).max().unwrap_or(0);
-        for (param, def) in &workflow.params {
+        let own = || workflow.params.iter().filter(|(_, def)| Arc::ptr_eq(&def.source, &workflow.source));
+        let width = own().map(|(param, _)| param.len()).max().unwrap_or(0);
+        for (param, def) in own() {
             let mut notes = Vec::new();
             if def.default.is_none() {
                 notes.push("required".to_owned());
@@ -57,6 +62,9 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             let first = def.help.trim().lines().next().unwrap_or_default();
             screen::line(&format!("    {param:width$}  {first}{notes}"));
+        }
+        if let Some(file) = &workflow.params_from {
+            screen::line(&format!("    and the params of {}", file.value));
         }
     }
     Ok(Exit::Success)

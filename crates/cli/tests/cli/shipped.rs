@@ -35,24 +35,6 @@ fn an_ejected_workflow_is_the_shipped_one_with_its_files() {
 }
 
 #[test]
-fn add_node_has_the_params_of_deploy_and_gives_them_on() {
-    let params = |text: &str| {
-        let table: toml::Table = text.parse().unwrap();
-        let given =
-            table["steps"].get("deploy").map(|step| step["with"]["params"].as_table().unwrap().clone());
-        (table["params"].as_table().unwrap().clone(), given)
-    };
-    let (of_deploy, _) = params(include_str!("../../../../workflows/deploy.toml"));
-    let (mut own, given) = params(include_str!("../../../../workflows/add-node.toml"));
-    own.remove("node").unwrap();
-    assert_eq!(own, of_deploy, "a param of deploy.toml is one of add-node.toml too, with the same default");
-    let given = given.unwrap();
-    for name in of_deploy.keys() {
-        assert_eq!(given[name].as_str(), Some(&*format!("{{{{ params.{name} }}}}")));
-    }
-}
-
-#[test]
 fn eject_writes_over_nothing_unless_it_is_told_to() {
     let place = Place::new();
     place.file("deploy.toml", "mine\n");

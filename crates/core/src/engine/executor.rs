@@ -14,7 +14,7 @@ use super::control::Message;
 use super::held::HeldTo;
 use super::notices::Notifier;
 use super::{Fleet, Notice, SharedPlan};
-use crate::plan::{Mode, Outputs, Scope, Task};
+use crate::plan::{Mode, Outputs, Plan, Scope, Task};
 use crate::run::{NodeId, RunId, TaskName};
 use crate::step::{
     Attempt, Change, Check, Context, ContextParts, Outcome, Output, Progress, Resources, Step, StepError,
@@ -303,7 +303,7 @@ impl Env {
             return End::Asks(change.summary);
         }
         if self.must_hold(node) {
-            return End::Failed(filtered_out(&change));
+            return End::Failed(filtered_out(&self.plan, node, &change));
         }
         if let Some(error) =
             self.held_to.as_ref().and_then(|held| held.forbids(self, node, &prepared, &change))
@@ -362,9 +362,16 @@ impl Env {
 }
 
 /// Why what was filtered out stops what needs it.
-pub(super) fn filtered_out(change: &Change) -> StepError {
+pub(super) fn filtered_out(plan: &Plan, node: NodeId, change: &Change) -> StepError {
+    let included = plan.node(node).task().and_then(|task| plan.left_out_of(task));
+    let hint = match included.filter(|_| plan.definition.filter.is_empty()) {
+        Some((file, tags)) => {
+            format!("run `{file}` first; here only its steps with the tags {} are run", tags.join(", "))
+        }
+        None => "run it first, with wider --limit and --tags or without them".to_owned(),
+    };
     StepError::permanent(format!("it was filtered out, but is needed and isn't so yet: {}", change.summary))
-        .with_hint("run it first, with wider --limit and --tags or without them")
+        .with_hint(hint)
 }
 
 /// Tells what a task waits for, with secrets masked.

@@ -304,7 +304,7 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
         }
         Ok(Check::Pending(change)) if env.is_gate(node) => Finding::Asks(change.summary),
         Ok(Check::Pending(change)) if env.must_hold(node) && moving.is_empty() => {
-            Finding::Failed(filtered_out(&change))
+            Finding::Failed(filtered_out(&env.plan, node, &change))
         }
         Ok(Check::Pending(_)) if env.must_hold(node) => Finding::KnownAfter(known_after()),
         Ok(Check::Pending(change)) => {

@@ -1,7 +1,7 @@
 //! From steps to tasks: one for each host, barriers between steps, batches for `serial`, and the
 //! steps of a workflow in place of the step that uses it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
@@ -146,12 +146,13 @@ fn expand(
         hosts: Vec::new(),
         steps: Vec::new(),
         graph: DiGraph::new(),
+        left_out: BTreeSet::new(),
         wrong: Diagnostics::default(),
     };
     expander.frame(&root, None, "", &Vec::new());
-    let Expander { frames, steps, graph, wrong, .. } = expander;
+    let Expander { frames, steps, graph, left_out, wrong, .. } = expander;
     let (frames, mut steps, mut graph) = wrong.into_result((frames, steps, graph))?;
-    filter::apply(&definition.filter, &root, &inventory, &mut steps, &mut graph)?;
+    filter::apply(&definition.filter, &root, &inventory, &mut steps, &mut graph, &left_out)?;
     let names = graph.node_weights().map(|node| node.task().map(|task| task.name.clone())).collect();
     let edges: Vec<(u32, u32)> = graph
         .raw_edges()
@@ -196,6 +197,8 @@ pub(super) struct Expander<'a> {
     pub(super) hosts: Vec<Vec<Arc<Host>>>,
     pub(super) steps: Vec<Step>,
     pub(super) graph: DiGraph<Node, ()>,
+    /// What the `tags` of a step that uses a workflow leave out.
+    pub(super) left_out: BTreeSet<NodeIndex>,
     pub(super) wrong: Diagnostics,
 }
 
@@ -349,7 +352,12 @@ impl Expander<'_> {
                 params: params.clone(),
             };
             let entry: Vec<NodeIndex> = before.of(host.as_ref()).collect();
-            let (frame, exit) = self.frame(&workflow, Some(caller), &prefix, &entry);
+            let first = self.graph.node_count();
+            let (frame, mut exit) = self.frame(&workflow, Some(caller), &prefix, &entry);
+            let tags = def.included_tags();
+            if !tags.is_empty() {
+                exit = self.only_tagged(frame, &tags, first, &entry);
+            }
             self.steps[step].frames.push((host.as_ref().map(|host| host.name.clone()), frame));
             exits.push(exit);
         }
@@ -381,7 +389,7 @@ fn in_order_of_needs(workflow: &Workflow) -> Vec<&str> {
             after.entry(need.value.as_str()).or_default().push(id);
         }
     }
-    let mut ready: std::collections::BTreeSet<usize> =
+    let mut ready: BTreeSet<usize> =
         missing.values().enumerate().filter(|(_, n)| **n == 0).map(|(i, _)| i).collect();
     while let Some(i) = ready.pop_first() {
         let Some((&id, _)) = missing.get_index(i) else { break };

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use super::expand::Expander;
 use super::{Filter, Mode, Node, Step};
 use crate::inventory::Inventory;
 use crate::workflow::{Code, Diagnostic, Diagnostics, Workflow};
@@ -20,11 +21,12 @@ pub(super) fn apply(
     inventory: &Inventory,
     steps: &mut [Step],
     graph: &mut DiGraph<Node, ()>,
+    left_out: &BTreeSet<NodeIndex>,
 ) -> Result<(), Diagnostics> {
-    if filter.is_empty() {
+    if filter.is_empty() && left_out.is_empty() {
         return Ok(());
     }
-    if workflow.whole {
+    if workflow.whole && !filter.is_empty() {
         return Err(Diagnostic::general(
             Code::FILTER,
             format!("`{}` is only right as a whole: it takes no --limit and no --tags", workflow.name.value),
@@ -51,8 +53,8 @@ pub(super) fn apply(
     refuse_unknown_tags(filter, steps)?;
     let selected = |task: &super::Task| {
         let step = &steps[task.step];
-        if task.mode == Mode::Choose {
-            return false; // It is there where a task of its step is.
+        if task.mode != Mode::Run {
+            return false; // It is there where a task that chooses hosts, or needs it, is.
         }
         let by_tag = filter.tags.is_empty()
             || step.tags.contains(ALWAYS)
@@ -63,24 +65,13 @@ pub(super) fn apply(
         };
         by_tag && by_host
     };
-    let chosen: Vec<NodeIndex> =
-        graph.node_indices().filter(|&node| graph[node].task().is_some_and(&selected)).collect();
-    let mut needed = ancestors(graph, &chosen);
-    // The order among chosen hosts is made of whole parts.
-    for (_, begin, end) in steps.iter().filter_map(|step| step.choosing.as_ref()).flat_map(|c| &c.parts) {
-        if needed.contains(begin) && !needed.contains(end) {
-            needed.extend(ancestors(graph, &[*end]));
-        }
-    }
-    let chosen: BTreeSet<NodeIndex> = chosen.into_iter().collect();
-    for node in graph.node_indices().collect::<Vec<_>>() {
-        if let Node::Task(task) = &mut graph[node]
-            && !chosen.contains(&node)
-            && task.mode == Mode::Run
-        {
-            task.mode = Mode::MustHold;
-        }
-    }
+    let all = graph.node_indices().filter(|node| !left_out.contains(node));
+    let needed = if filter.is_empty() {
+        all.collect()
+    } else {
+        let chosen = all.filter(|&node| graph[node].task().is_some_and(&selected)).collect();
+        keep(&chosen, steps, graph, 0)
+    };
     // Nodes keep their order but get new numbers, so the steps' lists are made anew.
     let mut moved = vec![NodeIndex::end(); graph.node_count()];
     let mut next = 0;
@@ -123,12 +114,76 @@ fn refuse_unknown_tags(filter: &Filter, steps: &[Step]) -> Result<(), Diagnostic
     wrong.into_result(())
 }
 
-/// These nodes and all that comes before them.
-fn ancestors(graph: &DiGraph<Node, ()>, of: &[NodeIndex]) -> BTreeSet<NodeIndex> {
+impl Expander<'_> {
+    /// Of one use of a workflow, whose nodes are those from `first` on, only the steps with one of these tags: what they
+    /// need must hold, the rest is left out. Gives the node that passes when all of it has.
+    pub(super) fn only_tagged(
+        &mut self,
+        frame: usize,
+        tags: &[&str],
+        first: usize,
+        entry: &[NodeIndex],
+    ) -> NodeIndex {
+        let all: Vec<NodeIndex> = (first..self.graph.node_count()).map(NodeIndex::new).collect();
+        let chosen = |node: &&NodeIndex| {
+            let task = self.graph[**node].task().filter(|task| task.mode == Mode::Run);
+            task.is_some_and(|task| self.has_tag(task.step, frame, tags)) && !self.left_out.contains(*node)
+        };
+        let chosen: BTreeSet<NodeIndex> = all.iter().filter(chosen).copied().collect();
+        let kept = keep(&chosen, &self.steps, &mut self.graph, first);
+        let leads_on = |node: &NodeIndex| self.graph.neighbors(*node).any(|next| kept.contains(&next));
+        let last: Vec<NodeIndex> = kept.iter().filter(|node| !leads_on(node)).copied().collect();
+        self.left_out.extend(all.iter().filter(|node| !kept.contains(*node)));
+        let exit = self.join(if last.is_empty() { entry } else { &last });
+        self.exits[frame] = exit;
+        exit
+    }
+
+    /// Whether a step, or one that leads to it from that use of a workflow, has one of the tags.
+    fn has_tag(&self, step: usize, frame: usize, tags: &[&str]) -> bool {
+        let has =
+            |step: &Step| step.def.tags.iter().any(|tag| tag.value == ALWAYS || tags.contains(&&*tag.value));
+        let mut step = &self.steps[step];
+        while !has(step) {
+            match &self.frames[step.frame].caller {
+                Some(caller) if step.frame != frame => step = &self.steps[caller.step],
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The nodes from `first` on that stay where these tasks are chosen: they, and what they need, which must hold.
+fn keep(
+    chosen: &BTreeSet<NodeIndex>,
+    steps: &[Step],
+    graph: &mut DiGraph<Node, ()>,
+    first: usize,
+) -> BTreeSet<NodeIndex> {
+    let mut kept = ancestors(graph, chosen, first);
+    // The order among chosen hosts is made of whole parts.
+    for (_, begin, end) in steps.iter().filter_map(|step| step.choosing.as_ref()).flat_map(|c| &c.parts) {
+        if kept.contains(begin) && !kept.contains(end) {
+            kept.extend(ancestors(graph, &BTreeSet::from([*end]), first));
+        }
+    }
+    for &node in kept.difference(chosen) {
+        if let Node::Task(task) = &mut graph[node]
+            && task.mode == Mode::Run
+        {
+            task.mode = Mode::MustHold;
+        }
+    }
+    kept
+}
+
+/// These nodes and all that comes before them, from the node `first` on.
+fn ancestors(graph: &DiGraph<Node, ()>, of: &BTreeSet<NodeIndex>, first: usize) -> BTreeSet<NodeIndex> {
     let mut found: BTreeSet<NodeIndex> = BTreeSet::new();
-    let mut open: Vec<NodeIndex> = of.to_vec();
+    let mut open: Vec<NodeIndex> = of.iter().copied().collect();
     while let Some(node) = open.pop() {
-        if found.insert(node) {
+        if node.index() >= first && found.insert(node) {
             open.extend(graph.neighbors_directed(node, Direction::Incoming));
         }
     }

@@ -26,7 +26,7 @@ use crate::inventory::{Host, Inventory};
 use crate::run::{Shape, TaskName};
 use crate::step::{Origin, Redactor, Registry, Undoability};
 use crate::workflow::expr::Evaluator;
-use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow};
+use crate::workflow::{Argument, Bundle, Diagnostics, Item, StepDef, Workflow, included_file};
 
 pub(crate) use choosing::{Choosing, chosen_output};
 pub use definition::{Definition, Filter, Fingerprinter, PinnedParam, SecretSource};
@@ -381,6 +381,12 @@ impl Plan {
     /// Whether the task's step is a pivot, or one that leads to it.
     pub(crate) fn is_pivot(&self, task: &Task) -> bool {
         self.step_and_callers(task.step).any(|def| def.pivot)
+    }
+
+    /// The file of the workflow whose steps are chosen by tags, and the tags, where the task is in one.
+    pub(crate) fn left_out_of(&self, task: &Task) -> Option<(&str, Vec<&str>)> {
+        let step = self.step_and_callers(task.step).find(|def| !def.included_tags().is_empty())?;
+        Some((included_file(step)?.0, step.included_tags()))
     }
 
     /// A step, and those that include the workflow that it stands in.

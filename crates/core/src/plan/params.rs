@@ -84,7 +84,7 @@ impl Params {
                 Some(text) => params.typed(workflow, name, param, text, print),
                 None => params.defaulted(&making, name, param),
             };
-            match value.and_then(|value| refuse_other_choices(workflow, name, param, value)) {
+            match value.and_then(|value| refuse_other_choices(name, param, value)) {
                 Ok(value) => {
                     if !params.pinned.contains_key(name) {
                         params.pinned.insert(name.clone(), PinnedParam::Value(value.clone()));
@@ -208,11 +208,11 @@ impl Params {
     fn defaulted(&mut self, making: &Making<'_>, name: &str, param: &Param) -> Result<Value, Diagnostic> {
         let Making { workflow, inventory, evaluator, print, .. } = *making;
         let at = |span: std::ops::Range<usize>, message: String| {
-            Diagnostic::at(Code::PARAM, &workflow.source, span, message)
+            Diagnostic::at(Code::PARAM, &param.source, span, message)
         };
         let Some(default) = &param.default else {
             if let Some(kept) = &param.generate {
-                return self.generated(making, name, kept);
+                return self.generated(making, name, param, kept);
             }
             let how = match param.kind {
                 ParamKind::Secret => "env:VARIABLE".to_owned(),
@@ -231,7 +231,7 @@ impl Params {
         if param.kind == ParamKind::Secret {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             if let Some(kept) = param.generate.as_ref().filter(|_| text.is_empty()) {
-                return self.generated(making, name, kept);
+                return self.generated(making, name, param, kept);
             }
             return self.keep_secret(workflow, name, SecretSource::Default, &text, print);
         }
@@ -261,12 +261,18 @@ impl Params {
     }
 
     /// The password that is kept in a file, made where there is none.
-    fn generated(&mut self, making: &Making<'_>, name: &str, kept: &Argument) -> Result<Value, Diagnostic> {
+    fn generated(
+        &mut self,
+        making: &Making<'_>,
+        name: &str,
+        param: &Param,
+        kept: &Argument,
+    ) -> Result<Value, Diagnostic> {
         let Making { workflow, inventory, evaluator, print, secrets } = *making;
         let wrong = |message: String| {
             Diagnostic::at(
                 Code::PARAM,
-                &workflow.source,
+                &param.source,
                 kept.span.clone(),
                 format!("the secret `{name}`: {message}"),
             )
@@ -407,23 +413,13 @@ fn unknown_param(workflow: &Workflow, name: &str) -> Diagnostic {
     }
 }
 
-fn refuse_other_choices(
-    workflow: &Workflow,
-    name: &str,
-    param: &Param,
-    value: Value,
-) -> Result<Value, Diagnostic> {
+fn refuse_other_choices(name: &str, param: &Param, value: Value) -> Result<Value, Diagnostic> {
     if param.choices.is_empty() || param.choices.iter().any(|choice| choice.value == value) {
         return Ok(value);
     }
-    Err(Diagnostic::at(
-        Code::PARAM,
-        &workflow.source,
-        param.span.clone(),
-        format!("`{name}` can't be {value}"),
-    )
-    .label(if param.help.is_empty() { name.to_owned() } else { param.help.clone() })
-    .help(format!("one of: {}", choices(param).join(", "))))
+    Err(Diagnostic::at(Code::PARAM, &param.source, param.span.clone(), format!("`{name}` can't be {value}"))
+        .label(if param.help.is_empty() { name.to_owned() } else { param.help.clone() })
+        .help(format!("one of: {}", choices(param).join(", "))))
 }
 
 /// The values that a param takes, as they are typed.

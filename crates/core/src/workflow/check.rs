@@ -10,7 +10,7 @@ mod schema;
 mod tokens;
 mod undo;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::expr::Evaluator;
@@ -20,22 +20,25 @@ use graph::Graph;
 
 pub use schema::check_values;
 
-/// Checks every workflow of a bundle, which were read before.
+/// Checks every workflow of a bundle, which were read before. Of those in `without_params` not all params are
+/// known, which was told.
 pub(super) fn check(
     bundle: &Bundle,
     files: &BTreeMap<String, Arc<Workflow>>,
+    without_params: &BTreeSet<String>,
     registry: &Registry,
     diagnostics: &mut Diagnostics,
 ) {
     let evaluator = Evaluator::new();
     includes::circles(&bundle.root, files, diagnostics);
     let destructive = includes::destructive(files, registry);
-    for workflow in files.values() {
+    for (path, workflow) in files {
         let graph = Graph::new(workflow);
         let mut checker = Checker {
             workflow,
             bundle,
             files,
+            params_known: !without_params.contains(path),
             registry,
             evaluator: &evaluator,
             destructive: &destructive,
@@ -55,6 +58,8 @@ struct Checker<'c> {
     workflow: &'c Workflow,
     bundle: &'c Bundle,
     files: &'c BTreeMap<String, Arc<Workflow>>,
+    /// False where it takes params over that could not be found.
+    params_known: bool,
     registry: &'c Registry,
     evaluator: &'c Evaluator,
     /// The destructive step type that each file leads to, where it leads to one.

@@ -32,7 +32,9 @@ pub struct Workflow {
     pub max_failures: Option<u32>,
     /// `[limits]`: so many tasks of a step type at work at once, over all hosts.
     pub limits: IndexMap<String, Spanned<u32>>,
-    /// `[params.NAME]`
+    /// `params_from`: the file of the workflow whose params are taken over.
+    pub params_from: Option<Spanned<String>>,
+    /// `[params.NAME]`, behind those that are taken over.
     pub params: IndexMap<String, Param>,
     /// `[steps.NAME]`
     pub steps: IndexMap<String, StepDef>,
@@ -83,6 +85,8 @@ impl ParamKind {
 /// `[params.NAME]`
 #[derive(Debug, Clone)]
 pub struct Param {
+    /// The text that declares it: another workflow's, where it is taken over.
+    pub source: Arc<Source>,
     /// Where its name stands.
     pub span: Span,
     /// `type`
@@ -105,7 +109,7 @@ pub struct StepDef {
     pub id: Spanned<String>,
     /// `uses`: a step type, or `workflow`.
     pub uses: Spanned<String>,
-    /// `with`: its arguments. For `workflow`: `file` and `params`.
+    /// `with`: its arguments. For `workflow`: `file`, `params` and `tags`.
     pub with: Spanned<IndexMap<String, Argument>>,
     /// `needs`: a barrier over all hosts of those steps.
     pub needs: Vec<Spanned<String>>,
@@ -198,6 +202,17 @@ impl StepDef {
     /// Every step that it waits for in some way.
     pub fn all_needs(&self) -> impl Iterator<Item = &Spanned<String>> {
         self.needs.iter().chain(&self.needs_per_host)
+    }
+
+    /// The tags that choose among the steps of the workflow that it includes; empty: all of them.
+    pub fn included_tags(&self) -> Vec<&str> {
+        let mut tags = Vec::new();
+        if self.uses.value == super::documents::INCLUDE
+            && let Some(list) = self.with.value.get("tags")
+        {
+            list.texts(&mut |tag, _| tags.push(tag));
+        }
+        tags
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::parse::parse_lenient;
 use super::{
-    Argument, ArgumentKind, Bundle, BundledFile, Code, Diagnostic, Diagnostics, Files, Source, StepDef,
-    Workflow, check, expr,
+    Argument, ArgumentKind, Bundle, BundledFile, Code, Diagnostic, Diagnostics, Files, Source, Span, StepDef,
+    Workflow, check, expr, inherit,
 };
 use crate::step::Registry;
 
@@ -45,10 +45,11 @@ impl Documents {
             let (workflow, found) = parse_lenient(&source);
             diagnostics.0.extend(found.0);
             let Some(workflow) = workflow else { continue };
-            pending.extend(included(&workflow).map(|(file, _)| file.to_owned()));
+            pending.extend(named(&workflow).map(str::to_owned));
             entry.insert(Arc::new(workflow));
         }
-        check::check(bundle, &files, registry, &mut diagnostics);
+        let unknown = inherit::take_over(bundle, &mut files, &mut diagnostics);
+        check::check(bundle, &files, &unknown, registry, &mut diagnostics);
         match files.get(&bundle.root) {
             Some(root) => {
                 let root = Arc::clone(root);
@@ -99,13 +100,15 @@ fn sort(diagnostics: &mut Diagnostics, root: &Arc<Source>) {
 }
 
 /// The file that a step includes, and the argument that names it.
-pub(super) fn included_file(step: &StepDef) -> Option<(&str, &Argument)> {
+pub(crate) fn included_file(step: &StepDef) -> Option<(&str, &Argument)> {
     (step.uses.value == INCLUDE).then_some(())?;
     literal_text(step.with.value.get("file")?)
 }
 
-fn included(workflow: &Workflow) -> impl Iterator<Item = (&str, &Argument)> {
-    workflow.steps.values().filter_map(included_file)
+/// The other workflows that one names: those it includes, and the one whose params it takes over.
+fn named(workflow: &Workflow) -> impl Iterator<Item = &str> {
+    let included = workflow.steps.values().filter_map(included_file).map(|(file, _)| file);
+    included.chain(workflow.params_from.as_ref().map(|file| file.value.as_str()))
 }
 
 /// The text of an argument that is known before the run.
@@ -150,7 +153,10 @@ impl Bundle {
             for step in workflow.steps.values() {
                 loader.step(&source, step, registry);
             }
-            for (file, _) in included(&workflow) {
+            if let Some(file) = workflow.params_from.as_ref().filter(|file| !expr::is_template(&file.value)) {
+                loader.file(&source, &file.value, &file.span);
+            }
+            for file in named(&workflow) {
                 if !pending.iter().any(|known| known == file) {
                     pending.push(file.to_owned());
                 }
@@ -180,17 +186,17 @@ impl Loader<'_> {
         };
         for name in names {
             if let Some((path, argument)) = step.with.value.get(*name).and_then(literal_text) {
-                self.file(source, path, argument);
+                self.file(source, path, &argument.span);
             }
         }
     }
 
-    fn file(&mut self, source: &Arc<Source>, path: &str, argument: &Argument) {
+    fn file(&mut self, source: &Arc<Source>, path: &str, span: &Span) {
         if self.bundle.files.contains_key(path) {
             return;
         }
         if let Err((message, help)) = within_folder(path) {
-            let refused = Diagnostic::at(Code::FILE, source, argument.span.clone(), message).help(help);
+            let refused = Diagnostic::at(Code::FILE, source, span.clone(), message).help(help);
             self.diagnostics.push(refused);
             return;
         }
@@ -198,7 +204,7 @@ impl Loader<'_> {
             Ok(text) => self.add(path, text),
             Err(error) => {
                 let message = format!("`{}` can't be read: {}", self.files.display(path), reason(&error));
-                let unread = Diagnostic::at(Code::FILE, source, argument.span.clone(), message)
+                let unread = Diagnostic::at(Code::FILE, source, span.clone(), message)
                     .help("paths are relative to the folder of the workflow that is run");
                 self.diagnostics.push(unread);
             }

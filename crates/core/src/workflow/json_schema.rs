@@ -225,7 +225,7 @@ mod tests {
             known.sort_unstable();
             assert_eq!(keys(&schema, pointer), known, "{pointer}: workflow/language.rs");
         }
-        assert_eq!(keys(&schema, "/definitions/with.workflow/properties"), ["file", "params"]);
+        assert_eq!(keys(&schema, "/definitions/with.workflow/properties"), ["file", "params", "tags"]);
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub(super) struct Document {
     max_failures: Option<NonZeroU32>,
     /// How many tasks of a step type are at work at once, over all hosts.
     limits: Option<BTreeMap<String, NonZeroU32>>,
+    /// The file of a workflow whose params this one has too, before its own. Steps that include that workflow give
+    /// them on.
+    params_from: Option<String>,
     /// What the user gives: `--set NAME=VALUE`. A name is lower-case letters, digits and `_`.
     #[schemars(extend("propertyNames" = { "pattern": "^[a-z_][a-z0-9_]*$" }))]
     params: Option<BTreeMap<String, ParamTable>>,
@@ -156,6 +159,9 @@ pub(super) struct Include {
     file: String,
     /// What it is given for its params.
     params: Option<BTreeMap<String, Value>>,
+    /// Only its steps with one of these tags run, as with `--tags`: what they need must be so already.
+    #[schemars(length(min = 1), inner(regex(pattern = r"^[A-Za-z0-9_-]+$")))]
+    tags: Option<Vec<String>>,
 }
 
 /// Hosts that are known before a run, or chosen in it.

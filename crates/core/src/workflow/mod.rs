@@ -7,6 +7,7 @@ mod diagnostic;
 mod document;
 mod documents;
 pub mod expr;
+mod inherit;
 mod items;
 mod json_schema;
 mod language;
@@ -20,6 +21,7 @@ pub use document::{
     Argument, ArgumentKind, Hosts, OnFailure, Param, ParamKind, Retry, Serial, StepDef, Workflow,
 };
 pub use documents::Documents;
+pub(crate) use documents::included_file;
 pub use items::{Item, ItemFault, MAX_ITEMS, items};
 pub use json_schema::json_schema;
 pub use parse::parse;

@@ -104,6 +104,162 @@ fn what_is_filtered_out_but_needed_must_hold_and_the_rest_is_left_out() {
     assert_eq!(must_hold, ["restart/one@n1", "restart/two@n1"]);
 }
 
+/// What `inherits.toml` takes its params from, and includes.
+const OWNER: &str = r#"
+name = "owner"
+summary = "Has params, and steps with tags."
+[params.word]
+type = "string"
+default = "hello"
+help = "What is said."
+[params.answer]
+type = "string"
+default = "{{ params.word }}!"
+[params.count]
+type = "integer"
+default = 1
+choices = [1, 2]
+[steps.base]
+uses = "make"
+with = { thing = "base", value = "{{ params.word }}" }
+[steps.said]
+uses = "make"
+needs = ["base"]
+tags = ["say"]
+with = { thing = "said", value = "{{ params.answer }} {{ params.count }}" }
+[steps.aside]
+uses = "make"
+needs = ["said"]
+with = { thing = "aside", value = "done" }
+[steps.proof]
+uses = "workflow"
+needs = ["aside"]
+tags = ["prove"]
+with = { file = "proof.toml" }
+[steps.always]
+uses = "make"
+tags = ["always"]
+with = { thing = "always", value = "done" }
+[outputs]
+said = "{{ steps.said.value }}"
+"#;
+
+const PROOF: &str = r#"
+name = "proof"
+summary = "A step without a tag."
+[steps.look]
+uses = "make"
+with = { thing = "look", value = "done" }
+"#;
+
+/// A workflow with the params of [`OWNER`], of which it includes the steps with these tags.
+fn inheriting(engine: &Engine, with: &str, set: &[(&str, &str)]) -> Result<Plan, String> {
+    let file = |text: &str, name: &str| BundledFile { display: name.to_owned(), text: text.to_owned() };
+    let text = format!(
+        r#"
+name = "inherits"
+summary = "Has another workflow's params, and one of its own."
+params_from = "owner.toml"
+[params.own]
+type = "string"
+default = "{{{{ params.answer }}}}"
+[params.answer]
+type = "string"
+default = "{{{{ params.word }}}}?"
+[steps.first]
+uses = "make"
+with = {{ thing = "first", value = "{{{{ params.own }}}}" }}
+[steps.deploy]
+uses = "workflow"
+needs = ["first"]
+with = {{ file = "owner.toml", {with} }}
+[steps.last]
+uses = "make"
+needs = ["deploy"]
+with = {{ thing = "last", value = "{{{{ steps.deploy.said | default('nothing') }}}}" }}
+"#
+    );
+    let files = [("inherits.toml", &*text), ("owner.toml", OWNER), ("proof.toml", PROOF)];
+    let request = Request {
+        bundle: Bundle {
+            root: "inherits.toml".to_owned(),
+            files: files.map(|(name, text)| (name.to_owned(), file(text, name))).into(),
+        },
+        inventory: inventory(&["n1"]),
+        inputs: Inputs::new(set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))),
+        filter: Filter::default(),
+    };
+    Plan::new(request, engine.registry(), [7; 32]).map_err(|wrong| format!("{wrong:?}"))
+}
+
+#[tokio::test]
+async fn params_that_are_taken_over_are_given_on_and_own_ones_go_before() {
+    for (set, with, said) in [
+        (&[][..], "", "hello? 1"),
+        (&[("word", "good day"), ("count", "2")], "", "good day? 2"),
+        (&[("answer", "yes")], "params = { count = 2 }", "yes 2"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let world = Arc::new(World::default());
+        let engine = engine(&world);
+        let plan = inheriting(&engine, with, set).unwrap();
+        let again = Plan::pinned(plan.definition.clone(), None, engine.registry(), [7; 32]).unwrap();
+        assert_eq!(names(&again), names(&plan));
+        let order: Vec<&String> = plan.definition.params.keys().collect();
+        assert_eq!(order, ["word", "answer", "count", "own"], "the other one's stand before its own");
+        let (report, _) = finish(engine.start(plan, store(folder.path()), None).unwrap()).await;
+        assert_eq!(report.outcome, Outcome::Succeeded);
+        let there = world.there();
+        assert_eq!(there["said"], said);
+        assert_eq!(there["first"], said.rsplit_once(' ').unwrap().0);
+        assert_eq!(there["last"], said);
+    }
+    let engine = engine(&Arc::new(World::default()));
+    let wrong = inheriting(&engine, "", &[("count", "3")]).err().unwrap();
+    assert!(wrong.contains("`count` can't be 3") && wrong.contains("owner.toml"), "{wrong}");
+}
+
+#[tokio::test]
+async fn of_an_included_workflow_only_the_steps_with_its_tags_run_and_what_they_need_must_hold() {
+    let plan = |engine: &Engine, tags: &str| inheriting(engine, &format!("tags = [{tags}]"), &[]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    let engine = engine(&world);
+    let must_hold = |plan: &Plan| -> Vec<String> {
+        plan.tasks().iter().filter(|task| task.must_hold).map(|task| task.name.to_string()).collect()
+    };
+    let say = plan(&engine, "'say'");
+    assert_eq!(names(&say), ["first", "deploy/base", "deploy/said", "deploy/always", "last"]);
+    assert_eq!(must_hold(&say), ["deploy/base"]);
+    let again = Plan::pinned(say.definition.clone(), None, engine.registry(), [7; 32]).unwrap();
+    assert_eq!((names(&again), must_hold(&again)), (names(&say), must_hold(&say)));
+    let prove = plan(&engine, "'prove'");
+    assert_eq!(must_hold(&prove), ["deploy/base", "deploy/said", "deploy/aside"]);
+    assert!(
+        names(&prove).contains(&"deploy/proof/look".to_owned()),
+        "it has the tag of the step that includes it"
+    );
+    let both = inheriting(&engine, "tags = ['say', 'prove']", &[]).unwrap();
+    assert_eq!(must_hold(&both), ["deploy/base", "deploy/aside"]);
+
+    // What must hold and doesn't stops what needs it, and the next action is told.
+    let (report, events) = finish(engine.start(say, store(folder.path()), None).unwrap()).await;
+    assert_eq!(report.outcome, Outcome::Failed);
+    let told = format!("{events:?}");
+    assert!(told.contains("run `owner.toml` first; here only its steps with the tags say are run"), "{told}");
+    assert_eq!(world.order(), ["first", "always"]);
+    world.put("base", "hello");
+    let folder = tempfile::tempdir().unwrap();
+    let say = plan(&engine, "'say'");
+    let (report, _) = finish(engine.start(say, store(folder.path()), None).unwrap()).await;
+    assert_eq!(report.outcome, Outcome::Succeeded);
+    assert_eq!(
+        world.there()["last"],
+        "hello? 1",
+        "what needs the step goes on once the chosen steps have ended"
+    );
+}
+
 #[test]
 fn a_plan_made_again_from_what_was_pinned_is_the_same() {
     let engine = engine(&Arc::new(World::default()));

@@ -36,7 +36,9 @@ impl Checker<'_> {
         let workflow = self.workflow;
         let mut before = Vec::new();
         for (name, param) in &workflow.params {
-            self.default(param, &before);
+            if Arc::ptr_eq(&param.source, &workflow.source) {
+                self.default(param, &before);
+            }
             before.push(name.as_str());
         }
         let described = workflow.description.iter().map(|text| ("the description", text));

@@ -1,19 +1,19 @@
 //! Workflows as steps: their arguments, workflows that include themselves, and what a workflow must
 //! say when it reaches a destructive step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Checker;
 use crate::step::Registry;
-use crate::workflow::documents::{INCLUDE, included_file};
+use crate::workflow::documents::{INCLUDE, included_file, literal_text};
 use crate::workflow::parse::{describe, in_words, list, literal, matches_kind};
 use crate::workflow::{
-    Argument, ArgumentKind, Code, Diagnostic, Diagnostics, Param, ParamKind, StepDef, Workflow, nearest,
+    Argument, ArgumentKind, Code, Diagnostic, Diagnostics, Param, ParamKind, StepDef, Workflow, expr, nearest,
 };
 
 /// What a step of the type `workflow` takes.
-const ARGUMENTS: [&str; 2] = ["file", "params"];
+const ARGUMENTS: [&str; 3] = ["file", "params", "tags"];
 
 /// Tells workflows that include themselves, also by way of others.
 pub(super) fn circles(root: &str, files: &BTreeMap<String, Arc<Workflow>>, diagnostics: &mut Diagnostics) {
@@ -93,7 +93,7 @@ impl<'c> Checker<'c> {
                     .at(Code::UNKNOWN_ARGUMENT, span, format!("`{INCLUDE}` has no argument `{name}`"))
                     .help(match nearest(name, ARGUMENTS) {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None => "it has `file`, and `params` for what the workflow takes".to_owned(),
+                        None => "it has `file`, `params` for what the workflow takes, and `tags`".to_owned(),
                     });
                 self.push(unknown);
             }
@@ -119,7 +119,10 @@ impl<'c> Checker<'c> {
             return;
         };
         match self.files.get(path) {
-            Some(included) => self.included_params(step, path, file, included),
+            Some(included) => {
+                self.included_params(step, path, file, included);
+                self.included_tags(step, path, included);
+            }
             None => {
                 let absent =
                     self.at(Code::FILE, &file.span, format!("`{path}` is not among the workflow's files"));
@@ -169,6 +172,65 @@ impl<'c> Checker<'c> {
                 self.push(missing);
             }
         }
+    }
+
+    /// Tells tags that the included workflow doesn't have, or takes none of.
+    fn included_tags(&mut self, step: &StepDef, path: &str, included: &Workflow) {
+        let Some(tags) = step.with.value.get("tags") else { return };
+        let ArgumentKind::List(tags_given) = &tags.kind else {
+            self.wrong_tags(tags);
+            return;
+        };
+        if tags_given.is_empty() {
+            let empty = self.at(Code::TYPE, &tags.span, "`tags` is empty, so no step would run");
+            self.push(empty.help(format!("leave it out for all of `{path}`")));
+        }
+        if included.whole {
+            let message = format!("`{path}` is only right as a whole: it takes no `tags`");
+            let span = tags.key.as_ref().unwrap_or(&tags.span);
+            let whole = self.at(Code::FILTER, span, message).help("include it without them");
+            self.push(whole);
+            return;
+        }
+        let known = self.tags_of(path);
+        for tag in tags_given {
+            match literal_text(tag) {
+                None => self.wrong_tags(tag),
+                Some((name, _)) if !known.contains(name) => {
+                    let help = match nearest(name, known.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None if known.is_empty() => "it has no tags".to_owned(),
+                        None => format!("its tags are {}", list(&known.iter().copied().collect::<Vec<_>>())),
+                    };
+                    let message = format!("no step of `{path}` has the tag `{name}`");
+                    let unknown = self.at(Code::FILTER, &tag.span, message).help(help);
+                    self.push(unknown);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn wrong_tags(&mut self, argument: &Argument) {
+        let label = match &argument.kind {
+            ArgumentKind::Text(text) if expr::is_template(text) => "this is a template".to_owned(),
+            _ => format!("this is {}", describe(argument)),
+        };
+        let wrong = self.at(Code::TYPE, &argument.span, "`tags` must be a list of tags, written out");
+        self.push(wrong.label(label).help("write: tags = [\"TAG\"]"));
+    }
+
+    /// The tags of a workflow's steps, and of those that they lead to.
+    fn tags_of(&self, path: &str) -> BTreeSet<&'c str> {
+        let (mut tags, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![path]);
+        while let Some(path) = open.pop() {
+            let Some(workflow) = self.files.get(path).filter(|_| seen.insert(path.to_owned())) else {
+                continue;
+            };
+            tags.extend(workflow.steps.values().flat_map(|step| &step.tags).map(|tag| tag.value.as_str()));
+            open.extend(workflow.steps.values().filter_map(included_file).map(|(file, _)| file));
+        }
+        tags
     }
 
     fn included_param(&mut self, name: &str, value: &Argument, param: &Param) {

@@ -107,7 +107,7 @@ impl Checker<'_> {
             });
         }
         let usable = place.params.as_ref().is_none_or(|params| params.contains(&name));
-        if known && usable {
+        if known && usable || !known && !self.params_known {
             return None;
         }
         if known {

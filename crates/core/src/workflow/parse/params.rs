@@ -1,5 +1,7 @@
 //! `[params.NAME]`
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -19,6 +21,24 @@ const KINDS: &[ParamKind] = &[
 ];
 
 impl Reader<'_> {
+    /// The file of another workflow, written out.
+    pub(super) fn params_from(&mut self, fields: &Fields) -> Option<Spanned<String>> {
+        let file = self.text(fields, "params_from")?;
+        if expr::is_template(&file.value) {
+            let dynamic = self.at(
+                Code::FILE,
+                file.span.clone(),
+                "the workflow that params come from is known before the run",
+            );
+            self.push(
+                dynamic
+                    .label("this is a template")
+                    .help("write the file's name: params_from = \"deploy.toml\""),
+            );
+        }
+        Some(file)
+    }
+
     pub(super) fn params(&mut self, fields: &Fields) -> IndexMap<String, Param> {
         let mut params = IndexMap::new();
         let Some(table) = self.table(fields, "params") else { return params };
@@ -51,6 +71,7 @@ impl Reader<'_> {
             self.generate(kind, generate);
         }
         Param {
+            source: Arc::clone(self.source),
             span,
             kind: kind.unwrap_or(ParamKind::String),
             help: help.map(|help| help.value).unwrap_or_default(),

@@ -17,6 +17,7 @@ the leader last.
 """
 whole = true
 confirm = "{{ params.scope }}"
+params_from = "deploy.toml"
 
 [params.scope]
 type = "string"
@@ -87,6 +88,7 @@ fn every_key_is_read() {
     assert!(workflow.whole);
     assert_eq!(workflow.description.unwrap().value, "Replicas first,\nthe leader last.\n");
     assert_eq!(workflow.confirm.unwrap().value, "{{ params.scope }}");
+    assert_eq!(workflow.params_from.unwrap().value, "deploy.toml");
     let kinds: Vec<_> = workflow.params.values().map(|param| param.kind).collect();
     assert_eq!(
         kinds,
