@@ -8,12 +8,17 @@ const BALANCERS: [&str; 2] = ["lb1", "lb2"];
 
 /// What a client gets that connects through the virtual address: the server's address, and whether it is a replica.
 fn client(lab: &Lab, port: u16) -> Result<(String, bool), String> {
+    client_of(lab, VIP, port)
+}
+
+/// The same through any address, for which the server must show a certificate.
+fn client_of(lab: &Lab, address: &str, port: u16) -> Result<(String, bool), String> {
     let password = lab.variable("postgresql_superuser_password");
     let row = lab.try_on(
         "patroni1",
         &format!(
             "PGPASSWORD={password} PGCONNECT_TIMEOUT=3 PGSSLMODE=verify-full \
-             PGSSLROOTCERT=/etc/postgresql/certs/root.crt psql -X -A -t -h {VIP} -p {port} -U postgres \
+             PGSSLROOTCERT=/etc/postgresql/certs/root.crt psql -X -A -t -h {address} -p {port} -U postgres \
              -c 'select host(inet_server_addr()), pg_is_in_recovery()'"
         ),
     )?;
@@ -23,10 +28,14 @@ fn client(lab: &Lab, port: u16) -> Result<(String, bool), String> {
 
 /// Who holds the virtual address; it must be one.
 fn holder(lab: &Lab) -> Result<&'static str, String> {
-    let held = lab.each(&BALANCERS, &format!("ip -o addr show to {VIP}"));
+    holder_of(lab, &BALANCERS)
+}
+
+fn holder_of(lab: &Lab, balancers: &[&'static str]) -> Result<&'static str, String> {
+    let held = lab.each(balancers, &format!("ip -o addr show to {VIP}"));
     let holds = |held: &Result<String, String>| held.as_ref().is_ok_and(|text| text.contains(VIP));
     let holders: Vec<_> =
-        BALANCERS.into_iter().zip(&held).filter(|(_, held)| holds(held)).map(|(b, _)| b).collect();
+        balancers.iter().zip(&held).filter(|(_, held)| holds(held)).map(|(b, _)| *b).collect();
     match holders.as_slice() {
         [one] => Ok(one),
         several => Err(format!("{several:?} hold the address")),
@@ -112,5 +121,79 @@ fn what_was_changed_by_hand_is_shown_and_mended_and_services_read_it_without_mor
     assert_eq!(unit("patroni1", "etcd"), untouched);
     assert_eq!(postmasters(), postgres);
     operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
+    lab.assert_healthy();
+}
+
+#[test]
+fn a_balancer_joins_while_connections_by_the_others_stand_and_goes_again() {
+    const ALL: [&str; 3] = ["lb1", "lb2", "lb3"];
+    const NEW: &str = "198.18.0.23";
+    let lab = Lab::deployed();
+    lab.must(&["boot", "lb3"]);
+    // Before the others, so that it would be preferred.
+    let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let inventory = inventory.replace("[haproxy]\n", "[haproxy]\nlb3 ansible_host=198.18.0.23\n");
+    let operator =
+        Operator::with_inventory(&lab, &inventory.replace("[keepalived]\n", "[keepalived]\nlb3\n"));
+    let members = lab.assert_healthy();
+    let leader = crate::harness::lab::address(members.leader());
+    let first = until("a holder of the address", || holder(&lab));
+
+    // Clients that stay connected: their servers' processes are asked for again and again.
+    let password = lab.variable("postgresql_superuser_password");
+    for at in [VIP, "198.18.0.21", "198.18.0.22"] {
+        let session =
+            format!("exec 3<>{at}; exec psql -XAtq -h {at} -p 5000 -U postgres <{at} >{at}.out 2>&1");
+        let start = format!(
+            "mkdir -p /run/clients && cd /run/clients && mkfifo {at} && \
+             systemd-run -q --unit=client-{at} --setenv=PGPASSWORD={password} --working-directory=/run/clients sh -c '{session}'"
+        );
+        lab.on("patroni1", &start);
+    }
+    let servers = |asked: usize| {
+        // Opened for both, a pipe that nobody reads any more doesn't hold the question up.
+        let ask = "cd /run/clients; for at in *.out; do echo 'select pg_backend_pid();' 1<>${at%.out}; done";
+        lab.on("patroni1", ask);
+        until("the clients' answers", || {
+            let told = lab.on(
+                "patroni1",
+                "cd /run/clients; grep -cxE '[0-9]+' *.out | xargs; tail -qn 1 *.out | xargs",
+            );
+            let answers = format!(":{asked}");
+            let (counts, servers) = told.split_once('\n').unwrap_or_default();
+            let all = counts.split(' ').all(|count| count.ends_with(&answers));
+            if all { Ok(servers.to_owned()) } else { Err(told) }
+        })
+    };
+    let untouched = || {
+        let balancers =
+            lab.each(&BALANCERS, "systemctl show -P MainPID haproxy keepalived; sha256sum /etc/haproxy/*");
+        let members = "systemctl show -P MainPID etcd patroni; head -1 /var/lib/postgresql/*/main/postmaster.pid; \
+             sha256sum /etc/default/etcd /etc/etcd/certs/* /etc/patroni/config.yml /etc/postgresql/certs/server.key";
+        (balancers, lab.on_all(members))
+    };
+    let (connected, before) = (servers(1), untouched());
+    assert_eq!(connected.split(' ').count(), 3, "{connected}");
+
+    let add = || operator.flow(&["run", "add-balancer.toml", "--set", "node=lb3"]);
+    add().ended(0).says(&["certificate@patroni1", "keepalived-reloaded@lb1"]);
+    assert_eq!(untouched(), before, "reloaded, not restarted, and etcd and HAProxy left alone");
+    assert_eq!(servers(2), connected, "nobody lost a connection");
+    assert_eq!(holder_of(&lab, &ALL), Ok(first), "the address did not move");
+    assert_eq!(client_of(&lab, NEW, 5000), Ok((leader.to_owned(), false)));
+    let (server, replica) = client_of(&lab, NEW, 5001).unwrap();
+    assert!(replica && server != leader, "{server}");
+    add().ended(0).says(&["nothing to do"]);
+
+    lab.on(first, "systemctl stop haproxy.service");
+    until("the new one to hold the address", || match holder_of(&lab, &ALL)? {
+        "lb3" => Ok(()),
+        other => Err(format!("{other} has it")),
+    });
+    assert_eq!(client(&lab, 5000), Ok((leader.to_owned(), false)));
+    lab.on(first, "systemctl start haproxy.service");
+    operator.flow(&["run", "remove-balancer.toml", "--set", "node=lb3"]).ended(0).says(&["keepalived.conf"]);
+    assert_ne!(holder_of(&lab, &ALL), Ok("lb3"));
+    assert_eq!(lab.on("lb3", "systemctl is-enabled haproxy keepalived || true"), "masked\nmasked");
     lab.assert_healthy();
 }
