@@ -84,6 +84,16 @@ pub(crate) fn answered<T>(result: Result<T, impl Into<HostError>>) -> Result<Res
     }
 }
 
+/// What a look leaves that tells also what can't be seen: why.
+pub(crate) fn unseen(why: &StepError) -> Output {
+    Output::empty().with("unreachable", &why.message)
+}
+
+/// Why nothing was seen, where [`unseen`] was left.
+pub(crate) fn unseen_because(output: &Value) -> Option<&str> {
+    output["unreachable"].as_str()
+}
+
 /// The last lines of a text, for an error's detail.
 pub(crate) fn tail(text: &str) -> String {
     const LINES: usize = 20;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use clap::Args;
-use flow_core::engine::{Finding, Preview};
-use flow_steps::patroni::{Diagnosis, Looks, diagnose as judge};
-use serde_json::Value;
+use flow_core::engine::{EngineError, Finding, Preview};
+use flow_core::step::Output;
+use flow_steps::patroni::Diagnosis;
 
 use crate::args::{Format, Global, InventoryArg, WorkflowArgs, parse_set};
 use crate::exit::{Error, Exit};
@@ -13,6 +13,8 @@ use crate::{context, screen};
 
 /// The workflow that looks.
 const WORKFLOW: &str = "diagnose.toml";
+/// Its step that says what is wrong.
+const FINDINGS: &str = "findings";
 
 #[derive(Args, Clone)]
 pub struct DiagnoseArgs {
@@ -35,7 +37,7 @@ pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error
         allow_weak_passwords: false,
     };
     let plan = Arc::new(context::plan(&engine, &workflow, context::NO_KEY)?);
-    let found = judge(seen(engine.preview(plan).await));
+    let found = found(engine.preview(plan).await)?;
     match global.output {
         Format::Json => screen::json(&found),
         Format::Text => show(&found),
@@ -43,27 +45,21 @@ pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error
     Ok(if found.healthy { Exit::Success } else { Exit::Changes })
 }
 
-/// What the workflow's looks gave on each host, or why they gave nothing.
-fn seen(preview: Preview) -> Looks {
-    let mut looks = Looks::default();
-    for task in preview.tasks {
-        let Some((step, host)) = task.name.as_str().split_once('@') else { continue };
-        let of = match step {
-            "evidence" => &mut looks.evidence,
-            "condition" => &mut looks.condition,
-            "certificates" => &mut looks.certificates,
-            "balancer" => &mut looks.balancers,
-            _ => continue,
-        };
-        let seen = match (task.output, task.finding) {
-            (Some(output), _) => Ok(Value::Object(output.0)),
-            (None, Finding::Failed(error)) => Err(error.message),
-            (None, Finding::Refused(why)) => Err(why),
-            (None, _) => Err("it was not looked at".to_owned()),
-        };
-        of.push((host.to_owned(), seen));
+/// What the workflow's last step found.
+fn found(preview: Preview) -> Result<Diagnosis, Error> {
+    let of_findings = preview.tasks.iter().find(|task| task.name.as_str() == FINDINGS);
+    if let Some(Output(output)) = of_findings.and_then(|task| task.output.clone()) {
+        let found = serde_json::from_value(output.into());
+        return found.map_err(|error| EngineError::Broken(format!("`{FINDINGS}`: {error}")).into());
     }
-    looks
+    let first = preview.tasks.into_iter().find_map(|task| match task.finding {
+        Finding::Failed(error) => Some((task.name, error.message, error.detail, error.hint)),
+        Finding::Refused(why) => Some((task.name, why, None, None)),
+        _ => None,
+    });
+    let (name, message, detail, hint) =
+        first.ok_or_else(|| EngineError::Broken(format!("`{FINDINGS}` gave nothing")))?;
+    Err(Error::Detailed { message: format!("{name}: {message}"), detail, hint })
 }
 
 fn show(found: &Diagnosis) {

@@ -91,3 +91,19 @@ fn a_plan_shows_which_host_can_t_be_looked_at() {
     exit 1
     "#);
 }
+
+#[test]
+fn a_run_of_diagnose_finds_what_the_command_finds_also_where_a_host_does_not_answer() {
+    let (place, address) = place();
+    let inventory = std::fs::read_to_string(place.path("inventory.ini")).unwrap();
+    place.file("inventory.ini", &inventory.replace("[web]", "[haproxy]\ndead1\n[promoters]"));
+    let told = place.flow("diagnose --output json").exits(2).document();
+    let problems = told["problems"].as_array().unwrap();
+    let is_told = |words: &str| problems.iter().any(|problem| problem.to_string().contains(words));
+    assert!(is_told("web1") && is_told(&format!("dead1 ({address}) can't be reached")), "{told}");
+    let ran = place.flow("run diagnose.toml --output json").exits(0);
+    let result: serde_json::Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
+    let outputs = &result["outputs"];
+    assert_eq!((&outputs["findings"], &outputs["healthy"]), (&told["problems"], &false.into()));
+    assert_eq!((&outputs["verdict"], &outputs["evidence"]), (&told["verdict"], &told["evidence"]));
+}

@@ -68,6 +68,19 @@ pub(super) enum End {
 pub(super) struct Prepared {
     pub(super) step: Box<dyn Step>,
     pub(super) cx: Context,
+    /// Its host can't be reached, and this is what the step tells of that.
+    unseen: Option<Output>,
+}
+
+impl Prepared {
+    /// Looks, where there is a host to look at.
+    pub(super) async fn check(&self) -> Result<Check, StepError> {
+        if let Some(output) = &self.unseen {
+            return Ok(Check::Satisfied(output.clone()));
+        }
+        let seen = self.step.check(&self.cx).await;
+        seen.or_else(|error| self.step.unseen(&error).map(Check::Satisfied).ok_or(error))
+    }
 }
 
 /// What came of preparing a task.
@@ -167,41 +180,32 @@ impl Env {
         if let Some(why) = self.plan.not_chosen(task, &self.outputs) {
             return Ok(Preparation::Skip(why));
         }
-        let task = self.reachable_task(node)?;
+        if self.away(task).is_some() {
+            self.prepare_unconditionally(node, attempt)?;
+        }
         if let Some(why) = self.false_condition(task, &self.scope(task))? {
             return Ok(Preparation::Skip(why));
         }
         self.prepare_unconditionally(node, attempt).map(Preparation::Go)
     }
 
-    fn reachable_task(&self, node: NodeId) -> Result<&Task, StepError> {
-        let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
-        match task.host.as_ref().and_then(|host| self.unreachable.get(&host.name)) {
-            Some(error) => Err(error.clone()),
-            None => Ok(task),
-        }
+    /// Why the task's host can't be reached.
+    fn away(&self, task: &Task) -> Option<&StepError> {
+        task.host.as_ref().and_then(|host| self.unreachable.get(&host.name))
     }
 
-    /// Evaluates the arguments alone.
+    /// Evaluates the arguments alone. On a host that can't be reached only a step is that can tell so.
     pub(super) fn prepare_unconditionally(&self, node: NodeId, attempt: u32) -> Result<Prepared, StepError> {
-        let task = self.reachable_task(node)?;
-        let scope = self.scope(task);
-        let def = &self.plan.steps[task.step].def;
-        let mut arguments = serde_json::Map::new();
-        for (name, argument) in &def.with.value {
-            let value = argument.render(&mut |text| scope.text(text)).map_err(|e| {
-                StepError::permanent(format!("the argument `{name}` can't be evaluated: {e}"))
-            })?;
-            arguments.insert(name.clone(), value);
-        }
-        let info = self
-            .plan
-            .registry
-            .get(&def.uses.value)
-            .ok_or_else(|| StepError::permanent(format!("there is no step type `{}`", def.uses.value)))?;
-        let step = info.make(arguments.into()).map_err(|e| {
-            StepError::permanent(format!("the arguments of `{}` are wrong: {e}", def.uses.value))
-        })?;
+        let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
+        let made = self.make(task);
+        let unseen = match self.away(task) {
+            None => None,
+            Some(why) => {
+                let told = made.as_ref().ok().and_then(|(step, _)| step.unseen(why));
+                Some(told.ok_or_else(|| why.clone())?)
+            }
+        };
+        let (step, scope) = made?;
         let cx = Context::new(ContextParts {
             attempt: Attempt {
                 run: self.run.clone(),
@@ -220,7 +224,29 @@ impl Env {
             run_started: self.started,
             planning: self.planning,
         });
-        Ok(Prepared { step, cx })
+        Ok(Prepared { step, cx, unseen })
+    }
+
+    /// The step with its arguments, and what they were evaluated in.
+    fn make(&self, task: &Task) -> Result<(Box<dyn Step>, Scope), StepError> {
+        let scope = self.scope(task);
+        let def = &self.plan.steps[task.step].def;
+        let mut arguments = serde_json::Map::new();
+        for (name, argument) in &def.with.value {
+            let value = argument.render(&mut |text| scope.text(text)).map_err(|e| {
+                StepError::permanent(format!("the argument `{name}` can't be evaluated: {e}"))
+            })?;
+            arguments.insert(name.clone(), value);
+        }
+        let info = self
+            .plan
+            .registry
+            .get(&def.uses.value)
+            .ok_or_else(|| StepError::permanent(format!("there is no step type `{}`", def.uses.value)))?;
+        let step = info.make(arguments.into()).map_err(|e| {
+            StepError::permanent(format!("the arguments of `{}` are wrong: {e}", def.uses.value))
+        })?;
+        Ok((step, scope))
     }
 
     /// Chooses the hosts of a task's step, where the task is for that.
@@ -291,7 +317,7 @@ impl Env {
             Ok(Preparation::Go(prepared)) => prepared,
             Err(error) => return End::Failed(error),
         };
-        let change = match prepared.step.check(&prepared.cx).await {
+        let change = match prepared.check().await {
             Ok(Check::Satisfied(output)) => return End::Satisfied(output),
             Ok(Check::Pending(change)) => change,
             Ok(Check::Deferred(why)) => return End::Failed(StepError::failed(why)),
@@ -352,7 +378,7 @@ impl Env {
         };
         match self.prepare(guard, 1)? {
             Preparation::Skip(_) => Ok(()),
-            Preparation::Go(prepared) => match prepared.step.check(&prepared.cx).await? {
+            Preparation::Go(prepared) => match prepared.check().await? {
                 Check::Satisfied(_) => Ok(()),
                 Check::Pending(change) => Err(gone(change.summary)),
                 Check::Deferred(why) | Check::Refused(why) => Err(gone(why)),

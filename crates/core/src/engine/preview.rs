@@ -297,7 +297,7 @@ async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {
         Err(error) => return (Finding::Failed(error), Value::Null),
     };
     let mut invariant = Value::Null;
-    let finding = match prepared.step.check(&prepared.cx).await {
+    let finding = match prepared.check().await {
         Ok(Check::Satisfied(output)) => {
             env.outputs.set(node, output);
             if moving.is_empty() { Finding::Satisfied } else { Finding::SatisfiedNow }

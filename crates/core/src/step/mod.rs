@@ -27,6 +27,12 @@ pub trait Step: Send + Sync {
     /// Compares what is there with what this step is to establish. Changes nothing.
     async fn check(&self, cx: &Context) -> Result<Check, StepError>;
 
+    /// What is left to later steps where its host can't be reached, or where `check` fails: for looks whose whole
+    /// point is to tell what can't be seen too. By default nothing, and the task fails.
+    fn unseen(&self, _why: &StepError) -> Option<Output> {
+        None
+    }
+
     /// Establishes it. Called only after `check` said [`Check::Pending`], and after `change` was
     /// made durable as the intent. The engine calls `check` again afterwards.
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError>;

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// What a balancer does just now. Changes nothing.
 ///
 /// HAProxy's unit, and by its statistics the servers to which it leads clients who want the leader; keepalived's unit, and whether
-/// this host has the virtual address. What can't be seen is told as unknown and is no failure. Output: for `flow diagnose`.
+/// this host has the virtual address. What can't be seen is told as unknown and is no failure. Output: for `patroni.findings`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BalancerCondition {
@@ -36,6 +36,10 @@ pub struct BalancerCondition {
     /// HAProxy's section for clients who want the leader. `primary` by default.
     #[serde(default = "primary")]
     pub section: String,
+    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
+    /// False by default.
+    #[serde(default)]
+    pub tell_unseen: bool,
 }
 
 fn stats_port() -> u16 {
@@ -186,6 +190,10 @@ impl Step for BalancerCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let seen = self.look(&*cx.host().await?).await?;
         Ok(Check::Satisfied(crate::support::output(&seen)?))
+    }
+
+    fn unseen(&self, why: &StepError) -> Option<Output> {
+        self.tell_unseen.then(|| crate::support::unseen(why))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -26,6 +26,10 @@ pub struct Lifetimes {
     /// How many days each should last from now on; given on with what was seen. 14 by default.
     #[serde(default = "two_weeks")]
     pub days: u32,
+    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
+    /// False by default.
+    #[serde(default)]
+    pub tell_unseen: bool,
 }
 
 fn two_weeks() -> u32 {
@@ -96,6 +100,10 @@ impl Step for Lifetimes {
         let found = found.into_iter().flatten().collect();
         let seen = Ends { at: rehearsed::now(cx), days: self.days, found };
         Ok(Check::Satisfied(crate::support::output(&seen)?))
+    }
+
+    fn unseen(&self, why: &StepError) -> Option<Output> {
+        self.tell_unseen.then(|| crate::support::unseen(why))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -22,7 +22,7 @@ use crate::support::address_and_port;
 /// Of the host: Patroni's configuration, unit and REST API; the data directory's control file, timelines with their fork points, last
 /// WAL records, and whether anything of a user is in it; copies that were set aside. Of the cluster: its keys in etcd with
 /// their revisions, as this host sees them. What can't be seen is told as unknown and is no failure. Output: for
-/// `patroni.verdict`; other steps read `patroni.status`.
+/// `patroni.verdict` and `patroni.findings`; other steps read `patroni.status`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniEvidence {
@@ -32,6 +32,10 @@ pub struct PatroniEvidence {
     /// Patroni's unit. `patroni.service` by default.
     #[serde(default = "unit")]
     pub unit: String,
+    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
+    /// False by default.
+    #[serde(default)]
+    pub tell_unseen: bool,
 }
 
 fn unit() -> String {
@@ -48,7 +52,7 @@ const MOUNTS_LIMIT: u64 = 1 << 20;
 
 impl PatroniEvidence {
     pub(super) fn new(config_file: &str) -> Self {
-        Self { config_file: config_file.to_owned(), unit: unit() }
+        Self { config_file: config_file.to_owned(), unit: unit(), tell_unseen: false }
     }
 
     pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
@@ -261,6 +265,11 @@ impl Step for PatroniEvidence {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let node = self.look(&*cx.host().await?).await?;
         Ok(Check::Satisfied(crate::support::output(&node)?))
+    }
+
+    fn unseen(&self, why: &StepError) -> Option<Output> {
+        let node = Node::unreachable(&why.message);
+        crate::support::output(&node).ok().filter(|_| self.tell_unseen)
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

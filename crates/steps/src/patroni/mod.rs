@@ -37,7 +37,7 @@ pub use config::PatroniConfig;
 pub use copy::PatroniCopy;
 pub use data_in_the_way::PatroniDataInTheWay;
 pub use data_matches::PatroniDataMatches;
-pub use diagnosis::{Diagnosis, Looks, Problem, Remedy, diagnose};
+pub use diagnosis::{Diagnosis, PatroniFindings, Problem, Remedy};
 pub use dynamic_config::PatroniDynamicConfig;
 pub use evidence::PatroniEvidence;
 pub use has_all_of::PatroniHasAllOf;
@@ -65,6 +65,7 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniEvidence>()
         .add::<PatroniCondition>()
         .add::<PatroniVerdict>()
+        .add::<PatroniFindings>()
         .add::<PatroniUnchanged>()
         .add::<PatroniDataInTheWay>()
         .add::<PatroniDataMatches>()

@@ -5,6 +5,7 @@ mod place;
 mod seen;
 
 use async_trait::async_trait;
+use flow_core::run::RunId;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,10 +19,10 @@ pub(super) use seen::{Aside, Disk};
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
 
-/// Gathers what `flow diagnose` tells beyond whose data is the right one. Changes nothing.
+/// Gathers what `patroni.findings` tells beyond whose data is the right one. Changes nothing.
 ///
 /// The data directory's disks and what lies beside it; what PostgreSQL says of replication, slots, its archiver and settings
-/// that wait for a restart; etcd's members with their versions and alarms; whether a run of flow has locked the host. What
+/// that wait for a restart; etcd's members with their versions and alarms; whether another run of flow has locked the host. What
 /// can't be seen is told as unknown and is no failure. Each part has a time limit of some seconds. The limits are given on with what was seen.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +39,10 @@ pub struct PatroniCondition {
     /// Below how many percent of free room a disk is called full. 10 by default.
     #[serde(default = "tenth")]
     pub disk_free: u64,
+    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
+    /// False by default.
+    #[serde(default)]
+    pub tell_unseen: bool,
 }
 
 fn segment() -> u64 {
@@ -62,13 +67,11 @@ impl StepType for PatroniCondition {
 }
 
 impl PatroniCondition {
-    async fn look(&self, host: &dyn Host) -> Result<Condition, StepError> {
+    async fn look(&self, host: &dyn Host, run: &RunId) -> Result<Condition, StepError> {
         let (settings, holder) = tokio::join!(Settings::read(host, &self.config_file), host.lock_holder());
-        let locked_by = holder.ok().flatten().map(|claim| Lock {
-            run: claim.run,
-            workflow: claim.workflow,
-            owner: claim.owner,
-        });
+        let of_another = holder.ok().flatten().filter(|claim| claim.run != run.as_str());
+        let locked_by =
+            of_another.map(|claim| Lock { run: claim.run, workflow: claim.workflow, owner: claim.owner });
         let config_file = self.config_file.clone();
         let limits = Limits { lag: self.lag, slot_wal: self.slot_wal, disk_free: self.disk_free };
         // Why a configuration can't be used is the evidence's to tell.
@@ -101,8 +104,12 @@ impl PatroniCondition {
 #[async_trait]
 impl Step for PatroniCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let condition = self.look(&*cx.host().await?).await?;
+        let condition = self.look(&*cx.host().await?, &cx.attempt().run).await?;
         Ok(Check::Satisfied(crate::support::output(&condition)?))
+    }
+
+    fn unseen(&self, why: &StepError) -> Option<Output> {
+        self.tell_unseen.then(|| crate::support::unseen(why))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {

@@ -13,7 +13,7 @@ pub(crate) struct Condition {
     pub(crate) limits: Limits,
     /// Patroni's configuration file.
     pub(crate) config_file: String,
-    /// The run of flow that has locked the host.
+    /// Another run of flow that has locked the host.
     pub(crate) locked_by: Option<Lock>,
     /// What is at the place of the data directory, and on which disks; none where it can't be told.
     pub(crate) place: Option<Place>,

@@ -9,18 +9,22 @@ mod etcd;
 mod leader;
 mod members;
 mod sight;
+mod step;
 mod storage;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use flow_core::step::StepError;
+use serde::{Deserialize, Serialize};
 
 use super::verdict::{Verdict, judge};
-pub use sight::Looks;
 use sight::Sight;
+pub use step::PatroniFindings;
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     /// Nothing is wrong.
     pub healthy: bool,
@@ -35,14 +39,14 @@ pub struct Diagnosis {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Its kind, such as `no-leader`; stable.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// What is wrong, a sentence.
     pub what: String,
     /// `proven`, or `seen`: true at the moment of the look, and perhaps passing.
-    pub sure: &'static str,
+    pub sure: Cow<'static, str>,
     /// What it is told from.
     pub because: Vec<String>,
     /// What mends it, where flow knows.
@@ -50,7 +54,7 @@ pub struct Problem {
 }
 
 /// What mends a problem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remedy {
     /// What to do, a sentence.
     pub what: String,
@@ -60,9 +64,9 @@ pub struct Remedy {
     pub touches: String,
 }
 
-/// Says what is wrong, by what the steps of `diagnose.toml` saw.
-pub fn diagnose(looks: Looks) -> Diagnosis {
-    let mut sight = Sight::of(looks);
+/// Says what is wrong, by what was seen.
+fn diagnose(looks: &PatroniFindings) -> Result<Diagnosis, StepError> {
+    let mut sight = Sight::of(looks)?;
     let judgement = judge(&sight.nodes);
     let first = cluster::problems(&sight, &judgement);
     sight.start_nothing = first.as_ref().is_some_and(|first| first.kind != "key-gone");
@@ -73,17 +77,17 @@ pub fn diagnose(looks: Looks) -> Diagnosis {
     problems.extend(storage::problems(&sight));
     problems.extend(clients::problems(&sight));
     problems.extend(sight.unseen());
-    Diagnosis {
+    Ok(Diagnosis {
         healthy: problems.is_empty() && matches!(judgement.verdict, Verdict::Healthy { .. }),
         verdict: judgement.verdict.name().to_owned(),
         reasons: judgement.reasons,
         problems,
         evidence: judgement.evidence.into_iter().chain(sight.lines()).collect(),
-    }
+    })
 }
 
 fn problem(kind: &'static str, sure: &'static str, what: impl Into<String>) -> Problem {
-    Problem { kind, what: what.into(), sure, because: Vec::new(), remedy: None }
+    Problem { kind: kind.into(), what: what.into(), sure: sure.into(), because: Vec::new(), remedy: None }
 }
 
 fn proven(kind: &'static str, what: impl Into<String>) -> Problem {

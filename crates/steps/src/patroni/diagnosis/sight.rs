@@ -1,31 +1,17 @@
 //! What was seen, by host, as the findings ask for it; and what of it is only told.
 
+use flow_core::step::StepError;
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
+use super::step::{Of, PatroniFindings};
 use super::{Problem, seen};
 use crate::balancers::{Balancer, Servers};
 use crate::certificates::Ends;
 use crate::patroni::condition::{Condition, MemberSays, Says, Server};
 use crate::patroni::verdict::{Keys, Node, Store};
 use crate::postgres::in_words;
-
-/// What one step gave on each host, or why it gave nothing.
-type Of = Vec<(String, Result<Value, String>)>;
-
-/// What the steps of `diagnose.toml` gave.
-#[derive(Debug, Clone, Default)]
-pub struct Looks {
-    /// Of `patroni.evidence`.
-    pub evidence: Of,
-    /// Of `patroni.condition`.
-    pub condition: Of,
-    /// Of `certificate.lifetimes`.
-    pub certificates: Of,
-    /// Of `balancer.condition`.
-    pub balancers: Of,
-}
+use crate::support::unseen_because;
 
 /// What was seen, by host.
 pub(super) struct Sight {
@@ -41,21 +27,19 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn of(looks: Looks) -> Self {
+    /// # Errors
+    /// What isn't the output of its step.
+    pub(super) fn of(looks: &PatroniFindings) -> Result<Self, StepError> {
         let mut lost = IndexMap::new();
-        let node = |(host, seen): (String, Result<Value, String>)| {
-            let read = |value| serde_json::from_value(value).map_err(|error| error.to_string());
-            (host, seen.and_then(read).unwrap_or_else(Node::unreachable))
-        };
-        let nodes: IndexMap<String, Node> = looks.evidence.into_iter().map(node).collect();
-        Self {
-            conditions: read(looks.condition, &mut lost),
-            certificates: read(looks.certificates, &mut lost),
-            balancers: read(looks.balancers, &mut lost),
+        let nodes: IndexMap<String, Node> = read("evidence", &looks.evidence, &mut IndexMap::new())?;
+        Ok(Self {
+            conditions: read("condition", &looks.condition, &mut lost)?,
+            certificates: read("certificates", &looks.certificates, &mut lost)?,
+            balancers: read("balancers", &looks.balancers, &mut lost)?,
             nodes,
             start_nothing: false,
             lost,
-        }
+        })
     }
 
     pub(super) fn scope(&self) -> String {
@@ -137,19 +121,28 @@ impl Sight {
     }
 }
 
-fn read<T: DeserializeOwned>(seen: Of, lost: &mut IndexMap<String, String>) -> IndexMap<String, T> {
+/// What a step gave; of a host on which it gave nothing, why.
+fn read<T: DeserializeOwned>(
+    name: &str,
+    seen: &Of,
+    lost: &mut IndexMap<String, String>,
+) -> Result<IndexMap<String, T>, StepError> {
     let mut found = IndexMap::new();
-    for (host, seen) in seen {
-        match seen.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string())) {
-            Ok(value) => {
-                found.insert(host, value);
+    for (host, value) in seen {
+        match (serde_json::from_value(value.clone()), unseen_because(value)) {
+            (Ok(value), _) => {
+                found.insert(host.clone(), value);
             }
-            Err(why) => {
-                lost.entry(host).or_insert(why);
+            (Err(_), Some(why)) => {
+                lost.entry(host.clone()).or_insert_with(|| why.to_owned());
+            }
+            (Err(error), None) => {
+                let message = format!("`{name}` of {host} is no output of that step: {error}");
+                return Err(StepError::permanent(message));
             }
         }
     }
-    found
+    Ok(found)
 }
 
 fn of_keys(keys: &Keys) -> String {

@@ -1,9 +1,10 @@
 //! Each finding, on what was seen written by hand: a healthy cluster of two with a balancer, changed.
 
+use flow_core::step::StepError;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::{Diagnosis, Looks, Problem, diagnose};
+use super::{Diagnosis, PatroniFindings, Problem, diagnose};
 use crate::balancers::{Balancer, Servers, Service, Told};
 use crate::certificates::{End, Ends};
 use crate::clients::{EtcdAlarm, EtcdAlarmKind, NoEtcd};
@@ -12,6 +13,7 @@ use crate::patroni::condition::{
 };
 use crate::patroni::verdict::tests::{cluster, key, node, report};
 use crate::patroni::verdict::{Cluster, Configuration, Data, Keys, Node, PatroniUnit, Store};
+use crate::support::unseen;
 
 const OURS: &str = "7711162655563234249";
 
@@ -75,8 +77,8 @@ fn balancer(has_vip: bool) -> Balancer {
     }
 }
 
-fn of<T: Serialize>(host: &str, value: &T) -> (String, Result<serde_json::Value, String>) {
-    (host.to_owned(), Ok(serde_json::to_value(value).unwrap()))
+fn of<T: Serialize>(host: &str, value: &T) -> (String, serde_json::Value) {
+    (host.to_owned(), serde_json::to_value(value).unwrap())
 }
 
 fn diagnosed(change: impl Fn(&mut Seen)) -> Diagnosis {
@@ -107,18 +109,15 @@ fn diagnosed(change: impl Fn(&mut Seen)) -> Diagnosis {
             **own = seen.keys.clone();
         }
     }
-    let evidence = nodes.iter().map(|(host, node)| match &node.unreachable {
-        Some(why) => ((*host).to_owned(), Err(why.clone())),
-        None => of(host, node),
-    });
     let [one, two] = &seen.of;
     let [lb1, lb2] = &seen.balancers;
-    let found = diagnose(Looks {
-        evidence: evidence.collect(),
-        condition: vec![of("p1", one), of("p2", two)],
-        certificates: vec![of("p1", &seen.certificates)],
-        balancers: vec![of("lb1", lb1), of("lb2", lb2)],
-    });
+    let found = diagnose(&PatroniFindings {
+        evidence: nodes.iter().map(|(host, node)| of(host, node)).collect(),
+        condition: [of("p1", one), of("p2", two)].into(),
+        certificates: [of("p1", &seen.certificates)].into(),
+        balancers: [of("lb1", lb1), of("lb2", lb2)].into(),
+    })
+    .unwrap();
     assert_eq!(found.healthy, found.problems.is_empty(), "{found:#?}");
     found
 }
@@ -337,7 +336,7 @@ fn the_virtual_address_is_told_where_it_is_nowhere_twice_or_with_a_dead_balancer
     assert!(words.contains("lb1: keepalived active (running), HAProxy failed (failed)"), "{problem:#?}");
     // The other one's HAProxy is another trouble.
     let found = diagnosed(|seen| seen.balancers[1].haproxy = dead());
-    assert_eq!(found.problems.iter().map(|one| one.kind).collect::<Vec<_>>(), ["balancer-down"]);
+    assert_eq!(found.problems.iter().map(|one| &*one.kind).collect::<Vec<_>>(), ["balancer-down"]);
 }
 
 #[test]
@@ -388,10 +387,16 @@ fn a_finding_changes_no_verdict() {
 
 #[test]
 fn a_host_of_which_a_look_failed_is_not_called_healthy() {
-    let found = diagnose(Looks {
-        balancers: vec![("lb1".into(), Err("no route to the host".into()))],
-        ..Looks::default()
-    });
+    let why = unseen(&StepError::failed("no route to the host"));
+    let balancers = [of("lb1", &why)].into();
+    let found = diagnose(&PatroniFindings { balancers, ..PatroniFindings::default() }).unwrap();
     let lost = found.problems.iter().find(|problem| problem.what.starts_with("lb1 can't be looked at"));
     assert_eq!(lost.unwrap().because, ["no route to the host"]);
+}
+
+#[test]
+fn another_step_s_output_is_refused() {
+    let condition = [of("p1", &balancer(true))].into();
+    let error = diagnose(&PatroniFindings { condition, ..PatroniFindings::default() }).unwrap_err();
+    assert!(error.message.starts_with("`condition` of p1 is no output of that step"), "{error}");
 }
