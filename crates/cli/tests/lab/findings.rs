@@ -54,6 +54,7 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
         if pending && slots == "1" { Ok(()) } else { Err(slots) }
     });
     lab.rest(&leader, "POST", "/restart", "{}").unwrap();
+    lab.sql(&leader, "select pg_switch_wal()");
     patch(&lab, &leader, r#"{"postgresql": {"parameters": {"max_connections": 120}}}"#);
     // A member whose etcd is dead, whose data is half there, and whose Patroni was left masked.
     lab.on(lost, "systemctl stop patroni.service etcd.service; systemctl mask --quiet patroni.service; cd /var/lib/postgresql/*/; \
@@ -102,13 +103,46 @@ fn short_each_fault_of_a_cluster_is_named_with_what_mends_it_and_a_healthy_one_i
         assert!(!told.text().contains(quiet), "{quiet}: {}", told.text());
     }
 
+    // A primary beside Patroni, which in pause leaves its PostgreSQL alone; a slot whose WAL is gone; data of another major version;
+    // balancers that don't hear each other.
+    lab.on(
+        behind,
+        "systemctl stop patroni.service; cd /var/lib/postgresql/*/; \
+        runuser -u postgres -- /usr/lib/postgresql/*/bin/pg_ctl promote -D \"$PWD/main\"",
+    );
+    for setting in ["max_slot_wal_keep_size = '1MB'", "wal_keep_size = 0"] {
+        lab.sql(&leader, &format!("alter system set {setting}"));
+    }
+    lab.sql(&leader, "select pg_reload_conf()");
+    lab.sql(
+        &leader,
+        "select pg_logical_emit_message(false, '', 'x'), pg_switch_wal() from generate_series(1, 4)",
+    );
+    lab.sql(&leader, "checkpoint");
+    lab.on(lost, "cd /var/lib/postgresql/*/main; echo 9.6 >PG_VERSION");
+    lab.on("lb1", "systemctl start haproxy.service keepalived.service");
+    lab.on("lb2", "sed -i 's/virtual_router_id .*/virtual_router_id 99/' /etc/keepalived/keepalived.conf; systemctl start keepalived.service");
+    let beside = format!("{behind}: its PostgreSQL isn't in recovery");
+    let wanted = [
+        ("two-primaries", beside.as_str()),
+        ("slot-lost", "replication slot forgotten"),
+        ("other-version", "is PostgreSQL 9.6's"),
+        ("address-twice", "lb1 and lb2 have the virtual address 198.18.0.100"),
+    ];
+    until("the next faults to be named", || missing(&problems(&operator, &[]), &wanted));
+
+    // The address stays where keepalived hangs, whatever became of HAProxy there.
+    lab.on("lb2", "systemctl stop keepalived.service");
+    lab.on("lb1", "systemctl kill -s STOP keepalived.service; systemctl stop haproxy.service");
     // A member that comes back with too little room raises an alarm.
     let filler = format!("head -c 100000 /dev/zero | tr '\\0' x | {ETCDCTL} put /filler");
     lab.on(lost, "echo ETCD_QUOTA_BACKEND_BYTES=65536 >>/etc/default/etcd; systemctl start etcd.service");
     let alarm = format!("etcd on {lost} has no room left (NOSPACE)");
-    until("etcd's alarm", || {
+    until("etcd's alarm and the address", || {
         // Refused once the alarm is raised.
         let _ = lab.try_on(lost, &filler);
-        missing(&problems(&operator, &[]), &[("etcd-alarm", &alarm)])
+        let misplaced =
+            ("address-misplaced", "lb1 has the virtual address 198.18.0.100, and its HAProxy doesn't run");
+        missing(&problems(&operator, &[]), &[("etcd-alarm", &alarm), misplaced])
     });
 }

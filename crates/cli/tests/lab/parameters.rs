@@ -86,4 +86,10 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
     operator.flow(&ALLOWED).ended(0).says(&["nothing to do"]);
     page(&operator, RESTART, &[]).ended(0).says(&["nothing to do"]);
     assert_eq!(starts(&lab), once);
+
+    // No replica can have less than its leader, which comes last: nobody is restarted.
+    operator.edit_variables(|text| text.replace("max_connections: 150", "max_connections: 120"));
+    let smaller = ["run", "postgresql-parameters.toml", "--set", "allow_restart=true"];
+    operator.flow(&smaller).ended(1).says(&["max_connections becomes smaller"]);
+    assert_eq!(starts(&lab), once);
 }
