@@ -16,8 +16,8 @@ use flow_core::testing::MemoryStore;
 use flow_core::workflow::expr::{self, Evaluator};
 use flow_core::workflow::{Diagnostics, Documents, Files, check_values};
 use flow_steps::certificates;
-use flow_steps::host::SshEnvironment;
 use flow_steps::host::doors;
+use flow_steps::host::{Patience, SshEnvironment};
 use flow_steps::plugin::wire::{
     self, ApplyAnswer, CheckAnswer, Description, Lines, ResolveAnswer, Says, UndoAnswer,
 };
@@ -208,6 +208,7 @@ pub fn ssh_config(data: &[u8]) {
             user: "tester".to_owned(),
             config_files: vec![home.join(".ssh/config")],
             agent: None,
+            patience: Patience::default(),
         };
         let _ = doors::ssh_settings(&environment, &host);
     });

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use flow_core::engine::{Engine, Options};
 use flow_core::inventory::{self, Given, Inventory, Loaded, PatternError, Sources};
@@ -9,7 +10,7 @@ use flow_core::plan::{Definition, Filter, Fingerprinter, Inputs, NewSecrets, Pla
 use flow_core::step::{Registry, Resources};
 use flow_core::store::{SqliteStore, Store};
 use flow_steps::fleet::HostFleet;
-use flow_steps::host::{Hosts, HostsConfig};
+use flow_steps::host::{Hosts, HostsConfig, Patience, SshEnvironment};
 use flow_steps::plugin;
 
 use crate::args::{Global, InventoryArg, WorkflowArgs};
@@ -55,7 +56,19 @@ pub fn engine() -> (Engine, Arc<Hosts>) {
 
 /// The same, for so many tasks at once.
 pub fn engine_for(concurrency: usize) -> (Engine, Arc<Hosts>) {
-    let hosts = Arc::new(Hosts::new(HostsConfig::default()));
+    engine_of(HostsConfig::default(), concurrency)
+}
+
+/// The same, for looks that are to end within seconds: a host that is down isn't waited for any longer.
+pub fn engine_in_a_hurry() -> (Engine, Arc<Hosts>) {
+    // Three packets that ask for a connection, after 0, 1 and 3 s.
+    let patience = Patience { connect: Duration::from_secs(4), login: Duration::from_secs(5) };
+    let ssh = SshEnvironment { patience, ..SshEnvironment::default() };
+    engine_of(HostsConfig { ssh, ..HostsConfig::default() }, Options::default().concurrency)
+}
+
+fn engine_of(config: HostsConfig, concurrency: usize) -> (Engine, Arc<Hosts>) {
+    let hosts = Arc::new(Hosts::new(config));
     let mut resources = Resources::default();
     resources.insert_shared(Arc::clone(&hosts));
     let engine = Engine::new(registry())

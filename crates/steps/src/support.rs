@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::host::{HostError, Reply};
+use crate::host::{Host, HostError, Reply};
 
 /// The pause between two looks while something is waited for.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -81,6 +81,57 @@ pub(crate) fn answered<T>(result: Result<T, impl Into<HostError>>) -> Result<Res
         Ok(value) => Ok(Ok(value)),
         Err(HostError::Failed { message, .. } | HostError::Lost { message, .. }) => Ok(Err(message)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// How long a look waits that is to end within seconds, whatever is down: longer where the host answers late, so that a
+/// slow way to it isn't taken for silence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For one answer of a service.
+    pub(crate) answer: Duration,
+    /// For all of the look, as where a disk hangs.
+    pub(crate) whole: Duration,
+}
+
+impl Patience {
+    const ANSWER: Duration = Duration::from_millis(2500);
+    const ANSWER_ROUND_TRIPS: u32 = 8;
+    const WHOLE: Duration = Duration::from_secs(8);
+    const WHOLE_ROUND_TRIPS: u32 = 25;
+
+    /// By how soon the host answers.
+    pub(crate) async fn with(host: &dyn Host) -> Result<Self, StepError> {
+        let began = Instant::now();
+        let greeted = tokio::time::timeout(Self::WHOLE, host.probe(":")).await;
+        greeted.map_err(|_| Self::late(host, Self::WHOLE))??;
+        let way = began.elapsed();
+        Ok(Self {
+            answer: Self::ANSWER + way * Self::ANSWER_ROUND_TRIPS,
+            whole: Self::WHOLE + way * Self::WHOLE_ROUND_TRIPS,
+        })
+    }
+
+    /// The whole of a look.
+    pub(crate) async fn keep<T>(
+        self,
+        host: &dyn Host,
+        look: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, StepError> {
+        let looked = tokio::time::timeout(self.whole, look).await;
+        looked.unwrap_or_else(|_| Err(Self::late(host, self.whole)))
+    }
+
+    fn late(host: &dyn Host, limit: Duration) -> StepError {
+        StepError::failed(format!("{}: no answer within {} s", host.name(), limit.as_secs()))
+    }
+}
+
+/// What comes of it, or nothing where that takes longer than is to be waited.
+pub(crate) async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct DiagnoseArgs {
 }
 
 pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error> {
-    let (engine, _hosts) = context::engine();
+    let (engine, _hosts) = context::engine_in_a_hurry();
     let workflow = WorkflowArgs {
         workflow: WORKFLOW.to_owned(),
         inventory: args.inventory,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -31,11 +31,31 @@ pub(super) struct Env {
     pub(super) started: Timestamp,
     pub(super) epoch: u64,
     /// Hosts that could not be met; their tasks fail with this.
-    pub(super) unreachable: HashMap<String, StepError>,
+    pub(super) unreachable: Unreachable,
     pub(super) notices: Notifier,
     pub(super) planning: bool,
     /// The run does what a saved plan showed, and nothing else.
     pub(super) held_to: Option<HeldTo>,
+}
+
+/// Hosts that could not be met, and why. A preview learns of them while it looks at others.
+#[derive(Default)]
+pub(super) struct Unreachable(RwLock<HashMap<String, StepError>>);
+
+impl Unreachable {
+    pub(super) fn insert(&self, host: &str, why: StepError) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), why);
+    }
+
+    fn get(&self, host: &str) -> Option<StepError> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+}
+
+impl From<HashMap<String, StepError>> for Unreachable {
+    fn from(hosts: HashMap<String, StepError>) -> Self {
+        Self(RwLock::new(hosts))
+    }
 }
 
 /// How an executor's work on a task ended.
@@ -190,7 +210,7 @@ impl Env {
     }
 
     /// Why the task's host can't be reached.
-    fn away(&self, task: &Task) -> Option<&StepError> {
+    fn away(&self, task: &Task) -> Option<StepError> {
         task.host.as_ref().and_then(|host| self.unreachable.get(&host.name))
     }
 
@@ -201,8 +221,8 @@ impl Env {
         let unseen = match self.away(task) {
             None => None,
             Some(why) => {
-                let told = made.as_ref().ok().and_then(|(step, _)| step.unseen(why));
-                Some(told.ok_or_else(|| why.clone())?)
+                let told = made.as_ref().ok().and_then(|(step, _)| step.unseen(&why));
+                Some(told.ok_or(why)?)
             }
         };
         let (step, scope) = made?;

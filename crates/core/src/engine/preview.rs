@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Engine;
-use super::executor::{Env, Preparation, Unchosen, filtered_out};
+use super::executor::{Env, Preparation, Unchosen, Unreachable, filtered_out};
 use super::notices;
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
 use crate::run::{Identity, NodeId, RunId, TaskName};
@@ -174,20 +176,9 @@ impl Engine {
     /// The same, with the id that a run of the plan will have.
     pub async fn preview_of(&self, plan: Arc<Plan>, run: RunId) -> Preview {
         let hosts = plan.hosts();
-        let mut unreachable = HashMap::new();
-        let mut identities = BTreeMap::new();
+        let mut meetings = Meetings::new();
         if let Some(fleet) = &self.fleet {
-            let met = futures_util::future::join_all(hosts.iter().map(|host| fleet.meet(host))).await;
-            for (host, identity) in hosts.iter().zip(met) {
-                match identity {
-                    Ok(identity) => {
-                        identities.insert(host.name.clone(), identity);
-                    }
-                    Err(error) => {
-                        unreachable.insert(host.name.clone(), error);
-                    }
-                }
-            }
+            meetings.extend(hosts.iter().map(|host| (host.name.clone(), fleet.meet(host).shared())));
         }
         let (notices, _) = notices::channel();
         let env = Env {
@@ -197,13 +188,16 @@ impl Engine {
             run,
             started: Timestamp::now(),
             epoch: 0,
-            unreachable,
+            unreachable: Unreachable::default(),
             notices,
             planning: true,
             held_to: None,
             plan: Arc::clone(&plan),
         };
-        let found = look_at_all(&env, self.options.concurrency.max(1)).await;
+        let looks = look_at_all(&env, &meetings, self.options.concurrency.max(1));
+        let (found, met) = futures_util::join!(looks, join_all(meetings.values().cloned()));
+        let met = meetings.keys().zip(met);
+        let identities = met.filter_map(|(host, met)| Some((host.clone(), met.ok()?))).collect();
         if let Some(fleet) = &self.fleet {
             fleet.close().await;
         }
@@ -225,8 +219,12 @@ impl Engine {
     }
 }
 
+/// The first contact with each host. All are under way at once: one that takes its time, or is down, keeps no
+/// look at another from being made.
+type Meetings<'a> = BTreeMap<String, Shared<BoxFuture<'a, Result<Identity, StepError>>>>;
+
 /// Every task's finding, each looked at after what it needs.
-async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
+async fn look_at_all(env: &Env, meetings: &Meetings<'_>, concurrency: usize) -> HashMap<NodeId, Found> {
     let shape = env.plan.shape();
     let count = shape.len() as NodeId;
     let mut missing: Vec<u32> = (0..count).map(|n| shape.incoming(n)).collect();
@@ -243,7 +241,10 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
             match env.task(node) {
                 Some(_) => {
                     let before = moving[node as usize].clone();
-                    looking.push(async move { (node, look(env, node, &before).await) });
+                    looking.push(async move {
+                        meet(env, meetings, node).await;
+                        (node, look(env, node, &before).await)
+                    });
                 }
                 None => passed.push(node),
             }
@@ -276,6 +277,16 @@ async fn look_at_all(env: &Env, concurrency: usize) -> HashMap<NodeId, Found> {
         }
     }
     found
+}
+
+/// Waits for the first contact with a task's host.
+async fn meet(env: &Env, meetings: &Meetings<'_>, node: NodeId) {
+    let Some(host) = env.task(node).and_then(|task| task.host.as_ref()) else { return };
+    if let Some(meeting) = meetings.get(&host.name)
+        && let Err(why) = meeting.clone().await
+    {
+        env.unreachable.insert(&host.name, why);
+    }
 }
 
 async fn look(env: &Env, node: NodeId, moving: &BTreeSet<String>) -> Found {

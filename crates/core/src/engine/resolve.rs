@@ -1,10 +1,9 @@
 //! What became of an attempt whose result isn't recorded: the evidence, and a person's word where the
 //! step itself can't tell. Nothing is started by it; the run is gone on with later.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::executor::{Env, Preparation, Prepared};
+use super::executor::{Env, Preparation, Prepared, Unreachable};
 use super::session::OPEN;
 use super::{EngineError, Session, UndoOptions, Verdict};
 use crate::run::{Event, NodeId, Outcome, Settler, TaskName, TaskState};
@@ -189,7 +188,7 @@ impl Session {
             run: self.journal.run.clone(),
             started: self.started,
             epoch: self.journal.state.epoch(),
-            unreachable: HashMap::new(),
+            unreachable: Unreachable::default(),
             notices: self.journal.notifier.clone(),
             planning: false,
             held_to: None,

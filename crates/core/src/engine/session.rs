@@ -353,7 +353,7 @@ impl Session {
             run: journal.run.clone(),
             started,
             epoch: holder.epoch,
-            unreachable,
+            unreachable: unreachable.into(),
             notices: notices.clone(),
             planning: false,
             held_to,

@@ -9,6 +9,7 @@ mod foreach;
 mod limits;
 mod per_host;
 mod plans;
+mod preview;
 mod resolve;
 mod runs;
 mod undo;

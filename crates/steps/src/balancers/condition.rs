@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clients::HttpRequest;
 use crate::host::{Host, HostContext, Unit, quote};
-use crate::support::answered;
+use crate::support::{Patience, answered};
 
 /// How long HAProxy may take for its statistics.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,8 +36,8 @@ pub struct BalancerCondition {
     /// HAProxy's section for clients who want the leader. `primary` by default.
     #[serde(default = "primary")]
     pub section: String,
-    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
-    /// False by default.
+    /// For a look that is to end within seconds: what can't be seen, or not soon, is told instead of failing, also where the
+    /// host can't be reached (output `unreachable`, the reason). False by default.
     #[serde(default)]
     pub tell_unseen: bool,
 }
@@ -188,7 +188,12 @@ fn read(csv: &str, section: &str) -> Servers {
 #[async_trait]
 impl Step for BalancerCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let seen = self.look(&*cx.host().await?).await?;
+        let host = cx.host().await?;
+        let seen = if self.tell_unseen {
+            Patience::with(&*host).await?.keep(&*host, self.look(&*host)).await?
+        } else {
+            self.look(&*host).await?
+        };
         Ok(Check::Satisfied(crate::support::output(&seen)?))
     }
 

@@ -12,6 +12,7 @@ use super::leaf::DAYS_AT_MOST;
 use super::read::Certificate;
 use super::rehearsed;
 use crate::host::{Host, HostContext, HostError};
+use crate::support::Patience;
 use crate::system::content::validate_path;
 
 /// When certificates on a host end. Changes nothing, and refuses nothing: that is `certificate.valid`.
@@ -26,8 +27,8 @@ pub struct Lifetimes {
     /// How many days each should last from now on; given on with what was seen. 14 by default.
     #[serde(default = "two_weeks")]
     pub days: u32,
-    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
-    /// False by default.
+    /// For a look that is to end within seconds: what can't be seen, or not soon, is told instead of failing, also where the
+    /// host can't be reached (output `unreachable`, the reason). False by default.
     #[serde(default)]
     pub tell_unseen: bool,
 }
@@ -96,7 +97,12 @@ async fn look(host: &dyn Host, path: &str) -> Result<Option<End>, HostError> {
 impl Step for Lifetimes {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let found = try_join_all(self.files.iter().map(|path| look(&*host, path))).await?;
+        let look = async { Ok(try_join_all(self.files.iter().map(|path| look(&*host, path))).await?) };
+        let found = if self.tell_unseen {
+            Patience::with(&*host).await?.keep(&*host, look).await?
+        } else {
+            look.await?
+        };
         let found = found.into_iter().flatten().collect();
         let seen = Ends { at: rehearsed::now(cx), days: self.days, found };
         Ok(Check::Satisfied(crate::support::output(&seen)?))

@@ -50,7 +50,7 @@ fn levels(key: &str) -> String {
 impl Step for EtcdKeyspace {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let keys = match reach(&*host, &self.endpoints, self.tls.as_ref()).await? {
+        let keys = match reach(&*host, &self.endpoints, self.tls.as_ref(), None).await? {
             Ok(client) => Some(client.keys("").await?),
             Err(nobody) if nobody.kind == NoEtcd::Silent => None,
             Err(nobody) => return Err(nobody.into()),

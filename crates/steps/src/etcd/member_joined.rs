@@ -100,7 +100,7 @@ impl EtcdMemberJoined {
         let (member_dir, unit) = (format!("{}/member", settings.data_dir), host.unit(UNIT));
         let (data, drop_in, unit) = tokio::try_join!(host.stat(&member_dir), host.stat(DROP_IN), unit)?;
         let (has_data, tidy) = (data.is_some(), drop_in.is_some());
-        match reach(host, &endpoints, self.tls.as_ref()).await? {
+        match reach(host, &endpoints, self.tls.as_ref(), None).await? {
             Ok(_) => {}
             Err(nobody) if nobody.kind != NoEtcd::Silent && !has_data => {
                 return Ok(Stands::Refused(format!(

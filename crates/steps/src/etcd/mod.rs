@@ -28,7 +28,7 @@ pub use same_scheme::EtcdSameScheme;
 pub use settings::EtcdSettings;
 pub use snapshot::EtcdSnapshot;
 
-pub(crate) use connect::{connect, reach};
+pub(crate) use connect::{connect, reach, status};
 
 use flow_core::step::Registry;
 

@@ -18,7 +18,7 @@ mod types;
 
 pub use fleet::{HostContext, HostFactory, Hosts, HostsConfig};
 pub use shell::quote;
-pub use ssh::SshEnvironment;
+pub use ssh::{Patience, SshEnvironment};
 pub use types::*;
 
 use std::fmt::Debug;

@@ -1,6 +1,7 @@
 //! `patroni.evidence`: all of a host that a judgement can rest on, also where nothing runs any more.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
@@ -11,11 +12,11 @@ use serde_json::Value;
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written};
-use crate::clients::EtcdKey;
+use crate::clients::{EtcdKey, NoEtcd};
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
 use crate::postgres::{control, processes_on, size, user_data, wal};
-use crate::support::address_and_port;
+use crate::support::{Patience, address_and_port, within};
 
 /// Gathers what `patroni.verdict` judges by. Changes nothing.
 ///
@@ -32,8 +33,8 @@ pub struct PatroniEvidence {
     /// Patroni's unit. `patroni.service` by default.
     #[serde(default = "unit")]
     pub unit: String,
-    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
-    /// False by default.
+    /// For a look that is to end within seconds: what can't be seen, or not soon, is told instead of failing, also where the
+    /// host can't be reached (output `unreachable`, the reason). False by default.
     #[serde(default)]
     pub tell_unseen: bool,
 }
@@ -56,6 +57,11 @@ impl PatroniEvidence {
     }
 
     pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
+        self.look_within(host, None).await
+    }
+
+    /// With `patience`, no answer is waited for longer than that, and the data isn't measured.
+    async fn look_within(&self, host: &dyn Host, patience: Option<Duration>) -> Result<Node, StepError> {
         let (configuration, unit) =
             tokio::join!(Settings::read(host, &self.config_file), host.unit(&self.unit));
         let unit = unit?;
@@ -94,9 +100,9 @@ impl PatroniEvidence {
         };
         let api = Api::of(&settings)?;
         let (report, data, store, copies) = tokio::join!(
-            report_for_certain(host, &api),
-            data(host, &settings),
-            store(host, &settings),
+            report_for_certain(host, &api, patience),
+            data_within(host, &settings, patience),
+            store(host, &settings, patience),
             set_aside(host, &settings.data_dir),
         );
         Ok(Node {
@@ -112,6 +118,14 @@ impl PatroniEvidence {
 }
 
 pub(super) async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, StepError> {
+    data_within(host, settings, None).await
+}
+
+async fn data_within(
+    host: &dyn Host,
+    settings: &Settings,
+    patience: Option<Duration>,
+) -> Result<Data, StepError> {
     let directory = settings.data_dir.as_str();
     let bin_dir = if settings.bin_dir.is_empty() { "/usr/bin" } else { &settings.bin_dir };
     let (names, hidden, control) = tokio::join!(
@@ -133,13 +147,14 @@ pub(super) async fn data(host: &dyn Host, settings: &Settings) -> Result<Data, S
     if has("backup_label") {
         return Ok(Data::Unreadable("a base backup that was never recovered (backup_label)".to_owned()));
     }
+    let bytes = async { if patience.is_some() { Ok(None) } else { size(host, directory).await } };
     let major = async { host.read(&format!("{directory}/PG_VERSION"), 64).await.map_err(StepError::from) };
     let (wal, user_data, processes, major, bytes) = tokio::try_join!(
-        wal(host, bin_dir, directory, &control),
+        wal(host, bin_dir, directory, &control, patience),
         user_data(host, directory),
         processes_on(host, directory),
         major,
-        size(host, directory),
+        bytes,
     )?;
     let record = |(at, digest)| Record { at, digest };
     Ok(Data::Cluster(Box::new(Cluster {
@@ -183,15 +198,18 @@ async fn set_aside(host: &dyn Host, directory: &str) -> Result<Vec<String>, Step
     Ok(names.iter().filter(is_copy).map(|one| format!("{parent}/{one}")).collect())
 }
 
-async fn store(host: &dyn Host, settings: &Settings) -> Store {
-    let client = match reach(host, &settings.endpoints, settings.etcd_tls.as_ref()).await {
+async fn store(host: &dyn Host, settings: &Settings, patience: Option<Duration>) -> Store {
+    let client = match reach(host, &settings.endpoints, settings.etcd_tls.as_ref(), patience).await {
         Ok(Ok(client)) => client,
         Ok(Err(nobody)) => return Store::Silent(nobody.kind, nobody.said.join("; ")),
         Err(error) => return Store::Unknown(error.message),
     };
-    match client.keys(&settings.prefix).await {
-        Ok(found) => Store::Keys(Box::new(keys(&settings.prefix, found))),
-        Err(error) => Store::Silent(error.kind, error.to_string()),
+    match within(patience, client.keys(&settings.prefix)).await {
+        Some(Ok(found)) => Store::Keys(Box::new(keys(&settings.prefix, found))),
+        Some(Err(error)) => Store::Silent(error.kind, error.to_string()),
+        None => {
+            Store::Silent(NoEtcd::Silent, "a member answers, and doesn't give the keys in time".to_owned())
+        }
     }
 }
 
@@ -263,7 +281,13 @@ fn rest_of(member: &Value) -> Option<String> {
 #[async_trait]
 impl Step for PatroniEvidence {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let node = self.look(&*cx.host().await?).await?;
+        let host = cx.host().await?;
+        let node = if self.tell_unseen {
+            let patience = Patience::with(&*host).await?;
+            patience.keep(&*host, self.look_within(&*host, Some(patience.answer))).await?
+        } else {
+            self.look(&*host).await?
+        };
         Ok(Check::Satisfied(crate::support::output(&node)?))
     }
 

@@ -3,7 +3,7 @@
 //! An unknown path answers 503 just as an unhealthy member does, so only known paths are asked, and
 //! bodies are believed rather than statuses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flow_core::step::StepError;
 use serde::{Deserialize, Serialize};
@@ -126,19 +126,23 @@ pub(crate) async fn report(host: &dyn Host, api: &Api) -> Result<Result<Report, 
 }
 
 /// As [`report`], asked again where the answer was lost on its way: what is decided by it must not hang on one
-/// packet. A member that never replies at all counts as silent in the end.
+/// packet. A member that never replies at all counts as silent in the end; with `patience`, after that time.
 pub(crate) async fn report_for_certain(
     host: &dyn Host,
     api: &Api,
+    patience: Option<Duration>,
 ) -> Result<Result<Report, String>, StepError> {
     const TRIES: usize = 3;
+    let timeout = patience.unwrap_or(TIMEOUT);
+    let request = HttpRequest { timeout, ..api.request("GET", "/patroni") };
+    let began = Instant::now();
     for _ in 1..TRIES {
-        match host.http(&api.request("GET", "/patroni")).await {
-            Err(HostError::Lost { .. }) => {}
+        match host.http(&request).await {
+            Err(HostError::Lost { .. }) if patience.is_none_or(|limit| began.elapsed() < limit) => {}
             other => return read_report(other),
         }
     }
-    report(host, api).await
+    read_report(host.http(&request).await)
 }
 
 fn read_report(reply: Result<HttpReply, HostError>) -> Result<Result<Report, String>, StepError> {

@@ -77,7 +77,7 @@ impl PatroniStatus {
         let dynamic = format!("{}/patroni.dynamic.json", settings.data_dir);
         let (unit, report, control, dynamic, leader) = tokio::join!(
             host.unit(&self.unit),
-            report_for_certain(host, &api),
+            report_for_certain(host, &api, None),
             control(host, bin_dir, &settings.data_dir),
             host.read(&dynamic, 1 << 20),
             leader_key(host, &settings),

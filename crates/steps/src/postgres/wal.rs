@@ -1,5 +1,7 @@
 //! The WAL of a data directory, read with no server: which timelines it went through, and its last records.
 
+use std::time::Duration;
+
 use flow_core::step::StepError;
 
 use super::control::Control;
@@ -11,6 +13,8 @@ use crate::support::sha256;
 const RECORDS: usize = 300;
 /// How many segments before the latest checkpoint are looked through.
 const SEGMENTS_BACK: u64 = 4;
+/// How long reading them may take, where nobody says: less than a probe may.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// Longer history files are none, in bytes.
 const HISTORY_LIMIT: u64 = 1 << 20;
 
@@ -27,12 +31,14 @@ pub(crate) struct Wal {
     pub(crate) last_commit: Option<String>,
 }
 
-/// Reads it. Changes nothing, and works under a running server, where the end moves.
+/// Reads it. Changes nothing, and works under a running server, where the end moves. What isn't read to its end within
+/// `patience` has no records.
 pub(crate) async fn wal(
     host: &dyn Host,
     bin_dir: &str,
     data_dir: &str,
     control: &Control,
+    patience: Option<Duration>,
 ) -> Result<Wal, StepError> {
     let folder = format!("{data_dir}/pg_wal");
     let segments = segments(&host.list(&folder).await?.unwrap_or_default());
@@ -46,7 +52,7 @@ pub(crate) async fn wal(
     };
     let begin = begin(control, timeline, history.as_deref(), &segments);
     let text = match begin {
-        Some(begin) => dumped(host, bin_dir, &folder, timeline, begin).await?,
+        Some(begin) => dumped(host, bin_dir, &folder, timeline, begin, patience.unwrap_or(PATIENCE)).await?,
         None => String::new(),
     };
     let records: Vec<(Lsn, String)> = text.lines().filter_map(record).collect();
@@ -79,13 +85,14 @@ async fn dumped(
     folder: &str,
     timeline: u32,
     begin: Lsn,
+    patience: Duration,
 ) -> Result<String, StepError> {
     let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
-    // It ends with an error where the valid records end: that is what is looked for.
-    let script = format!(
-        "LC_ALL=C timeout 60 {program} -p {} -t {timeline} -s {begin} 2>/dev/null | tail -n {RECORDS}",
-        quote(folder)
-    );
+    // It ends with an error where the valid records end: that is what is looked for. Out of time it gives nothing at all: the
+    // last records until then aren't the last ones.
+    let dump =
+        format!("{program} -p {} -t {timeline} -s {begin} 2>/dev/null | tail -n {RECORDS}", quote(folder));
+    let script = format!("LC_ALL=C timeout {:.1} sh -c {}", patience.as_secs_f32(), quote(&dump));
     Ok(host.probe(&script).await?.text())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flow_core::inventory;
 use flow_core::run::{RunId, TaskName};
 use flow_core::step::Attempt;
-use flow_steps::host::{Host, Hosts, HostsConfig, LockClaim, SshEnvironment};
+use flow_steps::host::{Host, Hosts, HostsConfig, LockClaim, Patience, SshEnvironment};
 use serde_json::{Value, json};
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -96,6 +96,7 @@ impl Sshd {
             home,
             user: "root".into(),
             agent: None,
+            patience: Patience::default(),
         }
     }
 

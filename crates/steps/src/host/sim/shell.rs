@@ -34,8 +34,8 @@ pub(super) fn run(world: &mut WorldState, host: &str, script: &str) -> Option<Ra
 }
 
 fn interpret(world: &mut WorldState, host: &str, script: &str) -> Option<Ran> {
-    if let Some((dump, "tail -n 300")) = script.rsplit_once(" | ") {
-        return waldump(world, host, &parse(dump)?);
+    if let Some(dumped) = in_a_shell(script).as_deref().unwrap_or(script).strip_suffix(" | tail -n 300") {
+        return waldump(world, host, &parse(dumped)?);
     }
     let mut ran = Ran { reply: Reply::default(), changed: false };
     if script.starts_with("find /proc/[0-9]*/") {
@@ -237,19 +237,26 @@ fn test(world: &WorldState, host: &str, words: &[&str]) -> Option<bool> {
     })
 }
 
-/// `timeout 60 pg_waldump -p DIR/pg_wal ...`: one record, where the control file says that the WAL ends.
+/// `SCRIPT` of `timeout SECONDS sh -c SCRIPT`.
+fn in_a_shell(script: &str) -> Option<String> {
+    let words = script.contains(" sh -c ").then(|| parse(script))??;
+    match words.as_slice() {
+        [(_, words)] if words.len() == 5 && words[0] == "timeout" => words.last().cloned(),
+        _ => None,
+    }
+}
+
+/// `pg_waldump -p DIR/pg_wal ...`: one record, where the control file says that the WAL ends.
 fn waldump(world: &WorldState, host: &str, script: &Script) -> Option<Ran> {
     let [(_, words)] = script.as_slice() else { return None };
-    let [_, _, program, _, folder, ..] = words.as_slice() else { return None };
+    let [_, folder, ..] = words.rsplit(|word| word.ends_with("/pg_waldump")).next()? else { return None };
     let control = patroni::control(world.hosts.get(host)?, folder.strip_suffix("/pg_wal")?);
     let record = |control: patroni::Control| {
         let lsn = format!("{:X}/{:08X}", control.lsn >> 32, control.lsn & 0xffff_ffff);
         format!("rmgr: XLOG, lsn: {lsn}, desc: CHECKPOINT_SHUTDOWN of {}\n", control.system_identifier)
     };
     let stdout = control.map(record).unwrap_or_default().into_bytes();
-    program
-        .ends_with("/pg_waldump")
-        .then(|| Ran { reply: Reply { stdout, ..Reply::default() }, changed: false })
+    Some(Ran { reply: Reply { stdout, ..Reply::default() }, changed: false })
 }
 
 fn controldata(control: &patroni::Control) -> String {

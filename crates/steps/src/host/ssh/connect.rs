@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh::client::{self, Handle};
 use russh::keys::{Algorithm, HashAlg, PublicKeyOrCertificate};
@@ -14,8 +14,8 @@ use super::settings::{self, SshEnvironment, Target};
 use super::{auth, reason};
 use crate::host::transport::Failure;
 
-/// How long handshake and login may take once the TCP connection stands.
-const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+/// So many times the time that the TCP connection took handshake and login may take at least.
+const LOGIN_ROUND_TRIPS: u32 = 20;
 
 /// How many machines may be passed through.
 const MAX_JUMPS: usize = 8;
@@ -90,6 +90,7 @@ fn at_jump(jump: &Target, failure: Failure) -> Failure {
 }
 
 async fn over_tcp(target: &Target) -> Result<(Handle<Client>, String), Failure> {
+    let began = Instant::now();
     let connecting = TcpStream::connect((target.host.as_str(), target.port));
     let stream = match tokio::time::timeout(target.connect_timeout, connecting).await {
         Ok(Ok(stream)) => stream,
@@ -101,7 +102,7 @@ async fn over_tcp(target: &Target) -> Result<(Handle<Client>, String), Failure> 
     };
     // Small messages must not wait for more; where it can't be set, they are only slower.
     let _ = stream.set_nodelay(true);
-    handshake(stream, target).await
+    handshake(stream, target, began.elapsed()).await
 }
 
 fn tcp_text(error: &std::io::Error) -> String {
@@ -116,6 +117,7 @@ fn tcp_text(error: &std::io::Error) -> String {
 }
 
 async fn through(before: &Handle<Client>, target: &Target) -> Result<(Handle<Client>, String), Failure> {
+    let began = Instant::now();
     let opening = before.channel_open_direct_tcpip(&target.host, target.port.into(), "127.0.0.1", 0);
     let channel = match tokio::time::timeout(target.connect_timeout, opening).await {
         Ok(Ok(channel)) => channel,
@@ -124,10 +126,11 @@ async fn through(before: &Handle<Client>, target: &Target) -> Result<(Handle<Cli
         }
         Err(_) => return Err(Failure::unreachable("the jump host's way to it gives no answer")),
     };
-    handshake(channel.into_stream(), target).await
+    handshake(channel.into_stream(), target, began.elapsed()).await
 }
 
-async fn handshake<S>(stream: S, target: &Target) -> Result<(Handle<Client>, String), Failure>
+/// Over a stream that took so long to open: a measure of how far away the host is.
+async fn handshake<S>(stream: S, target: &Target, took: Duration) -> Result<(Handle<Client>, String), Failure>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -151,8 +154,9 @@ where
         auth::login(&mut handle, target).await?;
         Ok(handle)
     };
-    let handle = tokio::time::timeout(LOGIN_LIMIT, work).await.unwrap_or_else(|_| {
-        Err(Failure::unreachable(format!("no SSH login within {} s", LOGIN_LIMIT.as_secs())))
+    let limit = target.login_timeout.max(took * LOGIN_ROUND_TRIPS);
+    let handle = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Failure::unreachable(format!("no SSH login within {} s", limit.as_secs())))
     })?;
     let fingerprint = seen.lock().unwrap_or_else(PoisonError::into_inner).fingerprint.clone();
     Ok((handle, fingerprint))

@@ -10,7 +10,7 @@ mod known_hosts;
 mod settings;
 
 pub(crate) use known_hosts::Known;
-pub use settings::SshEnvironment;
+pub use settings::{Patience, SshEnvironment};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -21,6 +21,24 @@ pub struct SshEnvironment {
     pub config_files: Vec<PathBuf>,
     /// The agent's socket.
     pub agent: Option<PathBuf>,
+    /// How long a host may take to let in, where nobody says otherwise.
+    pub patience: Patience,
+}
+
+/// How long a host may take to let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until the TCP connection stands, where `ConnectTimeout` doesn't say. 10 s by default.
+    pub connect: Duration,
+    /// From then on until the login is through; more where `ConnectTimeout` says so, or where the way is so long that
+    /// this would be too few round trips. 20 s by default.
+    pub login: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), login: Duration::from_secs(20) }
+    }
 }
 
 impl Default for SshEnvironment {
@@ -33,6 +51,7 @@ impl Default for SshEnvironment {
             config_files: vec![home.join(".ssh/config"), "/etc/ssh/ssh_config".into()],
             agent: std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
             home,
+            patience: Patience::default(),
         }
     }
 }
@@ -65,6 +84,7 @@ pub(crate) struct Target {
     /// Signs of life without an answer before the connection counts as lost.
     pub(crate) alive_count: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) login_timeout: Duration,
 }
 
 impl Target {
@@ -193,6 +213,7 @@ fn decide(
         values.global_known_hosts.as_ref(),
         &["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"],
     ));
+    let asked_for = values.connect_timeout.map(Duration::from_secs);
     let strict = values.strict_host_keys.as_deref();
     Ok(Target {
         identities: identities(&values, &tokens),
@@ -205,7 +226,8 @@ fn decide(
         // 3 times 5 s: a pulled cable is noticed in 15 s.
         alive_interval: Duration::from_secs(values.alive_interval.filter(|s| *s > 0).unwrap_or(5)),
         alive_count: values.alive_count.unwrap_or(2),
-        connect_timeout: Duration::from_secs(values.connect_timeout.unwrap_or(10)),
+        connect_timeout: asked_for.unwrap_or(environment.patience.connect),
+        login_timeout: environment.patience.login.max(asked_for.unwrap_or_default()),
         user,
         port,
         host,
@@ -287,6 +309,7 @@ mod tests {
             user: "op".into(),
             config_files: vec![file],
             agent: None,
+            patience: Patience::default(),
         };
         let serde_json::Value::Object(vars) = vars else { panic!("an object") };
         of_host(&environment, &inventory::Host { name: "db1".into(), vars, ..inventory::Host::default() })
@@ -316,8 +339,15 @@ mod tests {
         let target = target(serde_json::json!({}), "").unwrap();
         assert_eq!((target.host.as_str(), target.port, target.user.as_str()), ("db1", 22, "op"));
         assert_eq!(target.known_hosts[0], Path::new("/home/op/.ssh/known_hosts"));
-        assert_eq!(target.connect_timeout, Duration::from_secs(10));
+        assert_eq!((target.connect_timeout.as_secs(), target.login_timeout.as_secs()), (10, 20));
         assert!(!target.lax && target.identities.iter().all(|i| !i.named));
+    }
+
+    #[test]
+    fn whoever_gives_a_host_more_time_to_let_in_gives_it_to_the_login_too() {
+        let vars = serde_json::json!({ "ansible_ssh_args": "-o ConnectTimeout=30" });
+        let target = target(vars, "").unwrap();
+        assert_eq!((target.connect_timeout.as_secs(), target.login_timeout.as_secs()), (30, 30));
     }
 
     #[test]

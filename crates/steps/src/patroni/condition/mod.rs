@@ -4,6 +4,8 @@ mod etcd;
 mod place;
 mod seen;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use flow_core::run::RunId;
 use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType};
@@ -18,6 +20,7 @@ pub(super) use seen::{Aside, Disk};
 
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
+use crate::support::Patience;
 
 /// Gathers what `patroni.findings` tells beyond whose data is the right one. Changes nothing.
 ///
@@ -39,8 +42,8 @@ pub struct PatroniCondition {
     /// Below how many percent of free room a disk is called full. 10 by default.
     #[serde(default = "tenth")]
     pub disk_free: u64,
-    /// What can't be seen is told instead of failing, also where the host can't be reached: output `unreachable`, the reason.
-    /// False by default.
+    /// For a look that is to end within seconds: what can't be seen, or not soon, is told instead of failing, also where the
+    /// host can't be reached (output `unreachable`, the reason). False by default.
     #[serde(default)]
     pub tell_unseen: bool,
 }
@@ -67,7 +70,12 @@ impl StepType for PatroniCondition {
 }
 
 impl PatroniCondition {
-    async fn look(&self, host: &dyn Host, run: &RunId) -> Result<Condition, StepError> {
+    async fn look(
+        &self,
+        host: &dyn Host,
+        run: &RunId,
+        patience: Option<Duration>,
+    ) -> Result<Condition, StepError> {
         let (settings, holder) = tokio::join!(Settings::read(host, &self.config_file), host.lock_holder());
         let of_another = holder.ok().flatten().filter(|claim| claim.run != run.as_str());
         let locked_by =
@@ -91,7 +99,9 @@ impl PatroniCondition {
             }
         };
         let script = place::script(&settings.data_dir, &settings.bin_dir);
-        let (reply, etcd) = tokio::join!(host.probe(&script), etcd::look(host, &settings));
+        // A host answers probes one after another: those are first that are quick for certain.
+        let members = etcd::members(host, &settings).await;
+        let (reply, etcd) = tokio::join!(host.probe(&script), etcd::look(host, members, patience));
         let reply = reply?;
         let (place, server) = match place::read(&settings.data_dir, &reply.text()) {
             Some((place, server)) => (Some(place), server),
@@ -104,7 +114,13 @@ impl PatroniCondition {
 #[async_trait]
 impl Step for PatroniCondition {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let condition = self.look(&*cx.host().await?, &cx.attempt().run).await?;
+        let (host, run) = (cx.host().await?, &cx.attempt().run);
+        let condition = if self.tell_unseen {
+            let patience = Patience::with(&*host).await?;
+            patience.keep(&*host, self.look(&*host, run, Some(patience.answer))).await?
+        } else {
+            self.look(&*host, run, None).await?
+        };
         Ok(Check::Satisfied(crate::support::output(&condition)?))
     }
 

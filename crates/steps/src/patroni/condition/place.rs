@@ -50,15 +50,15 @@ disk data "$d"; disk wal "$w"
 if [ -r "$d/postmaster.pid" ]; then
   {{ read -r pid; read -r _; read -r _; read -r port; read -r socket; }} <"$d/postmaster.pid"
   if kill -0 "$pid" 2>/dev/null; then
-    o=$(PGCONNECT_TIMEOUT=3 PGAPPNAME=flow PGOPTIONS='-c statement_timeout=3s -c default_transaction_read_only=on' \
-      timeout 5 runuser -u "$(stat -c %U -- "$d")" -- "$b/psql" -XqAtw -h "${{socket:-127.0.0.1}}" -p "$port" -U postgres -d postgres \
+    o=$(PGCONNECT_TIMEOUT=2 PGAPPNAME=flow PGOPTIONS='-c statement_timeout=2s -c default_transaction_read_only=on' \
+      timeout 3 runuser -u "$(stat -c %U -- "$d")" -- "$b/psql" -XqAtw -h "${{socket:-127.0.0.1}}" -p "$port" -U postgres -d postgres \
       -c {query} 2>&1) && printf 'says %s\n' "$o" || printf 'silent %s\n' "$(printf '%s\n' "$o" | tail -n 1)"
   fi
 fi
 for c in "$d".*; do
   [ -d "$c" ] && [ ! -L "$c" ] || continue
   n=
-  [ $(($(date +%s) - began)) -ge 4 ] || n=$(timeout 1 du -sxB1 -- "$c" 2>/dev/null | cut -f1)
+  [ $(($(date +%s) - began)) -ge 3 ] || n=$(timeout 1 du -sxB1 -- "$c" 2>/dev/null | cut -f1)
   printf 'aside %s %s\n' "${{n:--}}" "$c"
 done
 echo end
