@@ -11,6 +11,8 @@ use crate::support::sha256;
 
 /// How many records are read. Members that stopped together differ by a few.
 const RECORDS: usize = 300;
+/// Those, and what `pg_waldump` says where they end.
+const LINES: usize = RECORDS + 1;
 /// How many segments before the latest checkpoint are looked through.
 const SEGMENTS_BACK: u64 = 4;
 /// How long reading them may take, where nobody says: less than a probe may.
@@ -55,6 +57,8 @@ pub(crate) async fn wal(
         Some(begin) => dumped(host, bin_dir, &folder, timeline, begin, patience.unwrap_or(PATIENCE)).await?,
         None => String::new(),
     };
+    // Cut short by the time-out, what was read last isn't where the WAL ends.
+    let text = if ended(&text) { text } else { String::new() };
     let records: Vec<(Lsn, String)> = text.lines().filter_map(record).collect();
     let last_commit = text.lines().rev().find_map(commit_time);
     Ok(Wal { timeline, history, records, last_commit })
@@ -71,7 +75,7 @@ pub(crate) async fn record_at(
     let folder = format!("{data_dir}/pg_wal");
     let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
     let script = format!(
-        "LC_ALL=C timeout 60 {program} -p {} -t {timeline} -s {at} -n 1 2>/dev/null | tail -n {RECORDS}",
+        "LC_ALL=C timeout 10 {program} -p {} -t {timeline} -s {at} -n 1 2>/dev/null | tail -n {LINES}",
         quote(&folder)
     );
     let text = host.probe(&script).await?.text();
@@ -88,12 +92,15 @@ async fn dumped(
     patience: Duration,
 ) -> Result<String, StepError> {
     let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
-    // It ends with an error where the valid records end: that is what is looked for. Out of time it gives nothing at all: the
-    // last records until then aren't the last ones.
-    let dump =
-        format!("{program} -p {} -t {timeline} -s {begin} 2>/dev/null | tail -n {RECORDS}", quote(folder));
+    // It ends with an error where the valid records end: that is what is looked for. Out of time it gives nothing at all.
+    let dump = format!("{program} -p {} -t {timeline} -s {begin} 2>&1 | tail -n {LINES}", quote(folder));
     let script = format!("LC_ALL=C timeout {:.1} sh -c {}", patience.as_secs_f32(), quote(&dump));
     Ok(host.probe(&script).await?.text())
+}
+
+/// Whether `pg_waldump` came to where the valid records end: it says so, on the last line.
+fn ended(text: &str) -> bool {
+    text.lines().next_back().is_some_and(|line| line.starts_with("pg_waldump: "))
 }
 
 /// The timeline and number of each segment file.
@@ -172,6 +179,10 @@ mod tests {
         assert_eq!((at, digest.len()), (Lsn(0x0152_9C28), 16));
         assert_eq!(commit_time(line).unwrap(), "2026-01-02 03:04:05.678901 UTC");
         assert_eq!(record("first record is after 0/1000000"), None);
+        let end = "pg_waldump: error: error in WAL record at 0/1529C28: invalid record length at 0/1529C50: wanted 24, got 0";
+        assert_eq!(record(end), None);
+        assert!(ended(&format!("{line}\n{end}\n")));
+        assert!(!ended(line) && !ended(""), "the time-out came first");
     }
 
     #[test]

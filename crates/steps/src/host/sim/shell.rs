@@ -6,6 +6,7 @@
 use super::state::WorldState;
 use super::{apt, patroni, units};
 use crate::host::{Ownership, Reply};
+use crate::postgres::Lsn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Join {
@@ -34,8 +35,8 @@ pub(super) fn run(world: &mut WorldState, host: &str, script: &str) -> Option<Ra
 }
 
 fn interpret(world: &mut WorldState, host: &str, script: &str) -> Option<Ran> {
-    if let Some(dumped) = in_a_shell(script).as_deref().unwrap_or(script).strip_suffix(" | tail -n 300") {
-        return waldump(world, host, &parse(dumped)?);
+    if let Some((dump, "tail -n 301")) = in_a_shell(script).as_deref().unwrap_or(script).rsplit_once(" | ") {
+        return waldump(world, host, &parse(dump)?);
     }
     let mut ran = Ran { reply: Reply::default(), changed: false };
     if script.starts_with("find /proc/[0-9]*/") {
@@ -246,14 +247,22 @@ fn in_a_shell(script: &str) -> Option<String> {
     }
 }
 
-/// `pg_waldump -p DIR/pg_wal ...`: one record, where the control file says that the WAL ends.
+/// `pg_waldump -p DIR/pg_wal -t TIMELINE -s LSN`: one record, where the control file says that the WAL ends; with
+/// `-n 1` one that begins at the LSN, unless that is beyond.
 fn waldump(world: &WorldState, host: &str, script: &Script) -> Option<Ran> {
     let [(_, words)] = script.as_slice() else { return None };
-    let [_, folder, ..] = words.rsplit(|word| word.ends_with("/pg_waldump")).next()? else { return None };
+    let program = words.iter().position(|word| word.ends_with("/pg_waldump"))?;
+    let [_, folder, _, _, _, at, rest @ ..] = &words[program + 1..] else { return None };
     let control = patroni::control(world.hosts.get(host)?, folder.strip_suffix("/pg_wal")?);
+    let at = at.parse::<Lsn>().ok().filter(|_| !rest.is_empty());
     let record = |control: patroni::Control| {
-        let lsn = format!("{:X}/{:08X}", control.lsn >> 32, control.lsn & 0xffff_ffff);
-        format!("rmgr: XLOG, lsn: {lsn}, desc: CHECKPOINT_SHUTDOWN of {}\n", control.system_identifier)
+        let at = at.map_or(control.lsn, |at| at.0.min(control.lsn));
+        let lsn = format!("{:X}/{:08X}", at >> 32, at & 0xffff_ffff);
+        let of = control.system_identifier;
+        format!(
+            "rmgr: XLOG, lsn: {lsn}, desc: CHECKPOINT_SHUTDOWN of {of}\n\
+             pg_waldump: error: error in WAL record at {lsn}: invalid record length\n"
+        )
     };
     let stdout = control.map(record).unwrap_or_default().into_bytes();
     Some(Ran { reply: Reply { stdout, ..Reply::default() }, changed: false })
