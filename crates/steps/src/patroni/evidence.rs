@@ -164,6 +164,7 @@ async fn data_within(
         major: major.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()),
         timeline: wal.timeline.max(control.timeline),
         redo: control.redo.parse().ok(),
+        looked_up: Vec::new(),
         minimum_recovery: control.minimum_recovery.parse().ok(),
         history: wal.history.filter(|_| wal.timeline >= control.timeline),
         last_commit: wal.last_commit,

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::ancestry::look_up;
 use super::evidence::PatroniEvidence;
-use super::verdict::{Cluster, Data, Kinship, Node, Record, Store, kinship};
-use crate::host::{Host, HostContext};
-use crate::postgres::record_at;
+use super::verdict::{Cluster, Data, Kinship, Node, Store, kinship};
+use crate::host::HostContext;
 
 /// Whether this host's member leads, and all that another data directory has is in its own. Changes nothing.
 ///
@@ -51,28 +51,6 @@ fn leads(node: &Node, own: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
-/// The other's last record, looked up where it would be: what was read of a WAL that goes on begins later.
-async fn with_record(
-    host: &dyn Host,
-    node: &Node,
-    own: Cluster,
-    other: &Cluster,
-) -> Result<Cluster, StepError> {
-    let (Some(last), Some(settings)) = (other.records.last(), node.settings()) else { return Ok(own) };
-    if own.records.first().is_none_or(|first| first.at <= last.at) {
-        return Ok(own);
-    }
-    for timeline in [other.timeline, own.timeline] {
-        let found = record_at(host, &settings.bin_dir, &settings.data_dir, timeline, last.at).await?;
-        if let Some((at, digest)) = found {
-            let mut own = own;
-            own.records.insert(0, Record { at, digest });
-            return Ok(own);
-        }
-    }
-    Ok(own)
-}
-
 #[async_trait]
 impl Step for PatroniHasAllOf {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
@@ -90,10 +68,13 @@ impl Step for PatroniHasAllOf {
         let verdict = match leads(&node, &own) {
             Err(why) => Err(why),
             Ok(()) if own.major != other.major => Err("it is of another version of PostgreSQL".to_owned()),
-            Ok(()) => match kinship(&other, &with_record(&*host, &node, (*own).clone(), &other).await?) {
-                Kinship::Contained => Ok("the leader has all that it has".to_owned()),
-                Kinship::Ahead(why) | Kinship::Unknown(why) => Err(why),
-            },
+            Ok(()) => {
+                let looked_up = look_up(&*host, &node, &own, &other).await?.into_iter().collect();
+                match kinship(&other, &Cluster { looked_up, ..(*own).clone() }) {
+                    Kinship::Contained => Ok("the leader has all that it has".to_owned()),
+                    Kinship::Ahead(why) | Kinship::Unknown(why) => Err(why),
+                }
+            }
         };
         let output = Output::empty()
             .with("leads", node.leads())

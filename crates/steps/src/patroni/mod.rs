@@ -4,6 +4,7 @@
 //! exit code can't be trusted.
 
 mod agree;
+mod ancestry;
 mod cluster;
 mod condition;
 mod config;
@@ -31,6 +32,7 @@ mod unchanged;
 mod verdict;
 
 pub use agree::PatroniAgree;
+pub use ancestry::PatroniAncestry;
 pub use cluster::PatroniCluster;
 pub use condition::PatroniCondition;
 pub use config::PatroniConfig;
@@ -64,6 +66,7 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniSurvey>()
         .add::<PatroniEvidence>()
         .add::<PatroniCondition>()
+        .add::<PatroniAncestry>()
         .add::<PatroniVerdict>()
         .add::<PatroniFindings>()
         .add::<PatroniUnchanged>()

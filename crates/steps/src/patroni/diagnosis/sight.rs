@@ -8,6 +8,7 @@ use super::step::{Of, PatroniFindings};
 use super::{Problem, seen};
 use crate::balancers::{Balancer, Servers};
 use crate::certificates::Ends;
+use crate::patroni::ancestry::nodes;
 use crate::patroni::condition::{Condition, MemberSays, Says, Server};
 use crate::patroni::verdict::{Keys, Node, Store};
 use crate::postgres::in_words;
@@ -31,7 +32,7 @@ impl Sight {
     /// What isn't the output of its step.
     pub(super) fn of(looks: &PatroniFindings) -> Result<Self, StepError> {
         let mut lost = IndexMap::new();
-        let nodes: IndexMap<String, Node> = read("evidence", &looks.evidence, &mut IndexMap::new())?;
+        let nodes = nodes(&looks.evidence, &looks.ancestry)?;
         Ok(Self {
             conditions: read("condition", &looks.condition, &mut lost)?,
             certificates: read("certificates", &looks.certificates, &mut lost)?,

@@ -23,6 +23,10 @@ pub struct PatroniFindings {
     /// Host to what `patroni.evidence` gave there: `"{{ steps.evidence.hosts }}"`.
     #[schemars(with = "IndexMap<String, Map<String, Value>>")]
     pub evidence: Of,
+    /// The same of `patroni.ancestry`; by default nothing was looked up further back.
+    #[serde(default)]
+    #[schemars(with = "IndexMap<String, Map<String, Value>>")]
+    pub ancestry: Of,
     /// The same of `patroni.condition`; by default nothing was looked at.
     #[serde(default)]
     #[schemars(with = "IndexMap<String, Map<String, Value>>")]

@@ -117,6 +117,7 @@ fn diagnosed(change: impl Fn(&mut Seen)) -> Diagnosis {
         certificates: [of("p1", &seen.certificates)].into(),
         balancers: [of("lb1", lb1), of("lb2", lb2)].into(),
     })
+        ..PatroniFindings::default()
     .unwrap();
     assert_eq!(found.healthy, found.problems.is_empty(), "{found:#?}");
     found

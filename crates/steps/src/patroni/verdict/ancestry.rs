@@ -66,7 +66,7 @@ fn off_the_path(timeline: u32, history: &[Fork], keepers: u32, path: &[Fork]) ->
 /// Whether the keeper's WAL has that very record.
 fn same_record(last: &Record, keeper: &Cluster) -> Kinship {
     let at = last.at;
-    match keeper.records.iter().find(|record| record.at == at) {
+    match keeper.records.iter().chain(&keeper.looked_up).find(|record| record.at == at) {
         Some(record) if record.digest == last.digest => Kinship::Contained,
         Some(_) => Kinship::Ahead(format!("its WAL record at {at} is another than the other's")),
         None if keeper.records.first().is_some_and(|first| first.at <= at) => {
@@ -131,7 +131,13 @@ mod tests {
         {
             assert!(matches!(kinship(&member, &keeper), Kinship::Unknown(_)));
         }
-        let short = Cluster { records: keeper.records[15..].to_vec(), ..keeper };
+        let short = Cluster { records: keeper.records[15..].to_vec(), ..keeper.clone() };
         assert!(matches!(kinship(&on(1, &[], 10), &short), Kinship::Unknown(_)));
+        // Looked for further back, the record is there, or it is another one.
+        let found = |record: Record| Cluster { looked_up: vec![record], ..short.clone() };
+        assert_eq!(kinship(&on(1, &[], 10), &found(keeper.records[9].clone())), Kinship::Contained);
+        let another = Record { at: Lsn(9), digest: "another".to_owned() };
+        assert!(matches!(kinship(&on(1, &[], 10), &found(another)), Kinship::Ahead(_)));
+        assert!(matches!(kinship(&on(1, &[], 12), &found(keeper.records[9].clone())), Kinship::Unknown(_)));
     }
 }

@@ -94,6 +94,9 @@ pub(crate) struct Cluster {
     /// The last records of its valid WAL, oldest first, without a gap; what was received and never replayed is among
     /// them. Empty where they can't be read.
     pub(crate) records: Vec<Record>,
+    /// Others' last records that were looked for further back in its WAL, and found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) looked_up: Vec<Record>,
     /// Its bytes, with WAL and tablespaces; none where that can't be told.
     #[serde(default)]
     pub(crate) bytes: Option<u64>,

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Node, Wish, judge_for};
+use super::{Wish, judge_for};
+use crate::patroni::ancestry::nodes;
 
 /// Judges what `patroni.evidence` saw on all hosts. Asks no host.
 ///
@@ -35,6 +36,10 @@ pub struct PatroniVerdict {
     /// The host whose data is kept where the evidence doesn't decide whose is right. By default nobody's.
     #[serde(default)]
     pub keep: Option<String>,
+    /// The same of `patroni.ancestry`. By default nothing was looked up further back.
+    #[serde(default)]
+    #[schemars(with = "IndexMap<String, serde_json::Map<String, Value>>")]
+    pub ancestry: IndexMap<String, Value>,
     /// It was judged so before, and Patroni was stopped since: the data of `keep` is kept also where the evidence decides by now.
     #[serde(default)]
     pub again: bool,
@@ -49,19 +54,9 @@ impl StepType for PatroniVerdict {
 }
 
 impl PatroniVerdict {
-    #[cfg(test)]
     fn of(nodes: IndexMap<String, Value>) -> Self {
-        Self { nodes, keep: None, again: false, reset: None }
-    }
-
-    fn read(&self) -> Result<IndexMap<String, Node>, StepError> {
-        let one = |(host, value): (&String, &Value)| {
-            let node: Node = serde_json::from_value(value.clone()).map_err(|error| {
-                StepError::permanent(format!("`nodes` of {host} is no output of patroni.evidence: {error}"))
-            })?;
-            Ok((host.clone(), node))
-        };
-        self.nodes.iter().map(one).collect()
+#[cfg(test)]
+        Self { nodes, ancestry: IndexMap::new(), keep: None, again: false, reset: None }
     }
 }
 
@@ -75,7 +70,7 @@ impl Step for PatroniVerdict {
             (None, Some(host)) => Wish::Keep { host, again: self.again },
             (None, None) => Wish::None,
         };
-        Ok(Check::Satisfied(crate::support::output(&judge_for(&self.read()?, wish))?))
+        Ok(Check::Satisfied(crate::support::output(&judge_for(&nodes(&self.nodes, &self.ancestry)?, wish))?))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
@@ -117,6 +112,6 @@ mod tests {
     async fn another_step_s_output_is_refused() {
         let nodes = IndexMap::from([("patroni1".to_owned(), json!({ "role": "leader" }))]);
         let error = PatroniVerdict::of(nodes).check(&operator()).await.unwrap_err();
-        assert!(error.message.starts_with("`nodes` of patroni1 is no output of patroni.evidence"));
+        assert!(error.message.starts_with("what is given of patroni1 is no output of patroni.evidence"));
     }
 }

@@ -29,6 +29,7 @@ pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
         history: Some(Vec::new()),
         last_commit: None,
         records: (1..=9).map(|at| Record { at: Lsn(at), digest: format!("{identifier} {at}") }).collect(),
+        looked_up: Vec::new(),
         bytes: Some(1 << 30),
         user_data: Some(true),
     }
