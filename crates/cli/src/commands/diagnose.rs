@@ -80,8 +80,13 @@ fn show(found: &Diagnosis) {
         }
         screen::line("");
     }
-    if !found.healthy && found.problems.is_empty() {
-        screen::line(&format!("not known to be healthy: {}", found.reasons.join("; ")));
+    let told = |reason: &&String| found.problems.iter().any(|problem| problem.because.contains(reason));
+    let reasons: Vec<&String> = found.reasons.iter().filter(|reason| !told(reason)).collect();
+    if found.verdict != "healthy" && !reasons.is_empty() {
+        screen::line(&format!("verdict: {}", found.verdict));
+        for reason in reasons {
+            screen::indented(reason, 2);
+        }
     }
     screen::line("seen, nothing was changed:");
     for line in &found.evidence {

@@ -224,6 +224,7 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
         match name.as_str() {
             "initialize" => keys.initialize = Some(Key { value, revision: mod_revision, lease }),
             "leader" => keys.leader = Some(Key { value, revision: mod_revision, lease }),
+                keys.standby_of = standby_of(&config["standby_cluster"]);
             "config" => {
                 let config = json();
                 keys.paused = Some(config["pause"].as_bool().unwrap_or(false));
@@ -243,6 +244,12 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
     }
     if !failsafe_mode {
         keys.failsafe.clear();
+/// Whom a standby cluster follows: its host, or what brings it the WAL.
+fn standby_of(standby: &Value) -> Option<String> {
+    let whom = ["host", "restore_command"].iter().find_map(|name| standby[*name].as_str());
+    standby.is_object().then(|| whom.unwrap_or("another one").to_owned())
+}
+
     }
     keys
 }

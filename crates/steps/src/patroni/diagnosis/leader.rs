@@ -57,6 +57,10 @@ fn primaries(sight: &Sight) -> Option<Problem> {
 }
 
 fn nobody(sight: &Sight, judgement: &Judgement) -> Option<Problem> {
+    // Nobody in a standby cluster leads.
+    if sight.keys().is_some_and(|keys| keys.standby_of.is_some()) {
+        return None;
+    }
     // Where not all was seen, the leader may be what wasn't.
     if !sight.leaders().is_empty() || sight.nodes.values().all(|node| node.unreachable.is_some()) {
         return None;
@@ -68,7 +72,15 @@ fn nobody(sight: &Sight, judgement: &Judgement) -> Option<Problem> {
     if sight.start_nothing {
         return Some(found.mended("what is told above", None, "what is told above"));
     }
-    Some(found.because(judgement.reasons.clone()).mended(
+    let found = found.because(judgement.reasons.clone());
+    if let Some(first) = &sight.first {
+        return Some(found.mended(
+            format!("start Patroni on {first} first (`systemctl start patroni`), and the others once it leads; where it runs, `journalctl -u patroni` there says what it waits for"),
+            None,
+            "Patroni's units",
+        ));
+    }
+    Some(found.mended(
         "a stopped Patroni is started (`systemctl start patroni`), first where the last leader was; where all run, `journalctl -u patroni` says what they wait for",
         None,
         "Patroni's units",

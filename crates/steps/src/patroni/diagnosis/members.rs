@@ -11,7 +11,7 @@ use crate::postgres::in_words;
 /// How far a replica may be behind where nobody said, in bytes of WAL.
 const LAG: u64 = 16 << 20;
 /// Where starting a Patroni could decide whose data is the right one.
-const BY_VERDICT: &str = "start nothing: what is told first decides about it";
+const BY_VERDICT: &str = "start and clone nothing there: what is told first decides about it";
 /// What Patroni finds in the data directory is nothing to start on.
 const BY_DATA: &str = "what is told of its data is mended first; only then start it";
 
@@ -168,13 +168,16 @@ fn unit(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
     let what = format!("Patroni of {host} doesn't answer; its unit is {} ({})", unit.active, unit.sub);
     let found = seen("patroni-down", what);
     Some(match unit.active.as_str() {
-        _ if sight.start_nothing => found.mended(BY_VERDICT, None, "nothing"),
+        _ if sight.not_to_start(host) => found.mended(BY_VERDICT, None, "nothing"),
         _ if data_first(node) => found.mended(BY_DATA, None, "nothing"),
         "active" | "activating" | "reloading" => {
             found.mended(format!("`journalctl -u patroni` on {host} says why"), None, "nothing")
         }
         _ => found.mended(
-            "start it",
+            match sight.first.as_deref() {
+                Some(first) if first != host => format!("start it once {first} leads"),
+                _ => "start it".to_owned(),
+            },
             Some(format!("on {host}: systemctl start patroni.service")),
             "that host's Patroni and PostgreSQL",
         ),
@@ -207,7 +210,7 @@ fn masked(sight: &Sight, host: &str, node: &Node) -> Problem {
             .because([format!(
                 "`systemctl is-enabled patroni.service` on {host}: masked; nobody holds flow's lock"
             )]);
-            if sight.start_nothing {
+            if sight.not_to_start(host) {
                 return found.mended(BY_VERDICT, None, "nothing");
             }
             if data_first(node) {
@@ -218,7 +221,12 @@ fn masked(sight: &Sight, host: &str, node: &Node) -> Problem {
                 );
             }
             found.mended(
-                "a mask was left behind: take it off, and start it",
+                match sight.first.as_deref() {
+                    Some(first) if first != host => {
+                        format!("a mask was left behind: take it off, and start it once {first} leads")
+                    }
+                    _ => "a mask was left behind: take it off, and start it".to_owned(),
+                },
                 Some(format!(
                     "on {host}: systemctl unmask patroni.service && systemctl enable --now patroni.service"
                 )),
@@ -281,7 +289,11 @@ fn not_streaming(sight: &Sight, leader: &str, host: &str, report: &Report, setti
         });
         because.extend(says.replayed_at.as_ref().map(since));
     }
-    seen("not-streaming", what).because(because).mended(
+    let found = seen("not-streaming", what).because(because);
+    if sight.not_to_start(host) {
+        return found.mended(BY_VERDICT, None, "nothing");
+    }
+    found.mended(
         format!(
             "PostgreSQL's log on {host} says why. Only where it says that WAL which it wants has been removed: let Patroni clone it anew from {leader}"
         ),

@@ -69,8 +69,17 @@ fn diagnose(looks: &PatroniFindings) -> Result<Diagnosis, StepError> {
     let mut sight = Sight::of(looks)?;
     let judgement = judge(&sight.nodes);
     let first = cluster::problems(&sight, &judgement);
-    sight.start_nothing = first.as_ref().is_some_and(|first| first.kind != "key-gone");
-    let mut problems: Vec<Problem> = first.into_iter().collect();
+    let diverged = cluster::diverged(&sight, &judgement);
+    let nobody_leads = sight.leaders().is_empty();
+    sight.start_nothing = first.as_ref().is_some_and(|first| first.kind != "key-gone")
+        || nobody_leads && !judgement.apart.is_empty();
+    sight.apart = judgement.apart.keys().cloned().collect();
+    sight.first = match &judgement.verdict {
+        Verdict::NoMismatch { keeper } if nobody_leads => Some(keeper.clone()),
+        _ => None,
+    };
+    let mut problems: Vec<Problem> = first.into_iter().chain(diverged).collect();
+    problems.extend(cluster::disagree(&sight));
     problems.extend(etcd::problems(&sight));
     problems.extend(leader::problems(&sight, &judgement));
     problems.extend(members::problems(&sight));

@@ -23,6 +23,10 @@ pub(super) struct Sight {
     pub(super) balancers: IndexMap<String, Balancer>,
     /// Whose data is the right one must be decided before any Patroni is started.
     pub(super) start_nothing: bool,
+    /// Hosts whose data may have rows that nobody else has.
+    pub(super) apart: Vec<String>,
+    /// Nobody leads, and this host has all that any has: it starts first.
+    pub(super) first: Option<String>,
     /// Other looks that gave nothing: the host, and why.
     lost: IndexMap<String, String>,
 }
@@ -39,8 +43,15 @@ impl Sight {
             balancers: read("balancers", &looks.balancers, &mut lost)?,
             nodes,
             start_nothing: false,
+            apart: Vec::new(),
+            first: None,
             lost,
         })
+    }
+
+    /// Starting or cloning that host's member could give rows up, or decide whose data is the right one.
+    pub(super) fn not_to_start(&self, host: &str) -> bool {
+        self.start_nothing || self.apart.iter().any(|apart| apart == host)
     }
 
     pub(super) fn scope(&self) -> String {

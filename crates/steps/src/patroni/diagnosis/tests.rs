@@ -12,7 +12,8 @@ use crate::patroni::condition::{
     Archiver, Aside, Condition, Disk, Etcd, Limits, Lock, Member, MemberSays, Place, Says, Server, Slot,
 };
 use crate::patroni::verdict::tests::{cluster, key, node, report};
-use crate::patroni::verdict::{Cluster, Configuration, Data, Keys, Node, PatroniUnit, Store};
+use crate::patroni::verdict::{Cluster, Configuration, Data, Keys, Node, PatroniUnit, Record, Store};
+use crate::postgres::{Fork, Lsn};
 use crate::support::unseen;
 
 const OURS: &str = "7711162655563234249";
@@ -116,8 +117,8 @@ fn diagnosed(change: impl Fn(&mut Seen)) -> Diagnosis {
         condition: [of("p1", one), of("p2", two)].into(),
         certificates: [of("p1", &seen.certificates)].into(),
         balancers: [of("lb1", lb1), of("lb2", lb2)].into(),
-    })
         ..PatroniFindings::default()
+    })
     .unwrap();
     assert_eq!(found.healthy, found.problems.is_empty(), "{found:#?}");
     found
@@ -292,6 +293,72 @@ fn each_trouble_is_named_with_what_mends_it() {
         let remedy = problem.remedy.unwrap_or_else(|| panic!("{kind}: nothing mends it"));
         assert!(!remedy.what.is_empty() && !remedy.touches.is_empty(), "{kind}");
     }
+}
+
+/// p2 crashed with a row that the leader lacks.
+fn ahead(seen: &mut Seen) {
+    let mut own = Cluster { state: "in production".into(), ..cluster(OURS) };
+    own.records.push(Record { at: Lsn(10), digest: "a row".into() });
+    seen.replica.data = Data::Cluster(Box::new(own));
+    seen.replica.report = None;
+    seen.leader.report = report("leader", &[]);
+}
+
+#[test]
+fn a_member_with_rows_of_its_own_is_called_diverged_and_nobody_is_told_to_start_or_clone_it() {
+    type Change = fn(&mut Seen);
+    let cases: [(&str, Change); 4] = [
+        ("proven", |seen| seen.replica.patroni = Some(unit("failed", false))),
+        ("proven", |seen| seen.replica.patroni = Some(unit("inactive", true))),
+        ("proven", |seen| seen.replica.report = report("replica", &[])),
+        ("seen", |seen| {
+            let Data::Cluster(own) = &mut seen.replica.data else { unreachable!() };
+            own.records.clear();
+            seen.replica.patroni = Some(unit("failed", false));
+        }),
+    ];
+    for (sure, change) in cases {
+        let made = |seen: &mut Seen| {
+            ahead(seen);
+            change(seen);
+        };
+        let (problem, words) = told("diverged", made);
+        assert_eq!(problem.sure, sure);
+        assert!(words.contains("flow run system-id-recovery.toml --set keep=p1 --confirm demo"), "{words}");
+        for other in diagnosed(made).problems.iter().filter(|other| other.kind != "diverged") {
+            assert_eq!(other.remedy.as_ref().unwrap().command, None, "{other:#?}");
+        }
+    }
+}
+
+#[test]
+fn forked_histories_without_a_leader_start_nobody() {
+    let made = |seen: &mut Seen| {
+        ahead(seen);
+        seen.keys.leader = None;
+        seen.leader.report = None;
+        let own =
+            Cluster { timeline: 2, history: Some(vec![Fork { timeline: 1, at: Lsn(10) }]), ..cluster(OURS) };
+        seen.leader.data = Data::Cluster(Box::new(own));
+        for node in [&mut seen.leader, &mut seen.replica] {
+            node.patroni = Some(unit("inactive", false));
+        }
+    };
+    let (_, words) = told("diverged", made);
+    assert!(words.contains("keep=HOST"), "{words}");
+    for other in diagnosed(made).problems.iter().filter(|other| other.kind != "diverged") {
+        let remedy = other.remedy.as_ref().unwrap();
+        assert!(remedy.command.is_none() && !remedy.what.contains("started"), "{other:#?}");
+    }
+}
+
+#[test]
+fn configurations_that_disagree_are_a_problem_of_their_own() {
+    let (_, words) = told("configurations-disagree", |seen| {
+        let Configuration::Of(settings) = &mut seen.replica.configuration else { unreachable!() };
+        settings.endpoints = vec!["198.18.0.99:2379".into()];
+    });
+    assert!(words.contains("differ in etcd's members"), "{words}");
 }
 
 fn unit(active: &str, masked: bool) -> PatroniUnit {

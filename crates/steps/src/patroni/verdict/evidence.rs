@@ -148,6 +148,9 @@ pub(crate) struct Keys {
     /// `maximum_lag_on_failover` of `config`, in bytes.
     #[serde(default)]
     pub(crate) maximum_lag: Option<u64>,
+    /// `standby_cluster` of `config`: whom the cluster follows. None where it stands by itself.
+    #[serde(default)]
+    pub(crate) standby_of: Option<String>,
     /// `config` says that the cluster is in pause; none where there is no `config`.
     pub(crate) paused: Option<bool>,
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::ancestry::{Kinship, kinship};
+use super::ancestry::Kinship;
+use super::apart::{apart, beside, lacking};
 use super::evidence::{Cluster, Configuration, Data, Keys, Node, Store, made};
+use super::keep::kept_from_leading;
 use super::surgery::Surgery;
 use super::words::lines;
 use super::{Judgement, Verdict};
@@ -19,28 +21,35 @@ pub(super) type Nodes<'a> = BTreeMap<&'a str, &'a Node>;
 pub(crate) fn judge(nodes: &IndexMap<String, Node>) -> Judgement {
     let nodes: Nodes<'_> = nodes.iter().map(|(host, node)| (host.as_str(), node)).collect();
     let (keys, mut doubts) = keys(&nodes);
-    let (verdict, reasons) = unsupported(&nodes).or_else(|| strangers(&nodes, keys)).unwrap_or_else(|| {
-        doubts.extend(disagreements(&nodes));
-        doubts.extend(unseen(&nodes));
-        let leaders: Vec<&str> =
-            nodes.iter().filter(|(_, node)| node.leads()).map(|(host, _)| *host).collect();
-        match (keys, leaders.as_slice()) {
-            (None, _) => (Verdict::Undecided, doubts),
-            (Some(keys), [leader]) => Led { nodes: &nodes, keys, leader, doubts }.judge(),
-            (Some(keys), []) => Leaderless { nodes: &nodes, keys, doubts }.judge(),
-            (Some(_), several) => {
-                doubts.push(format!("{} serve as primaries at the same time", several.join(" and ")));
-                (Verdict::Undecided, doubts)
+    let (verdict, reasons) =
+        unsupported(&nodes, keys).or_else(|| strangers(&nodes, keys)).unwrap_or_else(|| {
+            doubts.extend(disagreements(&nodes));
+            doubts.extend(unseen(&nodes));
+            let leaders: Vec<&str> =
+                nodes.iter().filter(|(_, node)| node.leads()).map(|(host, _)| *host).collect();
+            match (keys, leaders.as_slice()) {
+                (None, _) => (Verdict::Undecided, doubts),
+                (Some(keys), [leader]) => Led { nodes: &nodes, keys, leader, doubts }.judge(),
+                (Some(keys), []) => Leaderless { nodes: &nodes, keys, doubts }.judge(),
+                (Some(_), several) => {
+                    doubts.push(format!("{} serve as primaries at the same time", several.join(" and ")));
+                    (Verdict::Undecided, doubts)
+                }
             }
-        }
-    });
+        });
     let surgery = Surgery::of(&verdict, &nodes, keys);
-    Judgement { verdict, surgery, reasons, evidence: lines(&nodes, keys) }
+    Judgement { verdict, surgery, apart: apart(&nodes), reasons, evidence: lines(&nodes, keys) }
 }
 
 type Judged = (Verdict, Vec<String>);
 
-fn unsupported(nodes: &Nodes<'_>) -> Option<Judged> {
+fn unsupported(nodes: &Nodes<'_>, keys: Option<&Keys>) -> Option<Judged> {
+    if let Some(whom) = keys.and_then(|keys| keys.standby_of.as_ref()) {
+        let why = format!(
+            "it is a standby cluster, which follows {whom}: nobody in it leads, and it is mended from there"
+        );
+        return Some((Verdict::NotSupported, vec![why]));
+    }
     let reasons: Vec<String> = nodes
         .iter()
         .filter_map(|(host, node)| match (&node.configuration, &node.store) {
@@ -99,7 +108,7 @@ fn strangers(nodes: &Nodes<'_>, keys: Option<&Keys>) -> Option<Judged> {
 }
 
 /// Where the hosts' configurations are not one cluster's.
-pub(super) fn disagreements(nodes: &Nodes<'_>) -> Vec<String> {
+pub(in crate::patroni) fn disagreements(nodes: &Nodes<'_>) -> Vec<String> {
     let known: Vec<_> = nodes.iter().filter_map(|(host, node)| Some((host, node.settings()?))).collect();
     let mut doubts = Vec::new();
     for pair in known.windows(2) {
@@ -193,7 +202,7 @@ impl Led<'_> {
                     )),
                 },
                 Some(_) if streams => {}
-                Some(cluster) => match kinship(cluster, own) {
+                Some(cluster) => match beside(other, cluster, own) {
                     Kinship::Contained => trouble.push(format!("{host} doesn't stream from {leader}")),
                     Kinship::Ahead(why) => {
                         self.doubts.push(format!("{host} may have rows that {leader} lacks: {why}"));
@@ -230,7 +239,7 @@ impl Led<'_> {
                 format!("{leader} leads, all others stream from it, and all belong to cluster {initialize}");
             return (Verdict::Healthy { leader }, vec![why]);
         }
-        (Verdict::NoMismatch, trouble)
+        (Verdict::NoMismatch { keeper: leader }, trouble)
     }
 
     /// A leader is one by its lease, and by the data that it runs on.
@@ -335,11 +344,23 @@ impl Leaderless<'_> {
         }
         let (initialize, revision) =
             self.keys.initialize.as_ref().map_or(("", 0), |key| (key.value.as_str(), key.revision));
+        let (complete, keeper) = match complete(&clusters) {
+            Ok(complete) => (complete[0], self.able(&complete)),
+            Err(doubts) => return (Verdict::Undecided, doubts),
+        };
+        let has_all = |keeper: &str| {
+            format!("{keeper} has all that any other member has: each one's last WAL record is in its WAL")
+        };
         if initialize == identifier {
-            let why = "nobody leads, though the key `initialize` and all data directories agree";
-            return (Verdict::NoMismatch, vec![why.to_owned()]);
+            let agree = "nobody leads, though the key `initialize` and all data directories agree".to_owned();
+            let (keeper, why) = match keeper {
+                Ok(keeper) => (keeper, Vec::new()),
+                Err(why) => (complete.to_owned(), why),
+            };
+            let reasons = [agree, has_all(&keeper)].into_iter().chain(why).collect();
+            return (Verdict::NoMismatch { keeper }, reasons);
         }
-        match self.keeper(&clusters) {
+        match keeper {
             Ok(keeper) => {
                 let said = if initialize.is_empty() {
                     "there is no key `initialize`".to_owned()
@@ -348,9 +369,7 @@ impl Leaderless<'_> {
                 };
                 let why = vec![
                     format!("{said}, nobody leads, and all data directories belong to {identifier}"),
-                    format!(
-                        "{keeper} has all that any other member has: each one's last WAL record is in its WAL"
-                    ),
+                    has_all(&keeper),
                 ];
                 (Verdict::KeyWrong { identifier, keeper, revision }, why)
             }
@@ -358,50 +377,33 @@ impl Leaderless<'_> {
         }
     }
 
-    /// The member that has all that the others have, and may be promoted.
-    fn keeper(&self, clusters: &[(&str, &Cluster)]) -> Result<String, Vec<String>> {
-        if self.keys.paused == Some(true) {
-            return Err(vec!["the cluster is in pause: nobody would be promoted".to_owned()]);
-        }
-        let lacks = |keeper: &Cluster| -> Vec<String> {
-            let others = clusters.iter().filter(|(_, other)| !std::ptr::eq(*other, keeper));
-            others
-                .filter_map(|(host, other)| match kinship(other, keeper) {
-                    Kinship::Contained => None,
-                    Kinship::Ahead(why) | Kinship::Unknown(why) => Some(format!("{host}: {why}")),
-                })
-                .collect()
-        };
-        let (complete, others): (Vec<_>, Vec<_>) = clusters
-            .iter()
-            .map(|(host, cluster)| (*host, lacks(cluster)))
-            .partition(|(_, lacks)| lacks.is_empty());
-        if complete.is_empty() {
-            let words = others.into_iter().map(|(host, lacks)| {
-                format!("{host} isn't proven to have all that the others have: {}", lacks.join("; "))
-            });
-            return Err(words.collect());
-        }
-        let promotable = |host: &str| {
-            let name = self.nodes[host].member().unwrap_or_default();
-            self.keys.sync.is_empty() || self.keys.sync.iter().any(|one| one == name)
-        };
+    /// Of those that have all, the one that is to lead; or what keeps each of them from it.
+    fn able(&self, complete: &[&str]) -> Result<String, Vec<String>> {
+        let kept = |host: &str| kept_from_leading(self.keys, host, self.nodes[host]);
         // Of several that are equal, the one that wrote last: it needs no promotion.
         let was_primary = |host: &str| {
             self.nodes[host]
                 .cluster()
                 .is_some_and(|cluster| matches!(cluster.state.as_str(), "shut down" | "in production"))
         };
-        let mut able: Vec<&str> =
-            complete.iter().map(|(host, _)| *host).filter(|host| promotable(host)).collect();
-        able.sort_by_key(|host| (!was_primary(host), *host));
-        able.first().map(|host| (*host).to_owned()).ok_or_else(|| {
-            let hosts: Vec<&str> = complete.iter().map(|(host, _)| *host).collect();
-            vec![format!(
-                "{} has all data, but the key `sync` lets only {} be promoted",
-                hosts.join(", "),
-                self.keys.sync.join(", ")
-            )]
-        })
+        let able = complete.iter().filter(|host| kept(host).is_empty());
+        match able.min_by_key(|host| (!was_primary(host), **host)) {
+            Some(host) => Ok((*host).to_owned()),
+            None => Err(complete.iter().flat_map(|host| kept(host)).collect()),
+        }
     }
+}
+
+/// The members that have all that the others have: one at least, or why there is none.
+fn complete<'a>(clusters: &[(&'a str, &Cluster)]) -> Result<Vec<&'a str>, Vec<String>> {
+    let looked: Vec<_> = clusters.iter().map(|(host, own)| (*host, lacking(own, clusters))).collect();
+    let complete: Vec<&str> =
+        looked.iter().filter(|(_, lacks)| lacks.is_empty()).map(|(host, _)| *host).collect();
+    if complete.is_empty() {
+        let words = looked.into_iter().map(|(host, lacks)| {
+            format!("{host} isn't proven to have all that the others have: {}", lacks.join("; "))
+        });
+        return Err(words.collect());
+    }
+    Ok(complete)
 }

@@ -96,7 +96,7 @@ fn holds_the_key(keys: &Keys, node: &Node, own: &Cluster) -> bool {
 }
 
 /// What would keep the member from leading once it is started alone (Patroni 3.0.2 and 4.0.7, `ha.py`).
-fn kept_from_leading(keys: &Keys, host: &str, node: &Node) -> Vec<String> {
+pub(super) fn kept_from_leading(keys: &Keys, host: &str, node: &Node) -> Vec<String> {
     let Some(settings) = node.settings() else {
         return vec![format!("the configuration of {host} isn't known")];
     };

@@ -263,9 +263,9 @@ fn kept(verdict: &Verdict) -> Option<&str> {
         Verdict::Healthy { leader }
         | Verdict::KeyGoneLeaderAlive { leader, .. }
         | Verdict::Disposable { leader, .. } => Some(leader),
-        Verdict::KeyWrong { keeper, .. } => Some(keeper),
+        Verdict::KeyWrong { keeper, .. } | Verdict::NoMismatch { keeper } => Some(keeper),
         Verdict::Kept { .. } => unreachable!("nobody asked for it"),
-        Verdict::NoMismatch | Verdict::Undecided | Verdict::TwoClusters | Verdict::NotSupported => None,
+        Verdict::Undecided | Verdict::TwoClusters | Verdict::NotSupported => None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! data. And no member is called the right one, or another one worthless, while somebody may have a row that it lacks.
 
 mod ancestry;
+mod apart;
 mod drift;
 mod evidence;
 mod judge;
@@ -21,14 +22,18 @@ mod wish;
 mod words;
 
 pub(super) use ancestry::{Kinship, kinship};
+pub(super) use apart::Apart;
 pub(super) use drift::drift;
 pub(crate) use evidence::{
     Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written,
 };
+pub(in crate::patroni) use judge::disagreements;
 pub(crate) use judge::judge;
 pub use step::PatroniVerdict;
 pub(crate) use surgery::Surgery;
 pub(crate) use wish::{Wish, judge_for};
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +52,8 @@ pub(crate) enum Verdict {
     Disposable { leader: String, members: Vec<String> },
     /// The evidence doesn't decide, and the operator says that the data of `keeper` is kept.
     Kept { keeper: String },
-    /// The system identifiers are not what is wrong.
-    NoMismatch,
+    /// The system identifiers are not what is wrong. `keeper` leads, or is to be started first: it has all that any member has.
+    NoMismatch { keeper: String },
     /// It can't be told whose data is the right one.
     Undecided,
     /// Members that aren't in the inventory share the scope.
@@ -66,7 +71,7 @@ impl Verdict {
             Self::KeyWrong { .. } => "key-wrong",
             Self::Disposable { .. } => "disposable",
             Self::Kept { .. } => "kept",
-            Self::NoMismatch => "no-mismatch",
+            Self::NoMismatch { .. } => "no-mismatch",
             Self::Undecided => "undecided",
             Self::TwoClusters => "two-clusters",
             Self::NotSupported => "not-supported",
@@ -83,6 +88,10 @@ pub(crate) struct Judgement {
     /// What is done about it; nothing where nothing is.
     #[serde(default)]
     pub(crate) surgery: Surgery,
+    /// Hosts whose data isn't proven to be in the leader's, or, where nobody leads, in one member's: to start or to clone
+    /// one of them could cost rows.
+    #[serde(default)]
+    pub(crate) apart: BTreeMap<String, Apart>,
     /// Why, in plain words.
     pub(crate) reasons: Vec<String>,
     /// What was seen: a line for the keys, and one for each host, by its name.

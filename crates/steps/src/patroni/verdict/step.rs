@@ -19,9 +19,12 @@ use crate::patroni::ancestry::nodes;
 /// - `key-wrong`: `keeper`, who has all that any member has, `identifier`, and `revision` of the wrong key (0: it is absent);
 /// - `disposable`: `members`, which belong to another cluster and hold nothing, and `leader`;
 /// - `kept`: `keeper`, whose data the operator keeps where the evidence doesn't decide;
-/// - `no-mismatch`: the system identifiers are not what is wrong;
+/// - `no-mismatch`: the system identifiers are not what is wrong; `keeper` leads, or is to be started first;
 /// - `undecided`: it can't be told whose data is the right one; `two-clusters`: members outside the inventory share the scope;
-///   `not-supported`: another store than etcd version 3.
+///   `not-supported`: another store than etcd version 3, or a standby cluster.
+///
+/// `apart` maps hosts to why their data isn't proven to be in the leader's, or, where nobody leads, in one member's: to start or to
+/// clone one of them could cost rows.
 ///
 /// And `surgery`, what is done about it: `stop` (the hosts on which Patroni is stopped), `stop_last` (of them the leader, or
 /// null), `set_aside` (whose data directories are set aside), `start_first` (who starts alone, or null), `leader` (the member
@@ -33,13 +36,13 @@ pub struct PatroniVerdict {
     /// Host to what `patroni.evidence` gave there: `"{{ steps.evidence.hosts }}"`.
     #[schemars(with = "IndexMap<String, serde_json::Map<String, Value>>")]
     pub nodes: IndexMap<String, Value>,
-    /// The host whose data is kept where the evidence doesn't decide whose is right. By default nobody's.
-    #[serde(default)]
-    pub keep: Option<String>,
     /// The same of `patroni.ancestry`. By default nothing was looked up further back.
     #[serde(default)]
     #[schemars(with = "IndexMap<String, serde_json::Map<String, Value>>")]
     pub ancestry: IndexMap<String, Value>,
+    /// The host whose data is kept where the evidence doesn't decide whose is right. By default nobody's.
+    #[serde(default)]
+    pub keep: Option<String>,
     /// It was judged so before, and Patroni was stopped since: the data of `keep` is kept also where the evidence decides by now.
     #[serde(default)]
     pub again: bool,
@@ -53,9 +56,9 @@ impl StepType for PatroniVerdict {
     const READ_ONLY: bool = true;
 }
 
+#[cfg(test)]
 impl PatroniVerdict {
     fn of(nodes: IndexMap<String, Value>) -> Self {
-#[cfg(test)]
         Self { nodes, ancestry: IndexMap::new(), keep: None, again: false, reset: None }
     }
 }
@@ -106,6 +109,19 @@ mod tests {
         assert_eq!(found["verdict"], "disposable", "{found:#?}");
         assert_eq!(found["members"], json!(["patroni3"]));
         assert_eq!(lab.effects(), before, "looking changes nothing");
+    }
+
+    #[tokio::test]
+    async fn a_standby_cluster_is_refused_by_name() {
+        let lab = Lab::deployed().await;
+        let config = json!({ "standby_cluster": { "host": "198.18.1.11" } }).to_string();
+        lab.world.edit(|state| state.etcd.put("/service/demo/config", &config, 0)).unwrap();
+        let found = judged(&lab).await;
+        assert_eq!(found["verdict"], "not-supported", "{found:#?}");
+        assert!(
+            found["reasons"].to_string().contains("a standby cluster, which follows 198.18.1.11"),
+            "{found:#?}"
+        );
     }
 
     #[tokio::test]

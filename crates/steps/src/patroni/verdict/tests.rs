@@ -336,12 +336,68 @@ fn a_member_that_the_sync_key_keeps_from_leading_is_no_keeper() {
 }
 
 #[test]
+fn a_member_that_could_never_lead_is_no_keeper_and_what_keeps_it_is_told_before_anything_is_stopped() {
+    type Change = fn(&mut IndexMap<String, Node>, &mut Keys);
+    let cases: [(&str, Option<&str>, Change); 5] = [
+        ("p2", None, |nodes, _| never_leads(nodes, "p1")),
+        ("p3", None, |_, keys| keys.failover = Some("p3".into())),
+        ("p2", None, |_, keys| keys.failsafe = vec!["p2".into(), "p3".into()]),
+        ("", Some("in pause"), |_, keys| keys.paused = Some(true)),
+        ("", Some("p3 couldn't lead: its configuration has the tag `nofailover`"), |nodes, _| {
+            for host in ["p1", "p2", "p3"] {
+                never_leads(nodes, host);
+            }
+        }),
+    ];
+    for (wanted, words, change) in cases {
+        let found = judged(|nodes, keys| {
+            all_stopped(nodes);
+            (keys.initialize, keys.leader) = (key("123", 0), None);
+            change(nodes, keys);
+        });
+        match (&found.verdict, words) {
+            (Verdict::KeyWrong { keeper, .. }, None) => assert_eq!(keeper, wanted, "{found:#?}"),
+            (Verdict::Undecided, Some(words)) => {
+                assert!(found.reasons.iter().any(|why| why.contains(words)), "{words}: {:?}", found.reasons);
+            }
+            _ => panic!("{wanted} {words:?}: {found:#?}"),
+        }
+    }
+}
+
+fn never_leads(nodes: &mut IndexMap<String, Node>, host: &str) {
+    let Configuration::Of(settings) = &mut nodes[host].configuration else { unreachable!() };
+    settings.nofailover = true;
+}
+
+#[test]
+fn forked_histories_without_a_leader_are_undecided_though_the_key_is_right() {
+    let found = judged(|nodes, keys| {
+        all_stopped(nodes);
+        keys.leader = None;
+        let mut ahead = cluster(OURS);
+        ahead.records.push(Record { at: Lsn(10), digest: "a row".into() });
+        let promoted = Cluster {
+            timeline: 2,
+            history: Some(vec![crate::postgres::Fork { timeline: 1, at: Lsn(10) }]),
+            records: (1..=12).map(|at| Record { at: Lsn(at), digest: format!("{OURS} {at}") }).collect(),
+            ..cluster(OURS)
+        };
+        stopped(nodes, "p1", ahead);
+        stopped(nodes, "p2", promoted.clone());
+        stopped(nodes, "p3", promoted);
+    });
+    assert_eq!(found.verdict, Verdict::Undecided, "{found:#?}");
+    assert!(found.reasons.iter().any(|why| why.contains("beyond where the other left")), "{found:#?}");
+}
+
+#[test]
 fn agreement_without_a_leader_is_no_mismatch() {
     let found = judged(|nodes, keys| {
         all_stopped(nodes);
         keys.leader = None;
     });
-    assert_eq!(found.verdict, Verdict::NoMismatch);
+    assert_eq!(found.verdict, Verdict::NoMismatch { keeper: "p1".into() });
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) fn judge_for(nodes: &IndexMap<String, Node>, wish: Wish<'_>) -> Judge
                 Verdict::Undecided => true,
                 Verdict::Disposable { .. }
                 | Verdict::KeyWrong { .. }
-                | Verdict::NoMismatch
+                | Verdict::NoMismatch { .. }
                 | Verdict::Kept { .. } => again,
                 Verdict::Healthy { .. }
                 | Verdict::KeyGoneLeaderAlive { .. }
