@@ -83,8 +83,12 @@ fn a_wrong_key_is_mended_and_no_data_directory_is_touched() {
     let leader = lab.key("/service/demo/leader");
     let before = rows(&lab, &leader);
     let inodes = lab.on_all("stat -c %i /var/lib/postgresql/*/main");
+    lab.sql(&leader, "create table busy (n int)");
     for host in lab.wait_healthy().replicas().iter().chain([&leader]) {
         lab.on(host, "systemctl stop patroni.service");
+        if *host != leader {
+            lab.sql(&leader, "insert into busy select generate_series(1, 2000)");
+        }
     }
     lab.put_key("/service/demo/initialize", NOBODYS);
     lab.on_all("systemctl start --no-block patroni.service");
@@ -104,8 +108,75 @@ fn a_wrong_key_is_mended_and_no_data_directory_is_touched() {
     assert_eq!(lab.on_all("stat -c %i /var/lib/postgresql/*/main"), inodes, "no data directory was touched");
     for host in PROMOTERS {
         assert_eq!(rows(&lab, host), before, "{host}");
+        until("what was written last on each member", || {
+            match &*lab.sql(host, "select count(*) from busy") {
+                "4000" => Ok(()),
+                other => Err(format!("{host}: {other}")),
+            }
+        });
     }
     operator.diagnosed_healthy();
+}
+
+/// The former leader crashed with a row that nobody else has: its Patroni died, another took over, and it was written to.
+fn diverged() -> (Lab, String) {
+    let lab = Lab::deployed();
+    let old = lab.key("/service/demo/leader");
+    lab.on(
+        &old,
+        "kill -9 $(systemctl show -P MainPID patroni.service); systemctl mask --quiet patroni.service",
+    );
+    lab.on(&old, &format!("{ETCDCTL} del /service/demo/leader"));
+    until("another to lead, and the third to stream from it", || {
+        let new = lab.key("/service/demo/leader");
+        if new.is_empty() || new == old {
+            return Err(format!("leader `{new}`"));
+        }
+        match lab.sql(&new, "select count(*) from pg_stat_replication where state = 'streaming'").as_str() {
+            "1" => Ok(()),
+            other => Err(format!("{other} stream from {new}")),
+        }
+    });
+    lab.sql(&old, "insert into accounts values (2000000, 'nobody else has it')");
+    lab.on(&old, "kill -9 $(pgrep -x postgres); while pgrep -x postgres; do sleep 0.1; done");
+    (lab, old)
+}
+
+#[test]
+fn a_former_leader_with_rows_of_its_own_is_neither_started_nor_cloned_and_its_rows_are_in_the_copy() {
+    let (lab, old) = diverged();
+    let operator = Operator::new(&lab);
+    let leader = lab.key("/service/demo/leader");
+    let (verdict, kinds) = kinds(&operator, 2);
+    assert_eq!((verdict.as_str(), kinds[0].as_str()), ("undecided", "diverged"));
+    let told = operator
+        .flow(&["diagnose"])
+        .ended(2)
+        .says(&[&format!("keep={leader}"), "beyond where the other left"]);
+    for harmful in ["systemctl start", "unmask", "patronictl"] {
+        assert!(!told.text().contains(harmful), "{harmful}: {}", told.text());
+    }
+    let refused = operator.flow(&["run", "deploy.toml", "--tags", "patroni"]).ended(1);
+    refused.says(&[&format!("{old}: it may have rows that {leader} lacks"), "no Patroni was started"]);
+    let before = rows(&lab, &leader);
+
+    // A power loss later nobody leads, and the key is right: the histories fork all the same.
+    for host in PROMOTERS.into_iter().filter(|host| *host != old && *host != leader).chain([leader.as_str()])
+    {
+        lab.on(host, "systemctl stop patroni.service");
+    }
+    let told = operator.flow(&["diagnose"]).ended(2).says(&["keep=HOST", "nobody leads"]);
+    assert!(!told.text().contains("systemctl start"), "{}", told.text());
+    operator.flow(&REPAIR).ended(1).says(&["undecided", "nothing was changed", "--set keep=HOST"]);
+
+    let keep = format!("keep={leader}");
+    operator.flow(&keeping(&keep, &[])).ended(0).says(&["kept", "main.set-aside-"]);
+    assert_eq!(lab.wait_healthy().leader(), leader);
+    for host in PROMOTERS {
+        assert_eq!(rows(&lab, host), before, "{host}");
+    }
+    let kept = of_a_copy(&lab, &old, "select owner from accounts where id = 2000000");
+    assert_eq!(kept, "nobody else has it", "its row is in the copy");
 }
 
 /// A member that belongs to another cluster, and has a table of its own and the roles by which Patroni works.

@@ -101,3 +101,14 @@ fn killed_at_any_commit_it_comes_to_the_same_end() {
         (1..=8).flat_map(|number| [true, false].map(|before| Kill::Commit { number, before })).collect();
     each(&commits, |kill| killed(&[kill]));
 }
+
+#[test]
+fn a_scope_that_another_cluster_uses_too_is_not_emptied() {
+    let case = Case::recovery(&reference().broken);
+    let stranger = r#"{"api_url": "http://198.18.0.99:8008/patroni"}"#;
+    case.world().edit(|state| state.etcd.put("/service/demo/members/theirs", stranger, 0)).unwrap();
+    let before = case.effects();
+    assert_eq!(case.work(None), Ended::With(Outcome::Failed), "{}", case.log());
+    assert!(case.log().contains("two-clusters") && case.log().contains("theirs"), "{}", case.log());
+    assert_eq!(case.effects(), before, "nothing was stopped");
+}

@@ -119,6 +119,19 @@ fn setting_a_disposable_member_aside_killed_at_any_point_comes_to_the_same_end()
 }
 
 #[test]
+fn a_key_that_is_gone_and_a_member_that_was_initialised_anew_are_mended_by_one_run() {
+    let case = Case::repair(&reference().broken);
+    let identifier = case.world().state().unwrap().etcd.get(INITIALIZE).unwrap().to_owned();
+    case.world().edit(|state| state.etcd.keys.remove(INITIALIZE)).unwrap();
+    case.finish("the repair of both");
+    let end = case.world().state().unwrap();
+    assert_eq!(end.etcd.get(INITIALIZE), Some(&*identifier));
+    let tasks = case.intended();
+    assert!(tasks.contains(&"set-aside@patroni3".to_owned()), "{tasks:?}");
+    assert!(tasks.iter().all(|task| task.ends_with("@patroni3")), "{tasks:?}");
+}
+
+#[test]
 fn mending_a_wrong_key_killed_at_any_point_comes_to_the_same_end() {
     let repair = key_wrong();
     let names: Vec<&str> = repair.tasks.iter().filter_map(|task| task.split('@').next()).collect();
