@@ -5,7 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::data_matches::{Data, foreign, judged, look, settings_or_later};
+use super::data_matches::{Data, foreign, is_down, judged, look, settings_or_later};
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
 use crate::postgres::processes_on;
@@ -22,12 +22,8 @@ pub struct PatroniDataInTheWay {
     #[serde(default = "super::config_file")]
     pub config_file: String,
     /// Patroni's unit. `patroni.service` by default.
-    #[serde(default = "unit")]
+    #[serde(default = "super::unit")]
     pub unit: String,
-}
-
-fn unit() -> String {
-    "patroni.service".to_owned()
 }
 
 impl StepType for PatroniDataInTheWay {
@@ -49,10 +45,13 @@ impl PatroniDataInTheWay {
         let Settings { data_dir, prefix, .. } = settings;
         let (own, why) = match (data, key.as_deref()) {
             (Data::Absent, _) => return Ok(output(None, None)),
-            (Data::Of(own), Some(key)) if own == key || key.is_empty() => return Ok(output(None, Some(own))),
+            (Data::Of(own), Some(key)) if own == key => return Ok(output(None, Some(own))),
+            // Its own Patroni is at work on it.
+            (Data::Of(own), Some("")) if !is_down(&unit) => return Ok(output(None, Some(own))),
             (Data::Of(own), Some(key)) => {
                 let why = format!(
-                    "its system identifier is {own}, and the cluster's, by {prefix}initialize, is {key}"
+                    "its system identifier is {own}, and the cluster's, by {prefix}initialize, is {}",
+                    if key.is_empty() { "not known yet" } else { key }
                 );
                 (own, why)
             }
@@ -62,7 +61,7 @@ impl PatroniDataInTheWay {
             }
             (Data::Foreign, _) => return Err(foreign(data_dir)),
         };
-        if !matches!(unit.active.as_str(), "inactive" | "failed") || !processes.is_empty() {
+        if !is_down(&unit) || !processes.is_empty() {
             let by = if processes.is_empty() { &self.unit } else { "PostgreSQL" };
             return Err(StepError::permanent(format!("{data_dir} is in use by {by}, and isn't the cluster's: {why}"))
                 .with_hint("what is in use isn't set aside: `flow diagnose` says what mends it, or stop it first; nothing was changed"));

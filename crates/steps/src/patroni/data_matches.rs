@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::settings::Settings;
 use crate::etcd::connect;
-use crate::host::{Host, HostContext};
+use crate::host::{Host, HostContext, Unit};
 use crate::postgres::control;
 
 /// Proves that a data directory belongs to the cluster whose key is in etcd, or that both are absent.
@@ -15,13 +15,17 @@ use crate::postgres::control;
 /// Where the cluster has no `initialize` key, the first Patroni that starts makes *its* data the cluster's, and
 /// the others are cloned from it. Where the key names another cluster, Patroni ends with
 /// `system ID mismatch`. Both are refused here, before Patroni is started. Changes nothing.
-/// Output: `initialized`, `system_identifier` (of the data directory, or null).
+/// Output: `initialized`, `system_identifier` (of the data directory, or null), `starts` (Patroni is down, and would be started on
+/// that data).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniDataMatches {
     /// Patroni's configuration file. `/etc/patroni/config.yml` by default.
     #[serde(default = "super::config_file")]
     pub config_file: String,
+    /// Patroni's unit. `patroni.service` by default.
+    #[serde(default = "super::unit")]
+    pub unit: String,
 }
 
 impl StepType for PatroniDataMatches {
@@ -47,6 +51,11 @@ pub(super) async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option
         })
     };
     tokio::try_join!(initialize, data)
+}
+
+/// Nobody runs it, and nobody starts it again.
+pub(super) fn is_down(unit: &Unit) -> bool {
+    matches!(unit.active.as_str(), "inactive" | "failed")
 }
 
 /// What is in the data directory.
@@ -86,15 +95,21 @@ pub(super) fn foreign(data_dir: &str) -> StepError {
     .with_hint("move it out of the way by hand; nothing was changed")
 }
 
-fn judge(settings: &Settings, key: Option<&str>, data: Data) -> Result<Output, StepError> {
+fn judge(settings: &Settings, key: Option<&str>, data: Data, down: bool) -> Result<Output, StepError> {
     let Settings { data_dir, prefix, .. } = settings;
     let output = |identifier: Option<String>| {
-        Ok(Output::empty().with("initialized", key.is_some()).with("system_identifier", identifier))
+        let output = Output::empty().with("initialized", key.is_some());
+        Ok(output.with("starts", down && identifier.is_some()).with("system_identifier", identifier))
     };
     match (data, key) {
         (Data::Absent, _) => output(None),
         (Data::Of(own), Some(key)) if own == key => output(Some(own)),
-        (Data::Of(own), Some("")) => output(Some(own)),
+        // Its own Patroni is at work on it.
+        (Data::Of(own), Some("")) if !down => output(Some(own)),
+        (Data::Of(own), Some("")) => Err(StepError::permanent(format!(
+            "{data_dir} holds data (system identifier {own}), but {prefix}initialize is empty: a member began to make a cluster and didn't end it, and the first Patroni to start would make its data the cluster's"
+        ))
+        .with_hint("where a Patroni of the cluster is still at work on it, look again; else `flow diagnose` says what mends it; nothing was changed")),
         (Data::Of(own), Some(key)) => Err(StepError::permanent(format!(
             "{data_dir} belongs to another cluster: its system identifier is {own}, {prefix}initialize says {key}"
         ))
@@ -115,8 +130,12 @@ impl Step for PatroniDataMatches {
             Ok(settings) => settings,
             Err(why) => return Ok(Check::Deferred(why)),
         };
-        let seen = look(&*host, &settings).await;
-        judged(cx, seen.and_then(|(key, data)| judge(&settings, key.as_deref(), data)))
+        let unit = async { Ok(host.unit(&self.unit).await?) };
+        let seen = tokio::try_join!(look(&*host, &settings), unit);
+        let judge = |((key, data), unit): ((Option<String>, Data), Unit)| {
+            judge(&settings, key.as_deref(), data, is_down(&unit))
+        };
+        judged(cx, seen.and_then(judge))
     }
 
     async fn apply(&self, _cx: &Context, _change: &Change) -> Result<Output, StepError> {
@@ -159,6 +178,21 @@ mod tests {
         );
         lab.make("patroni1", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
         satisfied(step().check(&lab.on("patroni1")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_empty_matches_no_data() {
+        let lab = Lab::deployed().await;
+        let seen = satisfied(step().check(&lab.on("patroni3")).await.unwrap());
+        assert_eq!(seen.0["starts"], false);
+        for (host, _) in HOSTS.into_iter().rev() {
+            lab.make(host, "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped" })).await;
+        }
+        let seen = satisfied(step().check(&lab.on("patroni3")).await.unwrap());
+        assert_eq!(seen.0["starts"], true);
+        lab.world.edit(|state| state.etcd.put("/service/demo/initialize", "", 0)).unwrap();
+        let error = step().check(&lab.on("patroni3")).await.unwrap_err();
+        assert!(error.message.contains("initialize is empty"), "{}", error.message);
     }
 
     #[tokio::test]

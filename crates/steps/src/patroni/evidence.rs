@@ -31,16 +31,12 @@ pub struct PatroniEvidence {
     #[serde(default = "super::config_file")]
     pub config_file: String,
     /// Patroni's unit. `patroni.service` by default.
-    #[serde(default = "unit")]
+    #[serde(default = "super::unit")]
     pub unit: String,
     /// For a look that is to end within seconds: what can't be seen, or not soon, is told instead of failing, also where the
     /// host can't be reached (output `unreachable`, the reason). False by default.
     #[serde(default)]
     pub tell_unseen: bool,
-}
-
-fn unit() -> String {
-    "patroni.service".to_owned()
 }
 
 impl StepType for PatroniEvidence {
@@ -53,7 +49,7 @@ const MOUNTS_LIMIT: u64 = 1 << 20;
 
 impl PatroniEvidence {
     pub(super) fn new(config_file: &str) -> Self {
-        Self { config_file: config_file.to_owned(), unit: unit(), tell_unseen: false }
+        Self { config_file: config_file.to_owned(), unit: super::unit(), tell_unseen: false }
     }
 
     pub(super) async fn look(&self, host: &dyn Host) -> Result<Node, StepError> {
@@ -164,11 +160,11 @@ async fn data_within(
         major: major.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()),
         timeline: wal.timeline.max(control.timeline),
         redo: control.redo.parse().ok(),
-        looked_up: Vec::new(),
         minimum_recovery: control.minimum_recovery.parse().ok(),
         history: wal.history.filter(|_| wal.timeline >= control.timeline),
         last_commit: wal.last_commit,
         records: wal.records.into_iter().map(record).collect(),
+        looked_up: Vec::new(),
         bytes,
         user_data,
     })))
@@ -224,11 +220,11 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
         match name.as_str() {
             "initialize" => keys.initialize = Some(Key { value, revision: mod_revision, lease }),
             "leader" => keys.leader = Some(Key { value, revision: mod_revision, lease }),
-                keys.standby_of = standby_of(&config["standby_cluster"]);
             "config" => {
                 let config = json();
                 keys.paused = Some(config["pause"].as_bool().unwrap_or(false));
                 keys.maximum_lag = config["maximum_lag_on_failover"].as_u64();
+                keys.standby_of = standby_of(&config["standby_cluster"]);
                 failsafe_mode = config["failsafe_mode"].as_bool().unwrap_or(false);
             }
             "sync" => keys.sync = promotable(&json()),
@@ -244,14 +240,14 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
     }
     if !failsafe_mode {
         keys.failsafe.clear();
+    }
+    keys
+}
+
 /// Whom a standby cluster follows: its host, or what brings it the WAL.
 fn standby_of(standby: &Value) -> Option<String> {
     let whom = ["host", "restore_command"].iter().find_map(|name| standby[*name].as_str());
     standby.is_object().then(|| whom.unwrap_or("another one").to_owned())
-}
-
-    }
-    keys
 }
 
 /// The members that the key `failsafe` names.

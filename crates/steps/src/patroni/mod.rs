@@ -86,6 +86,11 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniRoles>();
 }
 
+/// Debian's unit.
+pub(crate) fn unit() -> String {
+    "patroni.service".to_owned()
+}
+
 /// Where Debian's unit reads its configuration (`ConditionPathExists` of patroni.service).
 pub(crate) fn config_file() -> String {
     "/etc/patroni/config.yml".to_owned()

@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use crate::case::{Case, End, Ended, NODES, each};
+use flow_core::run::Outcome;
+use flow_steps::host::Ownership;
+
+use crate::case::{Case, DATA, End, Ended, NODES, each};
 use crate::killing_store::{Kill, POINTS};
+use crate::recovery::deployed;
 
 /// What an undisturbed deployment changes, and its end.
 pub(crate) fn reference() -> &'static (Vec<String>, End) {
@@ -40,4 +44,60 @@ fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
         case.finish(&story);
         case.end().without_roles().assert_equal(end, &case, &story);
     });
+}
+
+/// The deployed cluster with its Patronis stopped in order: the replicas first, patroni1, which led, last.
+fn stopped() -> Case {
+    let mut case = Case::repair(deployed());
+    case.job.workflow = "deploy.toml".to_owned();
+    for host in NODES.iter().rev() {
+        case.world().stop(host, "patroni.service").unwrap();
+    }
+    case.world().edit(|state| state.effects.clear()).unwrap();
+    case
+}
+
+/// Puts the end of a member's WAL further on, as rows of its own do.
+fn writes_on(case: &Case, host: &str) {
+    let change = |state: &mut flow_steps::host::sim::WorldState| {
+        let files = &mut state.hosts[host].files;
+        let path = format!("{DATA}/global/pg_control");
+        let mut control: serde_json::Value = serde_json::from_str(files.text(&path).unwrap()).unwrap();
+        control["lsn"] = (control["lsn"].as_u64().unwrap() + 4096).into();
+        files.write(&path, control.to_string(), &Ownership::default()).unwrap();
+    };
+    case.world().edit(change).unwrap();
+}
+
+#[test]
+fn members_that_were_stopped_in_order_are_started_the_one_with_all_rows_first() {
+    let case = stopped();
+    writes_on(&case, "patroni2");
+    case.finish("the deployment on stopped members");
+    assert_eq!(case.world().state().unwrap().etcd.get("/service/demo/leader"), Some("patroni2"));
+    let started: Vec<String> = case.intended();
+    assert_eq!(started[0], "start-first@patroni2", "{started:?}");
+    assert!(started[1..].iter().all(|task| task.starts_with("patroni-running@")), "{started:?}");
+}
+
+#[test]
+fn one_stopped_replica_is_simply_started() {
+    let mut case = Case::repair(deployed());
+    case.job.workflow = "deploy.toml".to_owned();
+    case.world().stop("patroni3", "patroni.service").unwrap();
+    writes_on(&case, "patroni1");
+    case.finish("the deployment on a stopped replica");
+    assert_eq!(case.intended(), ["patroni-running@patroni3"]);
+}
+
+#[test]
+fn a_stopped_member_with_rows_of_its_own_is_not_started() {
+    let mut case = Case::repair(deployed());
+    case.job.workflow = "deploy.toml".to_owned();
+    case.world().stop("patroni3", "patroni.service").unwrap();
+    writes_on(&case, "patroni3");
+    let before = case.effects();
+    assert_eq!(case.work(None), Ended::With(Outcome::Failed), "{}", case.log());
+    assert!(case.log().contains("patroni3: it may have rows that patroni1 lacks"), "{}", case.log());
+    assert_eq!(case.effects(), before, "nothing was started");
 }
