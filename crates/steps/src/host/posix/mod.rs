@@ -1,7 +1,7 @@
 //! A host that is a POSIX system with systemd: every verb as a script, over any [`Transport`].
 //!
-//! Looks go down the kept-open shell; changes run in processes of their own, behind the guard of lock
-//! and attempt. The scripts are pure functions in the files beside this one, and so is the reading of
+//! Looks go down the kept-open shell, and so does the lock, once; changes run in processes of their own, behind the
+//! guard of lock and attempt. The scripts are pure functions in the files beside this one, and so is the reading of
 //! their answers; here they only meet.
 
 mod change;
@@ -83,9 +83,10 @@ impl PosixHost {
         guard::verdict(self.name(), by, reply)
     }
 
-    /// The same for a script whose failure is the host's.
-    async fn guarded_whole(&self, what: &str, by: &str, script: &str) -> Result<(), HostError> {
-        let reply = self.guarded(by, script, &[]).await?;
+    /// The same for a script of the lock itself, whose failure is the host's. Hosts are locked one after another, so it
+    /// goes down the shell that is open already.
+    fn lock_by(&self, what: &str, by: &str, reply: Result<Reply, Failure>) -> Result<(), HostError> {
+        let reply = guard::verdict(self.name(), by, reply.map_err(|failure| self.error(failure))?)?;
         if reply.success() { Ok(()) } else { Err(self.failure(what, &reply)) }
     }
 
@@ -197,7 +198,8 @@ impl Host for PosixHost {
 
     async fn lock(&self, claim: &LockClaim) -> Result<(), HostError> {
         let script = self.paths.lock(claim).map_err(|error| self.failed(error.to_string()))?;
-        self.guarded_whole("can't take the host's lock", &claim.run, &script).await
+        let reply = self.shell.run_once(&script, PROBE_LIMIT).await;
+        self.lock_by("can't take the host's lock", &claim.run, reply)
     }
 
     async fn lock_holder(&self) -> Result<Option<LockClaim>, HostError> {
@@ -223,7 +225,9 @@ impl Host for PosixHost {
 
     async fn unlock(&self, claim: &LockClaim, force: bool) -> Result<(), HostError> {
         let script = self.paths.unlock(claim, force);
-        self.guarded_whole("can't give the host's lock back", &claim.run, &script).await
+        // Once given back it is given back, however often that is asked for.
+        let reply = self.shell.run(&script, PROBE_LIMIT).await;
+        self.lock_by("can't give the host's lock back", &claim.run, reply)
     }
 
     async fn dial(&self, address: &str, port: u16) -> Result<BoxStream, HostError> {

@@ -1,8 +1,9 @@
 //! The kept-open shell: one `sh` on a host that reads commands from its standard input.
 //!
 //! Commands that are asked for together are written in one go and answered in order, so that many
-//! share a round trip, and one costs a round trip and a fork. They must change nothing: when the shell
-//! is lost, those without an answer are sent again on a new one. It knows nothing of what they ask.
+//! share a round trip, and one costs a round trip and a fork. When the shell is lost, those without an
+//! answer are sent again on a new one, so they must change nothing; but for those that are sent once only.
+//! It knows nothing of what they ask.
 
 mod frame;
 mod quote;
@@ -53,6 +54,14 @@ struct Job {
     limit: Duration,
     reply: oneshot::Sender<Result<Reply, Failure>>,
     sent: u8,
+    tries: u8,
+}
+
+impl Job {
+    fn is_lost(self) {
+        // Nobody waits any more: nothing to tell.
+        let _ = self.reply.send(Err(Failure::Lost("the shell ended before it answered".into())));
+    }
 }
 
 impl Shell {
@@ -62,6 +71,15 @@ impl Shell {
 
     /// Runs a script and waits for its reply. The time limit counts from when its turn comes.
     pub(crate) async fn run(&self, script: &str, limit: Duration) -> Result<Reply, Failure> {
+        self.send(script, limit, TRIES).await
+    }
+
+    /// The same, sent once: what was lost with the shell may have been done.
+    pub(crate) async fn run_once(&self, script: &str, limit: Duration) -> Result<Reply, Failure> {
+        self.send(script, limit, 1).await
+    }
+
+    async fn send(&self, script: &str, limit: Duration, tries: u8) -> Result<Reply, Failure> {
         if script.contains('\0') {
             return Err(Failure::Refused("a script can't hold a NUL character".into()));
         }
@@ -72,7 +90,7 @@ impl Shell {
             sender
         });
         let gone = || Failure::Lost("the shell's task has ended".into());
-        jobs.send(Job { script: script.to_owned(), limit, reply, sent: 0 }).map_err(|_| gone())?;
+        jobs.send(Job { script: script.to_owned(), limit, reply, sent: 0, tries }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -187,13 +205,12 @@ impl Session {
                 let message = format!("no answer within {} s", job.limit.as_secs_f32());
                 let _ = job.reply.send(Err(Failure::Lost(message)));
             }
-            (End::Gone, Some(job)) if job.sent >= TRIES => {
-                let _ = job.reply.send(Err(Failure::Lost("the shell ended before it answered".into())));
-            }
+            (End::Gone, Some(job)) if job.sent >= job.tries => job.is_lost(),
             (_, Some(job)) => self.flying.push_front(job),
         }
         while let Some(job) = self.flying.pop_back() {
-            queue.push_front(job);
+            // One that is sent once may have been begun, though its turn hadn't come for all that is known here.
+            if job.tries == 1 { job.is_lost() } else { queue.push_front(job) }
         }
     }
 
