@@ -152,12 +152,13 @@ pub(super) fn written_since(unit: &str, files: &[String]) -> Result<String, Stri
     let name = unit_name(unit)?;
     let files = files.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?.join(" ");
     Ok(format!(
-        "t=$(systemctl show --timestamp=us+utc -p StateChangeTimestamp --value -- {name}) || exit 1\n\
-         r=$(systemctl show -p ReloadResult --value -- {name}) || exit 1\n\
-         for f in {files}; do\n\
-         [ -e \"$f\" ] || continue\n\
-         if [ -z \"$t\" ] || [ \"${{r:-success}}\" != success ]; then printf '%s\\0' \"$f\"\n\
-         else find -H \"$f\" -maxdepth 0 -newermt \"$t\" -print0 || exit 1; fi; done\n"
+        "o=$(systemctl show --timestamp=us+utc -p StateChangeTimestamp -p ReloadResult -- {name}) || exit 1\n\
+         t=; r=success\n\
+         while IFS== read -r k v; do case $k in StateChangeTimestamp) t=$v;; ReloadResult) r=$v;; esac; done <<O\n$o\nO\n\
+         set --; for f in {files}; do [ ! -e \"$f\" ] || set -- \"$@\" \"$f\"; done\n\
+         [ $# != 0 ] || exit 0\n\
+         if [ -z \"$t\" ] || [ \"${{r:-success}}\" != success ]; then printf '%s\\0' \"$@\"\n\
+         else find -H \"$@\" -maxdepth 0 -newermt \"$t\" -print0 || exit 1; fi\n"
     ))
 }
 
