@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use petgraph::graph::NodeIndex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::ahead::Ahead;
 use super::control::Message;
 use super::held::HeldTo;
 use super::notices::Notifier;
@@ -36,6 +37,8 @@ pub(super) struct Env {
     pub(super) planning: bool,
     /// The run does what a saved plan showed, and nothing else.
     pub(super) held_to: Option<HeldTo>,
+    /// What was looked at before its turn.
+    pub(super) ahead: Ahead,
 }
 
 /// Hosts that could not be met, and why. A preview learns of them while it looks at others.
@@ -57,6 +60,9 @@ impl From<HashMap<String, StepError>> for Unreachable {
         Self(RwLock::new(hosts))
     }
 }
+
+/// What a task's texts see of others: their outputs, and where it is told that one was missing.
+type Known = (Arc<Outputs>, Option<Arc<OnceLock<usize>>>);
 
 /// How an executor's work on a task ended.
 #[derive(Debug)]
@@ -89,7 +95,7 @@ pub(super) struct Prepared {
     pub(super) step: Box<dyn Step>,
     pub(super) cx: Context,
     /// Its host can't be reached, and this is what the step tells of that.
-    unseen: Option<Output>,
+    pub(super) unseen: Option<Output>,
 }
 
 impl Prepared {
@@ -125,6 +131,9 @@ pub(super) async fn run(
 ) {
     let work = AssertUnwindSafe(env.attempt(node, attempt, &scheduler)).catch_unwind();
     let end = work.await.unwrap_or_else(|panic| End::Failed(panicked(&*panic)));
+    if !matches!(end, End::Satisfied(_) | End::Skipped(_) | End::Chosen(_)) {
+        env.ahead.end();
+    }
     let _ = scheduler.send(Message::Finished { node, attempt, end });
 }
 
@@ -183,30 +192,45 @@ impl Env {
     }
 
     fn scope(&self, task: &Task) -> Scope {
+        self.scope_by(task, (Arc::clone(&self.outputs), None))
+    }
+
+    fn scope_by(&self, task: &Task, (outputs, missed): Known) -> Scope {
         Scope {
             plan: Arc::clone(&self.plan),
             frame: self.plan.steps[task.step].frame,
             host: task.host.clone(),
             item: task.item.clone(),
-            outputs: Arc::clone(&self.outputs),
+            outputs,
             run: self.run.clone(),
             started: self.started,
+            missed,
         }
     }
 
     /// Evaluates the conditions, its own and those of the steps that lead to it, and its arguments.
     pub(super) fn prepare(&self, node: NodeId, attempt: u32) -> Result<Preparation, StepError> {
+        self.prepare_by(node, attempt, (Arc::clone(&self.outputs), None))
+    }
+
+    /// The same by these outputs.
+    pub(super) fn prepare_by(
+        &self,
+        node: NodeId,
+        attempt: u32,
+        known: Known,
+    ) -> Result<Preparation, StepError> {
         let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
-        if let Some(why) = self.plan.not_chosen(task, &self.outputs) {
+        if let Some(why) = self.plan.not_chosen(task, &known.0) {
             return Ok(Preparation::Skip(why));
         }
         if self.away(task).is_some() {
-            self.prepare_unconditionally(node, attempt)?;
+            self.prepare_scoped(task, attempt, self.scope_by(task, known.clone()))?;
         }
-        if let Some(why) = self.false_condition(task, &self.scope(task))? {
+        if let Some(why) = self.false_condition(task, &self.scope_by(task, known.clone()))? {
             return Ok(Preparation::Skip(why));
         }
-        self.prepare_unconditionally(node, attempt).map(Preparation::Go)
+        self.prepare_scoped(task, attempt, self.scope_by(task, known)).map(Preparation::Go)
     }
 
     /// Why the task's host can't be reached.
@@ -217,15 +241,19 @@ impl Env {
     /// Evaluates the arguments alone. On a host that can't be reached only a step is that can tell so.
     pub(super) fn prepare_unconditionally(&self, node: NodeId, attempt: u32) -> Result<Prepared, StepError> {
         let Some(task) = self.task(node) else { return Err(StepError::permanent("it is no task")) };
-        let made = self.make(task);
+        self.prepare_scoped(task, attempt, self.scope(task))
+    }
+
+    fn prepare_scoped(&self, task: &Task, attempt: u32, scope: Scope) -> Result<Prepared, StepError> {
+        let made = self.make(task, &scope);
         let unseen = match self.away(task) {
             None => None,
             Some(why) => {
-                let told = made.as_ref().ok().and_then(|(step, _)| step.unseen(&why));
+                let told = made.as_ref().ok().and_then(|step| step.unseen(&why));
                 Some(told.ok_or(why)?)
             }
         };
-        let (step, scope) = made?;
+        let step = made?;
         let cx = Context::new(ContextParts {
             attempt: Attempt {
                 run: self.run.clone(),
@@ -247,9 +275,8 @@ impl Env {
         Ok(Prepared { step, cx, unseen })
     }
 
-    /// The step with its arguments, and what they were evaluated in.
-    fn make(&self, task: &Task) -> Result<(Box<dyn Step>, Scope), StepError> {
-        let scope = self.scope(task);
+    /// The step with its arguments.
+    fn make(&self, task: &Task, scope: &Scope) -> Result<Box<dyn Step>, StepError> {
         let def = &self.plan.steps[task.step].def;
         let mut arguments = serde_json::Map::new();
         for (name, argument) in &def.with.value {
@@ -266,7 +293,7 @@ impl Env {
         let step = info.make(arguments.into()).map_err(|e| {
             StepError::permanent(format!("the arguments of `{}` are wrong: {e}", def.uses.value))
         })?;
-        Ok((step, scope))
+        Ok(step)
     }
 
     /// Chooses the hosts of a task's step, where the task is for that.
@@ -332,6 +359,9 @@ impl Env {
             Some(Err(Unchosen::Skip(why))) => return End::Skipped(why),
             Some(Err(Unchosen::Failed(error))) => return End::Failed(error),
         }
+        if let Some(output) = self.ahead.found(node).await {
+            return End::Satisfied(output);
+        }
         let prepared = match self.prepare(node, attempt) {
             Ok(Preparation::Skip(why)) => return End::Skipped(why),
             Ok(Preparation::Go(prepared)) => prepared,
@@ -359,6 +389,7 @@ impl Env {
         if let Err(error) = self.check_guards(node).await {
             return End::Failed(error);
         }
+        self.ahead.end();
         let (leave, granted) = oneshot::channel();
         let _ = scheduler.send(Message::Pending { node, attempt, change: change.clone(), leave });
         if granted.await.is_err() {

@@ -1,6 +1,7 @@
 //! Moves a run forward. The scheduler, a thread of its own, owns the run's state and the store; the
 //! executors, tokio tasks, run steps. They talk by messages; no lock is held across I/O.
 
+mod ahead;
 mod asking;
 mod attempt;
 mod clock;

@@ -28,5 +28,6 @@ pub fn outputs_of(
         past.take(run, record.clone())?;
     }
     let (plan, outputs) = (Arc::new(past.plan), past.outputs);
-    Ok(Scope { plan, frame: 0, host: None, item: None, outputs, run: run.clone(), started }.outputs())
+    Ok(Scope { plan, frame: 0, host: None, item: None, outputs, run: run.clone(), started, missed: None }
+        .outputs())
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Engine;
+use super::ahead::Ahead;
 use super::executor::{Env, Preparation, Unchosen, Unreachable, filtered_out};
 use super::notices;
 use crate::plan::{Mode, Moved, Outputs, Plan, Shown, ShownTask, Task, chosen_output, without_time};
@@ -192,6 +193,7 @@ impl Engine {
             notices,
             planning: true,
             held_to: None,
+            ahead: Ahead::none(),
             plan: Arc::clone(&plan),
         };
         let looks = look_at_all(&env, &meetings, self.options.concurrency.max(1));

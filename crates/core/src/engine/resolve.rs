@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::executor::{Env, Preparation, Prepared, Unreachable};
 use super::session::OPEN;
 use super::{EngineError, Session, UndoOptions, Verdict};
@@ -192,6 +193,7 @@ impl Session {
             notices: self.journal.notifier.clone(),
             planning: false,
             held_to: None,
+            ahead: Ahead::none(),
         }
     }
 }

@@ -434,6 +434,7 @@ impl Scheduler {
             // Outputs are set as they were stored, masked, so that a resumed run sees the same.
             for (node, mut output) in batch.outputs {
                 output.0.values_mut().for_each(|value| self.journal.redactor.value(value));
+                self.env.ahead.known(node, &output);
                 self.env.outputs.set(node, output);
             }
             for node in ready {

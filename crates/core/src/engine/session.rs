@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use super::ahead::{Ahead, look_ahead};
 use super::asking::{self, Asking};
 use super::clock::Clock;
 use super::control::{Control, Message, Stop};
@@ -321,6 +322,7 @@ impl Session {
             asked,
             ready,
             as_found,
+            fresh,
             undo,
             ..
         } = self;
@@ -344,7 +346,11 @@ impl Session {
             outputs: Arc::clone(&outputs),
             run: journal.run.clone(),
             started,
+            missed: None,
         };
+        let room = engine.options.concurrency.max(1);
+        let (ahead, looking) =
+            if fresh && undo.is_none() { Ahead::of(&plan, room) } else { (Ahead::none(), None) };
         let env = Arc::new(Env {
             plan: Arc::clone(&plan),
             outputs,
@@ -357,8 +363,9 @@ impl Session {
             notices: notices.clone(),
             planning: false,
             held_to,
+            ahead,
         });
-        let mut queue = Queue::of(&plan, engine.options.concurrency.max(1));
+        let mut queue = Queue::of(&plan, room);
         ready.into_iter().for_each(|node| queue.push(node));
         let scheduler = Scheduler {
             journal,
@@ -383,9 +390,13 @@ impl Session {
             undo,
             not_unwound: None,
         };
-        let ended = tokio::task::spawn_blocking(move || scheduler.work())
-            .await
-            .map_err(|e| EngineError::Broken(e.to_string()))??;
+        let looks =
+            looking.map(|looking| tokio::spawn(look_ahead(Arc::clone(&scheduler.env), looking, room)));
+        let ended = tokio::task::spawn_blocking(move || scheduler.work()).await;
+        if let Some(looks) = looks {
+            looks.abort();
+        }
+        let ended = ended.map_err(|e| EngineError::Broken(e.to_string()))??;
         let mut journal = ended.journal;
         let locks_kept = match &fleet {
             Some(fleet) => {

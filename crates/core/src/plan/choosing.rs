@@ -133,6 +133,18 @@ impl Plan {
         }
     }
 
+    /// Whether a choice that is made in the run says if the task is one of it.
+    pub(crate) fn depends_on_choice(&self, task: &Task) -> bool {
+        let mut step = task.step;
+        loop {
+            if self.steps[step].choosing.is_some() {
+                return true;
+            }
+            let Some(caller) = &self.frames[self.steps[step].frame].caller else { return false };
+            step = caller.step;
+        }
+    }
+
     /// The template that a task chooses hosts by.
     pub(crate) fn chooses_by(&self, task: &Task) -> Option<(&Choosing, &str)> {
         let step = &self.steps[task.step];

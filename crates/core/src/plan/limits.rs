@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Plan;
+use crate::workflow::Workflow;
 
 /// Tasks at work on one host at once, where the workflow doesn't say. It is the number of sessions that
 /// a host's SSH connection has room for: sshd's `MaxSessions` is 10 by default.
@@ -20,6 +21,12 @@ pub(crate) struct Limits {
 }
 
 impl Plan {
+    /// Whether the workflow says how many tasks may be at work at once.
+    pub(crate) fn is_limited(&self) -> bool {
+        let limited = |workflow: &Workflow| !workflow.limits.is_empty() || workflow.max_per_host.is_some();
+        self.frames.iter().any(|frame| limited(&frame.workflow))
+    }
+
     /// The limits: the smallest of those of the workflow and of the workflows that it includes.
     pub(crate) fn limits(&self) -> Limits {
         let workflows = || self.frames.iter().map(|frame| &frame.workflow);

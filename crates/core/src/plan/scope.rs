@@ -56,6 +56,8 @@ pub struct Scope {
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) run: RunId,
     pub(crate) started: jiff::Timestamp,
+    /// Gets the first node whose output was asked for and isn't there.
+    pub(crate) missed: Option<Arc<OnceLock<usize>>>,
 }
 
 impl Scope {
@@ -242,7 +244,13 @@ impl StepOutputs {
     fn on(&self, host: Option<&str>, item: Option<&str>) -> Option<Jinja> {
         let plan = &self.scope.plan;
         match self.step().part(plan, host, item)? {
-            Part::Task(node) => self.scope.outputs.get(node.index()).map(|output| to_jinja(&output.0)),
+            Part::Task(node) => {
+                let output = self.scope.outputs.get(node.index());
+                if let (None, Some(missed)) = (output, &self.scope.missed) {
+                    missed.get_or_init(|| node.index());
+                }
+                output.map(|output| to_jinja(&output.0))
+            }
             Part::Frame(frame) => {
                 let host = host.and_then(|name| plan.inventory.host(name)).cloned();
                 Some(Jinja::from_object(WorkflowOutputs(Scope {

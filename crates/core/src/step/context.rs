@@ -113,6 +113,21 @@ pub struct ContextParts {
     pub planning: bool,
 }
 
+tokio::task_local! {
+    static EARLY: ();
+}
+
+/// Whether what asks is a check that is made before its turn ([`Step::early`](super::Step::early)): the run has changed
+/// nothing yet, so such checks may share what they are answered.
+pub fn is_early() -> bool {
+    EARLY.try_with(|()| ()).is_ok()
+}
+
+/// A check that is made before its turn: what it asks knows it by [`is_early`].
+pub async fn early<T>(check: impl Future<Output = T>) -> T {
+    EARLY.scope((), check).await
+}
+
 /// What a step works with.
 #[derive(Clone)]
 pub struct Context(Arc<ContextParts>);

@@ -8,7 +8,7 @@ mod context;
 mod registry;
 mod secret;
 
-pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources};
+pub use context::{Attempt, Context, ContextParts, Progress, Renderer, Resources, early, is_early};
 pub use registry::{ArgumentError, MakeStep, Origin, Registry, StepInfo, StepSource, StepType, Undoability};
 pub(crate) use secret::MASK;
 pub use secret::{Redactor, Secret};
@@ -36,6 +36,14 @@ pub trait Step: Send + Sync {
     /// Establishes it. Called only after `check` said [`Check::Pending`], and after `change` was
     /// made durable as the intent. The engine calls `check` again afterwards.
     async fn apply(&self, cx: &Context, change: &Change) -> Result<Output, StepError>;
+
+    /// Whether `check` may be made before its turn: as long as the run has changed nothing, at once with many others.
+    ///
+    /// True where it compares what is there with what is wanted, and nothing else. What tells how things stand at
+    /// just this point of the workflow, such as a position in the WAL, or what runs somebody's own commands, is made in its turn.
+    fn early(&self) -> bool {
+        false
+    }
 
     /// Whether `check` can tell that `apply` took. False for a bare command, which leaves nothing
     /// to look at: its exit code is then all there is.

@@ -207,6 +207,10 @@ pub struct Make {
 
 #[async_trait]
 impl Step for Make {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let there = cx.resource::<Arc<World>>()?.value(&key(&self.thing, cx));
         Ok(match there {

@@ -151,6 +151,10 @@ pub(super) fn unreadable(path: &str) -> String {
 
 #[async_trait]
 impl Step for Authority {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         if let Some(host) = cx.inventory_host() {
             let why = format!("a CA is made at the operator, not for {}: leave out `hosts`", host.name);

@@ -299,6 +299,10 @@ impl Usage {
 
 #[async_trait]
 impl Step for Leaf {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let Some(authority) = self.authority(cx)? else {
             let why = format!("there is no CA {} at the operator", self.ca_cert);

@@ -125,6 +125,10 @@ impl Valid {
 
 #[async_trait]
 impl Step for Valid {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let found = match Self::certificate(&*host, &self.cert).await? {

@@ -25,6 +25,10 @@ impl StepType for Assert {
 
 #[async_trait]
 impl Step for Assert {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
         if self.that {
             return Ok(Check::Satisfied(Output::empty()));

@@ -99,6 +99,10 @@ impl EtcdMember {
 
 #[async_trait]
 impl Step for EtcdMember {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         Ok(self.look(&*cx.host().await?).await?.checked(cx))
     }

@@ -239,6 +239,10 @@ const REFUSED_HINT: &str = "data that is in the way: set it aside on that host (
 
 #[async_trait]
 impl Step for EtcdMemberJoined {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let Some(settings) = Settings::of(&*host, &self.file).await? else {

@@ -59,6 +59,10 @@ impl EtcdSameScheme {
 
 #[async_trait]
 impl Step for EtcdSameScheme {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let (data, tls) = self.look(&*cx.host().await?).await?;
         if data && tls.is_some_and(|tls| tls != self.tls) {

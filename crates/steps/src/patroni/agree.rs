@@ -119,6 +119,10 @@ fn side_by_side(all: &BySettings, of: impl Fn(&Settings) -> String) -> String {
 
 #[async_trait]
 impl Step for PatroniAgree {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, _cx: &Context) -> Result<Check, StepError> {
         self.judge(&self.read()?).map(Check::Satisfied)
     }

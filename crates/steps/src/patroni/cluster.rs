@@ -207,6 +207,10 @@ impl Wait<'_> {
 
 #[async_trait]
 impl Step for PatroniCluster {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let tls = Settings::of(&*host, &self.config_file).await?.and_then(|settings| settings.rest_tls);

@@ -27,6 +27,10 @@ impl StepType for PatroniConfig {
 
 #[async_trait]
 impl Step for PatroniConfig {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         match Settings::of(&*cx.host().await?, &self.file).await? {
             Some(settings) => Ok(Check::Satisfied(crate::support::output(&settings)?)),

@@ -124,6 +124,10 @@ fn judge(settings: &Settings, key: Option<&str>, data: Data, down: bool) -> Resu
 
 #[async_trait]
 impl Step for PatroniDataMatches {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let settings = match settings_or_later(cx, &*host, &self.config_file).await? {

@@ -84,6 +84,10 @@ impl PatroniDynamicConfig {
 
 #[async_trait]
 impl Step for PatroniDynamicConfig {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         if self.config.is_none() {
             return Ok(Check::Satisfied(Output::empty()));

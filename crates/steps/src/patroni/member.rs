@@ -86,6 +86,10 @@ impl PatroniMember {
 
 #[async_trait]
 impl Step for PatroniMember {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let seen = match Settings::of(&*host, &self.config_file).await? {

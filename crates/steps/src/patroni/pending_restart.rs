@@ -217,6 +217,10 @@ fn waiting(rows: &Rows, changing: &[(String, String)]) -> Vec<Waiting> {
 
 #[async_trait]
 impl Step for PatroniPendingRestart {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let seen = match Settings::of(&*host, &self.config_file).await? {

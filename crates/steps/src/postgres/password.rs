@@ -45,6 +45,10 @@ impl StepType for PostgresPassword {
 
 #[async_trait]
 impl Step for PostgresPassword {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let target = SqlTarget {
             address: self.address.clone(),

@@ -127,6 +127,10 @@ fn output(rows: Rows) -> Output {
 
 #[async_trait]
 impl Step for PostgresQuery {
+    fn early(&self) -> bool {
+        self.expect.is_some() || self.satisfied_if.is_some()
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let sql = self.connect(cx).await?;
         let Some(condition) = &self.satisfied_if else { return self.ask(&*sql).await };

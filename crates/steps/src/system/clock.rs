@@ -50,6 +50,10 @@ fn offset(before: f64, host: f64, took: f64) -> f64 {
 
 #[async_trait]
 impl Step for HostClock {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let before = Timestamp::now().as_nanosecond() as f64 / 1e9;

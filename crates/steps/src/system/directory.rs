@@ -60,6 +60,10 @@ impl Directory {
 
 #[async_trait]
 impl Step for Directory {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let path = &self.path;
         let host = cx.host().await?;

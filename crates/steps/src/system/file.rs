@@ -74,6 +74,10 @@ impl File {
 
 #[async_trait]
 impl Step for File {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         self.wanted()?.check(cx).await
     }

@@ -43,6 +43,10 @@ fn read(line: &str, wanted: IpAddr) -> Option<(String, u8)> {
 
 #[async_trait]
 impl Step for NetworkInterface {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let wanted = match self.wanted(&*host) {

@@ -91,6 +91,10 @@ impl Package {
 
 #[async_trait]
 impl Step for Package {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let installed = self.installed(&*cx.host().await?).await?;
         let missing = self.missing(&installed);

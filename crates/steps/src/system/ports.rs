@@ -109,6 +109,10 @@ async fn units(host: &dyn Host, listeners: &[Listener]) -> Result<BTreeMap<u32, 
 
 #[async_trait]
 impl Step for NetworkPorts {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let others = self.others(&*cx.host().await?).await?;
         if others.is_empty() {

@@ -79,6 +79,10 @@ impl Template {
 
 #[async_trait]
 impl Step for Template {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let content = self.content(cx)?;
         self.wanted(&content)?.check(cx).await

@@ -230,6 +230,10 @@ impl SystemdUnit {
 
 #[async_trait]
 impl Step for SystemdUnit {
+    fn early(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let unit = host.unit(&self.unit).await?;

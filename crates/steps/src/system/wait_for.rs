@@ -104,6 +104,10 @@ impl WaitFor {
 
 #[async_trait]
 impl Step for WaitFor {
+    fn early(&self) -> bool {
+        self.script.is_none()
+    }
+
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         Ok(match self.look(&*cx.host().await?).await? {
             Seen::Yes(output) => Check::Satisfied(output),
