@@ -23,7 +23,8 @@ use crate::host::{BoxStream, HostError};
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A client of one member; it dials when first asked, and anew when the connection was lost.
+/// A client of one member; it dials when first asked, and anew when the connection was lost. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Client {
     transport: Arc<dyn Transport>,
     place: String,

@@ -10,6 +10,7 @@ mod guard;
 mod login;
 mod look;
 mod run;
+mod shared;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +20,7 @@ use flow_core::step::Attempt;
 pub(crate) use guard::Paths;
 pub(crate) use login::{Become, Login};
 
+use self::shared::Shared;
 use super::shell::{PROBE_LIMIT, Shell};
 use super::transport::{Failure, Transport};
 use super::{
@@ -37,12 +39,24 @@ pub(crate) struct PosixHost {
     paths: Paths,
     /// What was read over which connection.
     facts: Mutex<Option<(u64, Arc<Facts>)>>,
+    probes: Shared<Reply>,
+    pages: Shared<HttpReply>,
+    etcds: Shared<clients::etcd::Client>,
 }
 
 impl PosixHost {
     pub(crate) fn new(transport: Arc<dyn Transport>, login: Login, paths: Paths) -> Self {
         let shell = Shell::new(transport.clone(), login.clone());
-        Self { transport, login, shell, paths, facts: Mutex::new(None) }
+        Self {
+            transport,
+            login,
+            shell,
+            paths,
+            facts: Mutex::new(None),
+            probes: Shared::default(),
+            pages: Shared::default(),
+            etcds: Shared::default(),
+        }
     }
 
     /// Reads by which files TLS is to be spoken; none where it isn't.
@@ -136,7 +150,8 @@ impl Host for PosixHost {
     }
 
     async fn probe(&self, script: &str) -> Result<Reply, HostError> {
-        self.shell.run(script, PROBE_LIMIT).await.map_err(|failure| self.error(failure))
+        let asked = self.probes.get(|| script.to_owned(), || self.shell.run(script, PROBE_LIMIT)).await;
+        asked.map_err(|failure| self.error(failure))
     }
 
     async fn stat(&self, path: &str) -> Result<Option<Stat>, HostError> {
@@ -240,14 +255,23 @@ impl Host for PosixHost {
     }
 
     async fn http(&self, request: &HttpRequest) -> Result<HttpReply, HostError> {
-        let tls = self.tls(request.tls.as_ref(), b"").await?;
-        let reply = clients::http::exchange(&*self.transport, request, tls.as_ref()).await;
-        reply.map_err(|failure| self.error(failure))
+        let exchange = async || {
+            let tls = self.tls(request.tls.as_ref(), b"").await?;
+            let reply = clients::http::exchange(&*self.transport, request, tls.as_ref()).await;
+            reply.map_err(|failure| self.error(failure))
+        };
+        match (request.method, &request.body, &request.basic_auth) {
+            ("GET", None, None) => self.pages.get(|| format!("{request:?}"), exchange).await,
+            _ => exchange().await,
+        }
     }
 
     async fn etcd(&self, endpoint: &EtcdEndpoint) -> Result<Box<dyn Etcd>, HostError> {
-        let tls = self.tls(endpoint.tls.as_ref(), b"h2").await?;
-        Ok(Box::new(clients::etcd::Client::new(self.transport.clone(), endpoint, tls).await?))
+        let client = async || {
+            let tls = self.tls(endpoint.tls.as_ref(), b"h2").await?;
+            clients::etcd::Client::new(self.transport.clone(), endpoint, tls).await
+        };
+        Ok(Box::new(self.etcds.get(|| format!("{endpoint:?}"), client).await?))
     }
 
     async fn sql(&self, target: &SqlTarget) -> Result<Box<dyn Sql>, HostError> {

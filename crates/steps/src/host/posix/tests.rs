@@ -472,3 +472,14 @@ async fn installed_packages_are_told_from_unknown_ones() {
     let packages = place.host.packages(&names).await.unwrap();
     assert!(packages.contains_key("dash") && packages.len() == 1, "{packages:?}");
 }
+
+#[tokio::test]
+async fn what_is_asked_before_its_turn_is_asked_once_and_what_is_asked_in_its_turn_each_time() {
+    let place = Place::new();
+    let asked = place.path("asked");
+    let question = format!("echo >>'{asked}'; wc -l <'{asked}'");
+    let ask = async || place.host.probe(&question).await.unwrap().text();
+    let two = flow_core::step::early(async { tokio::join!(ask(), ask()) }).await;
+    assert_eq!(two, ("1".to_owned(), "1".to_owned()));
+    assert_eq!((ask().await, ask().await), ("2".to_owned(), "3".to_owned()));
+}
