@@ -7,7 +7,12 @@ repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 lab_dir=$("$repo/fixtures/lab/lab" dir)
 
 hosts=(patroni1 patroni2 patroni3)
-declare -A address=([patroni1]=198.18.0.11 [patroni2]=198.18.0.12 [patroni3]=198.18.0.13)
+balancers=(lb1 lb2)
+declare -A address=(
+  [patroni1]=198.18.0.11 [patroni2]=198.18.0.12 [patroni3]=198.18.0.13
+  [lb1]=198.18.0.21 [lb2]=198.18.0.22
+)
+vip=198.18.0.100
 
 variable() { sed -n "s/^$1: *//p" "$lab_dir/group_vars/promoters.yml"; }
 scope=$(variable patroni_scope)
@@ -27,7 +32,7 @@ ssh_options=(
 )
 close_connections() {
   local host
-  for host in "${hosts[@]}"; do
+  for host in "${hosts[@]}" "${balancers[@]}"; do
     ssh "${ssh_options[@]}" -O exit "root@${address[$host]}" 2>/dev/null || true
   done
   rm -rf "$sockets"
@@ -37,16 +42,20 @@ trap close_connections EXIT
 # on HOST: runs the script on stdin there.
 on() { ssh "${ssh_options[@]}" "root@${address[$1]}" sh -eu; }
 
-# everywhere FUNCTION: runs `FUNCTION HOST` for all hosts at once.
-everywhere() {
-  local host pid failed=0
+# everywhere FUNCTION: runs `FUNCTION HOST` for all members at once.
+everywhere() { at_once "$1" "${hosts[@]}"; }
+
+# at_once FUNCTION HOST...: the same for these hosts.
+at_once() {
+  local function=$1 host pid failed=0
   local -a pids=()
-  for host in "${hosts[@]}"; do
-    "$1" "$host" &
+  shift
+  for host; do
+    "$function" "$host" &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
-  ((failed == 0)) || { echo "$1 failed" >&2; exit 1; }
+  ((failed == 0)) || { echo "$function failed" >&2; exit 1; }
 }
 
 started=${EPOCHREALTIME/./}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From bare hosts to the first healthy cluster that speaks TLS: etcd and Patroni on three hosts.
-# The raw limit that `flow run deploy` is measured against.
+# From bare hosts to a cluster that speaks TLS and that clients reach: etcd and Patroni on three hosts, HAProxy and
+# keepalived on two.
+# The raw limit that `flow run deploy.toml` is measured against.
 set -euo pipefail
 # shellcheck source=benches/peers/common.sh source-path=SCRIPTDIR/../..
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -25,12 +26,14 @@ authority() {
     -subj "/CN=$scope CA" -keyout "$certs/ca.key" -out "$certs/ca.crt" 2>/dev/null
 }
 
+# PostgreSQL's is good for the addresses by which clients come, too.
 certificate() {
-  local host=$1 ip=${address[$1]} file=$certs/$1-$2
+  local host=$1 ip=${address[$1]} file=$certs/$1-$2 clients=""
+  [[ $2 == etcd ]] || clients=",IP:${address[lb1]},IP:${address[lb2]},IP:$vip"
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$host" \
     -keyout "$file.key" -out "$file.csr" 2>/dev/null
   openssl x509 -req -in "$file.csr" -CA "$certs/ca.crt" -CAkey "$certs/ca.key" -CAserial "$file.srl" -CAcreateserial -days 365 \
-    -extfile <(echo "subjectAltName=DNS:$host,DNS:localhost,IP:$ip,IP:127.0.0.1
+    -extfile <(echo "subjectAltName=DNS:$host,DNS:localhost,IP:$ip,IP:127.0.0.1$clients
 extendedKeyUsage=serverAuth,clientAuth") -out "$file.crt" 2>/dev/null
 }
 
@@ -160,9 +163,116 @@ systemctl --quiet enable --now patroni.service
 SH
 }
 
+# HAProxy waits for members to come up, and keepalived for HAProxy: both run long before there is a leader.
+balancer() {
+  on "$1" <<SH
+systemctl --quiet mask haproxy.service keepalived.service 2>/dev/null
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update >/dev/null
+apt-get -qq install -y --no-install-recommends haproxy keepalived >/tmp/install.log 2>&1 ||
+  { cat /tmp/install.log >&2; exit 1; }
+cat >/etc/haproxy/root.crt <<'PEM'
+$(<"$certs/ca.crt")
+PEM
+cat >/etc/haproxy/haproxy.cfg <<'CONF'
+global
+    log /dev/log local0
+    user haproxy
+    group haproxy
+    maxconn 2000
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+defaults
+    log global
+    mode tcp
+    option tcplog
+    option dontlognull
+    retries 2
+    timeout connect 4s
+    timeout check 5s
+    timeout client 30m
+    timeout server 30m
+listen stats
+    bind *:7000
+    mode http
+    stats enable
+    stats uri /
+$(listen primary 5000)
+$(listen replica 5001)
+CONF
+haproxy -c -q -f /etc/haproxy/haproxy.cfg
+cat >/etc/keepalived/keepalived.conf <<'CONF'
+global_defs {
+    router_id $1
+    enable_script_security
+    script_user root
+}
+vrrp_script haproxy {
+    script "/usr/bin/systemctl is-active --quiet haproxy.service"
+    interval 1
+    timeout 5
+    fall 2
+    rise 2
+}
+vrrp_instance $scope {
+    state BACKUP
+    nopreempt
+    interface host0
+    virtual_router_id 51
+    priority $([[ $1 == lb1 ]] && echo 199 || echo 198)
+    advert_int 1
+    unicast_src_ip ${address[$1]}
+    unicast_peer {
+        $([[ $1 == lb1 ]] && echo "${address[lb2]}" || echo "${address[lb1]}")
+    }
+    virtual_ipaddress {
+        $vip/24 dev host0
+    }
+    track_script {
+        haproxy
+    }
+}
+CONF
+keepalived -t -f /etc/keepalived/keepalived.conf >/dev/null 2>&1
+systemctl --quiet unmask haproxy.service keepalived.service
+systemctl --quiet enable --now haproxy.service keepalived.service
+SH
+}
+
+listen() {
+  local host
+  cat <<CONF
+listen $1
+    bind *:$2
+    option httpchk GET /$1
+    http-check expect status 200
+    default-server inter 2s fastinter 1s fall 3 rise 2 on-marked-down shutdown-sessions
+CONF
+  for host in "${hosts[@]}"; do
+    echo "    server $host ${address[$host]}:5432 check port 8008 check-ssl verify required ca-file /etc/haproxy/root.crt verifyhost $host"
+  done
+}
+
+# Clients reach the leader and a replica by both balancers, and the leader by the virtual address. There is no psql
+# on the balancers: a member asks.
+wait_served() {
+  local deadline=$((SECONDS + 60))
+  until on "${hosts[0]}" 2>/dev/null <<SH
+export PGPASSWORD='$superuser_password' PGCONNECT_TIMEOUT=2
+leads() { psql -XAtc 'select pg_is_in_recovery()' "host=\$1 port=\$2 user=postgres dbname=postgres sslmode=verify-full sslrootcert=/etc/postgresql/certs/root.crt"; }
+for place in ${address[lb1]} ${address[lb2]} $vip; do [ "\$(leads \$place 5000)" = f ]; done
+for place in ${address[lb1]} ${address[lb2]}; do [ "\$(leads \$place 5001)" = t ]; done
+SH
+  do
+    ((SECONDS < deadline)) || { echo "clients aren't served after 60 s" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
 certs=$(mktemp -d)
 trap 'close_connections; rm -rf "$certs"' EXIT
 authority
+at_once balancer "${balancers[@]}" &
+balancers_up=$!
 everywhere install_packages
 phase "packages installed"
 everywhere put_certificates
@@ -174,3 +284,7 @@ phase "Patroni started"
 wake_leader
 wait_healthy
 phase "healthy: $(leader) leads"
+wait "$balancers_up"
+phase "balancers run"
+wait_served
+phase "clients are served"
