@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::rest::{self, Api, Report, report};
+use super::rest::{self, Api, Named, Report, named, report};
 use super::settings::Settings;
 use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
@@ -21,12 +21,14 @@ use crate::support::{Seen, address_and_port, wait_until};
 /// How often the leader is woken while its replicas don't stream.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
 
-/// The cluster is healthy: one leader, all other members replicas that stream from it, one system identifier.
+/// The cluster is healthy: one leader, all other members replicas that stream from it, one system identifier and timeline.
 ///
 /// Every member is asked, by way of this host: the leader alone can't tell, since a replica that is still being
-/// cloned streams too. Waits for it. While it waits it wakes the leader (a `PATCH /config` that changes nothing),
+/// cloned streams too. Who streams is known by the members' names: from the leader, or from another that does (tag
+/// `replicatefrom`). One with the tag `nostream` restores from an archive: of it only that it serves, and its system identifier,
+/// are looked at. Patroni 3.0.2 tells no timeline of a replica. Waits for it. While it waits it wakes the leader (a `PATCH /config` that changes nothing),
 /// which else makes new replicas' slots only at its next turn, up to `loop_wait` later. Output: `leader` (its REST
-/// address), `system_identifier`, `members` (`rest`, `role`, `state`, `timeline`, `pending_restart`).
+/// address), `system_identifier`, `members` (`rest`, `name`, `role`, `state`, `timeline`, `nostream`, `pending_restart`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniCluster {
@@ -66,6 +68,9 @@ impl StepType for PatroniCluster {
 /// A member by its REST address, and what it said or why it didn't.
 type Answers<'a> = Vec<(&'a str, Result<Report, String>)>;
 
+/// A member that serves, by its REST address.
+type Member<'a> = (&'a str, &'a Report);
+
 impl PatroniCluster {
     async fn ask_one(
         &self,
@@ -82,58 +87,140 @@ impl PatroniCluster {
         Ok(self.members.iter().map(String::as_str).zip(answers).collect())
     }
 
-    fn judge(&self, answers: &Answers<'_>) -> Seen {
-        let mut members = Vec::new();
+    /// What the leader says of all members; nothing where none leads alone.
+    async fn names(
+        &self,
+        host: &dyn Host,
+        tls: Option<&TlsFiles>,
+        answers: &Answers<'_>,
+    ) -> Result<Result<Vec<Named>, String>, StepError> {
+        let leads = |(_, answer): &&(&str, Result<Report, String>)| answer.as_ref().is_ok_and(Report::leads);
+        match answers.iter().filter(leads).collect::<Vec<_>>().as_slice() {
+            [(leader, _)] => named(host, &Api::new(leader, tls)?).await,
+            _ => Ok(Ok(Vec::new())),
+        }
+    }
+
+    async fn seen(
+        &self,
+        host: &dyn Host,
+        tls: Option<&TlsFiles>,
+        answers: &Answers<'_>,
+    ) -> Result<Seen, StepError> {
+        let names = self.names(host, tls, answers).await?;
+        Ok(self.judge(answers, names).unwrap_or_else(Seen::NotYet))
+    }
+
+    /// Whether it is healthy; else what is missing.
+    fn judge(&self, answers: &Answers<'_>, names: Result<Vec<Named>, String>) -> Result<Seen, String> {
+        let mut members: Vec<Member<'_>> = Vec::new();
         for (rest, answer) in answers {
             match (missing(rest, answer), answer) {
-                (None, Ok(report)) => members.push((*rest, report)),
-                (why, _) => return Seen::NotYet(why.unwrap_or_default()),
+                (None, Ok(report)) => members.push((rest, report)),
+                (why, _) => return Err(why.unwrap_or_default()),
             }
         }
-        let (leaders, replicas): (Vec<_>, Vec<_>) = members.iter().partition(|(_, report)| report.leads());
-        let [(address, leader)] = leaders.as_slice() else {
+        let leaders: Vec<Member<'_>> = members.iter().filter(|(_, report)| report.leads()).copied().collect();
+        let [leader] = leaders.as_slice() else {
             let names: Vec<&str> = leaders.iter().map(|(rest, _)| *rest).collect();
-            return Seen::NotYet(match names.as_slice() {
+            return Err(match names.as_slice() {
                 [] => "no member leads".to_owned(),
                 names => format!("more than one member leads: {}", names.join(", ")),
             });
         };
-        // A replica that lost its connection may be told twice: the leader takes up to a minute to give up the old one.
-        let streaming = leader.streaming.iter().collect::<BTreeSet<_>>().len();
-        if streaming < replicas.len() {
-            return Seen::NotYet(format!("{streaming} of {} replicas stream", replicas.len()));
-        }
-        let behind = |report: &Report| {
-            leader.position.unwrap_or(0).saturating_sub(report.position.unwrap_or(u64::MAX))
+        let names =
+            names.map_err(|why| format!("Patroni at {} doesn't tell its members: {why}", leader.0))?;
+        let name = |rest: &str| {
+            let at = address_and_port(rest, rest::PORT).ok();
+            names.iter().find(|named| Some(&named.rest) == at.as_ref())
         };
-        if let Some((rest, report)) = replicas.iter().find(|(_, report)| behind(report) > self.max_lag) {
-            return Seen::NotYet(format!("{rest} is {} bytes behind", behind(report)));
-        }
-        let identifiers: BTreeSet<_> =
-            members.iter().map(|(_, report)| report.system_identifier.as_deref()).collect();
-        let identifier = match identifiers.into_iter().collect::<Vec<_>>().as_slice() {
-            [Some(one)] => (*one).to_owned(),
-            [None] => return Seen::NotYet("no member knows its system identifier yet".to_owned()),
-            several => {
-                let known: Vec<&str> = several.iter().map(|id| id.unwrap_or("not known")).collect();
-                return Seen::NotYet(format!(
-                    "the members have different system identifiers: {}",
-                    known.join(", ")
-                ));
-            }
-        };
-        let table: Vec<_> = members
+        let named = members
             .iter()
-            .map(|(rest, report)| {
-                json!({ "rest": rest, "role": report.role, "state": report.state, "timeline": report.timeline,
-                    "pending_restart": report.pending_restart })
+            .map(|member| match name(member.0) {
+                Some(named) => Ok((*member, named)),
+                None => Err(format!("the leader's Patroni doesn't know the member at {} yet", member.0)),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        self.follow(*leader, &named)?;
+        let identifier = one_identifier(&members)?;
+        let table: Vec<_> = named
+            .iter()
+            .map(|((rest, report), named)| {
+                json!({ "rest": rest, "name": named.name, "role": report.role, "state": report.state,
+                    "timeline": report.timeline, "nostream": named.nostream, "pending_restart": report.pending_restart })
             })
             .collect();
         let output = Output::empty()
-            .with("leader", address)
+            .with("leader", leader.0)
             .with("system_identifier", identifier)
             .with("members", table);
-        Seen::Yes(output)
+        Ok(Seen::Yes(output))
+    }
+
+    /// All others stream from it, and are not far behind, on its timeline.
+    fn follow(&self, leader: Member<'_>, all: &[(Member<'_>, &Named)]) -> Result<(), String> {
+        let replicas = || all.iter().filter(|((rest, _), _)| *rest != leader.0);
+        // A replica that lost its connection may be told twice: the leader takes up to a minute to give up the old one.
+        let live = fed(all, |(rest, _), _| rest == leader.0);
+        let archived = fed(all, |_, named| named.nostream);
+        let idle: Vec<&str> = replicas()
+            .map(|(_, named)| named.name.as_str())
+            .filter(|name| !live.contains(name) && !archived.contains(name))
+            .collect();
+        if !idle.is_empty() {
+            let count = replicas().count();
+            return Err(format!(
+                "{} of {count} replicas stream; {} doesn't",
+                count - idle.len(),
+                idle.join(", ")
+            ));
+        }
+        let position = |(rest, report): Member<'_>| {
+            report.position.ok_or_else(|| format!("{rest} doesn't tell its position in the WAL"))
+        };
+        for (member, _) in replicas().filter(|(_, named)| live.contains(named.name.as_str())) {
+            let behind = position(leader)?.saturating_sub(position(*member)?);
+            if behind > self.max_lag {
+                return Err(format!("{} is {behind} bytes behind", member.0));
+            }
+            if let (Some(leads), Some(own)) = (leader.1.timeline, member.1.timeline)
+                && leads != own
+            {
+                return Err(format!("{} is on timeline {own}, the leader on {leads}", member.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of those that WAL comes to from such members, by one after another; theirs too.
+fn fed<'a>(all: &[(Member<'_>, &'a Named)], from: impl Fn(Member<'_>, &Named) -> bool) -> BTreeSet<&'a str> {
+    let first = all.iter().filter(|(member, named)| from(*member, named));
+    let mut fed: BTreeSet<&str> = first.map(|(_, named)| named.name.as_str()).collect();
+    loop {
+        let senders = all.iter().filter(|(_, named)| fed.contains(named.name.as_str()));
+        let sent: BTreeSet<&String> = senders.flat_map(|((_, report), _)| &report.streaming).collect();
+        let before = fed.len();
+        fed.extend(
+            all.iter().map(|(_, named)| &named.name).filter(|name| sent.contains(name)).map(String::as_str),
+        );
+        if fed.len() == before {
+            return fed;
+        }
+    }
+}
+
+/// The members' system identifier, which all know and share.
+fn one_identifier(members: &[Member<'_>]) -> Result<String, String> {
+    let identifiers: BTreeSet<_> =
+        members.iter().map(|(_, report)| report.system_identifier.as_deref()).collect();
+    match identifiers.into_iter().collect::<Vec<_>>().as_slice() {
+        [Some(one)] => Ok((*one).to_owned()),
+        [None] => Err("no member knows its system identifier yet".to_owned()),
+        several => {
+            let known: Vec<&str> = several.iter().map(|id| id.unwrap_or("not known")).collect();
+            Err(format!("the members have different system identifiers: {}", known.join(", ")))
+        }
     }
 }
 
@@ -180,7 +267,7 @@ impl Wait<'_> {
             }
         }
         let answers = self.cluster.ask(self.host, self.tls()).await?;
-        let seen = self.cluster.judge(&answers);
+        let seen = self.cluster.seen(self.host, self.tls(), &answers).await?;
         let leader = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(Report::leads));
         let due = woken.as_ref().is_none_or(|last| last.at.elapsed() >= WAKE_EVERY);
         if let (Seen::NotYet(_), Some((leader, _))) = (&seen, leader) {
@@ -214,7 +301,8 @@ impl Step for PatroniCluster {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
         let tls = Settings::of(&*host, &self.config_file).await?.and_then(|settings| settings.rest_tls);
-        Ok(self.judge(&self.ask(&*host, tls.as_ref()).await?).checked(cx))
+        let answers = self.ask(&*host, tls.as_ref()).await?;
+        Ok(self.seen(&*host, tls.as_ref(), &answers).await?.checked(cx))
     }
 
     fn invariant(&self, _change: &Change) -> serde_json::Value {
@@ -261,7 +349,7 @@ mod tests {
         assert!(error.message.contains("Patroni at 198.18.0.13:8008 doesn't answer"), "{}", error.message);
     }
 
-    fn judged(change: impl Fn(&mut [Report])) -> String {
+    fn judged_as(change: impl Fn(&mut [Report], &mut [Named])) -> String {
         let report = |role: &str| Report {
             state: "running".into(),
             role: role.into(),
@@ -271,27 +359,101 @@ mod tests {
         };
         let mut reports = [report("leader"), report("replica"), report("replica")];
         reports[0].streaming = vec!["b".into(), "c".into()];
-        change(&mut reports);
-        let answers = ["a", "b", "c"].into_iter().zip(reports.map(Ok)).collect();
-        match (PatroniCluster { max_lag: 10, ..cluster() }).judge(&answers) {
+        let mut names = ["a", "b", "c"].map(|name| Named {
+            name: name.into(),
+            rest: (format!("at-{name}"), 8008),
+            leads: name == "a",
+            nostream: false,
+            replicates_from: None,
+        });
+        change(&mut reports, &mut names);
+        let answers = ["at-a", "at-b:8008", "at-c"].into_iter().zip(reports.map(Ok)).collect();
+        let judged = (PatroniCluster { max_lag: 10, ..cluster() }).judge(&answers, Ok(names.into()));
+        match judged.unwrap_or_else(Seen::NotYet) {
             Seen::Yes(_) => "healthy".into(),
             Seen::NotYet(why) => why,
         }
+    }
+
+    fn judged(change: impl Fn(&mut [Report])) -> String {
+        judged_as(|reports, _| change(reports))
     }
 
     #[test]
     fn what_is_missing_to_health_is_told() {
         assert_eq!(judged(|_| ()), "healthy");
         assert_eq!(judged(|all| all[0].role = "replica".into()), "no member leads");
-        assert_eq!(judged(|all| all[1].role = "leader".into()), "more than one member leads: a, b");
-        assert_eq!(judged(|all| all[2].state = "creating replica".into()), "c is replica, creating replica");
-        assert_eq!(judged(|all| all[0].streaming.truncate(1)), "1 of 2 replicas stream");
-        // A connection that was cut is told beside the new one for a while.
-        assert_eq!(judged(|all| all[0].streaming = vec!["b".into(), "b".into()]), "1 of 2 replicas stream");
-        assert_eq!(judged(|all| all[1].position = Some(80)), "b is 20 bytes behind");
+        assert_eq!(
+            judged(|all| all[1].role = "leader".into()),
+            "more than one member leads: at-a, at-b:8008"
+        );
+        assert_eq!(
+            judged(|all| all[2].state = "creating replica".into()),
+            "at-c is replica, creating replica"
+        );
+        assert_eq!(judged(|all| all[1].position = Some(80)), "at-b:8008 is 20 bytes behind");
+        assert_eq!(judged(|all| all[1].position = None), "at-b:8008 doesn't tell its position in the WAL");
+        assert_eq!(judged(|all| all[0].position = None), "at-a doesn't tell its position in the WAL");
         assert!(
             judged(|all| all[1].system_identifier = Some("8".into()))
                 .contains("different system identifiers")
         );
+    }
+
+    #[test]
+    fn timelines_are_compared_where_they_are_told() {
+        let told = |of: [Option<u64>; 3]| {
+            judged(|all| all.iter_mut().zip(of).for_each(|(one, timeline)| one.timeline = timeline))
+        };
+        assert_eq!(told([Some(2), Some(2), Some(2)]), "healthy");
+        assert_eq!(told([Some(2), None, None]), "healthy", "Patroni 3.0.2 tells none of a replica");
+        assert_eq!(told([Some(2), Some(2), Some(1)]), "at-c is on timeline 1, the leader on 2");
+    }
+
+    #[test]
+    fn only_members_count_as_replicas_that_stream() {
+        let stream = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            judged(|all| all[0].streaming.clone_from(&names))
+        };
+        assert_eq!(stream(&["b"]), "1 of 2 replicas stream; c doesn't");
+        assert_eq!(stream(&["pg_receivewal", "subscription"]), "0 of 2 replicas stream; b, c doesn't");
+        // A connection that was cut is told beside the new one for a while.
+        assert_eq!(stream(&["b", "b"]), "1 of 2 replicas stream; c doesn't");
+        assert_eq!(stream(&["c", "subscription", "b"]), "healthy");
+        let unknown = judged_as(|_, names| names[2].rest.0 = "elsewhere".into());
+        assert_eq!(unknown, "the leader's Patroni doesn't know the member at at-c yet");
+    }
+
+    #[test]
+    fn a_replica_may_stream_from_another_that_does() {
+        let from = |from: [&[&str]; 3]| {
+            judged(|all| {
+                for (one, names) in all.iter_mut().zip(from) {
+                    one.streaming = names.iter().map(|name| (*name).to_owned()).collect();
+                }
+            })
+        };
+        assert_eq!(from([&["b"], &["c"], &[]]), "healthy");
+        assert_eq!(
+            from([&[], &["c"], &["b"]]),
+            "0 of 2 replicas stream; b, c doesn't",
+            "from one another only"
+        );
+    }
+
+    #[test]
+    fn of_a_member_that_lives_on_the_archive_no_stream_is_wanted() {
+        let of = |change: fn(&mut [Report])| {
+            judged_as(|all, names| {
+                names[1].nostream = true;
+                all[0].streaming = vec!["c".into()];
+                all[1].position = Some(0);
+                change(all);
+            })
+        };
+        assert_eq!(of(|_| ()), "healthy");
+        assert_eq!(of(|all| all[0].streaming.clear()), "1 of 2 replicas stream; c doesn't");
+        assert_eq!(of(|all| all[1].state = "stopped".into()), "at-b:8008 is replica, stopped");
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) version: Option<String>,
     /// WAL position in bytes: written by a leader, received by a replica.
     pub(crate) position: Option<u64>,
-    /// On a leader: who streams from it, by name.
+    /// Who streams from it, by name.
     pub(crate) streaming: Vec<String>,
 }
 
@@ -172,6 +172,51 @@ pub(crate) async fn cluster(host: &dyn Host, api: &Api) -> Result<Vec<Value>, St
     }
 }
 
+/// A member as the cluster's keys name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Its name, by which a sender of WAL knows it too.
+    pub(crate) name: String,
+    /// Its REST address, as [`address_and_port`] reads it.
+    pub(crate) rest: (String, u16),
+    /// It holds the leader's key.
+    pub(crate) leads: bool,
+    /// The tag `nostream` (Patroni 4): it restores from the archive and never streams.
+    pub(crate) nostream: bool,
+    /// The tag `replicatefrom`: from whom it streams, where that one is there.
+    pub(crate) replicates_from: Option<String>,
+}
+
+impl Named {
+    fn read(member: &Value) -> Option<Self> {
+        let url = member["api_url"].as_str()?.trim_end_matches("/patroni");
+        Some(Self {
+            name: member["name"].as_str()?.to_owned(),
+            rest: address_and_port(url, PORT).ok()?,
+            leads: member["role"] == "leader",
+            nostream: member["tags"]["nostream"] == json!(true),
+            replicates_from: member["tags"]["replicatefrom"].as_str().map(str::to_owned),
+        })
+    }
+
+    /// Its REST address, `address:port`.
+    pub(crate) fn address(&self) -> String {
+        let (address, port) = &self.rest;
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    }
+}
+
+/// As [`cluster`], what is needed of it. The inner error says why the member doesn't answer.
+pub(crate) async fn named(host: &dyn Host, api: &Api) -> Result<Result<Vec<Named>, String>, StepError> {
+    let reply = match answered(host.http(&api.request("GET", "/cluster")).await)? {
+        Ok(reply) => reply,
+        Err(why) => return Ok(Err(why)),
+    };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let members = body["members"].as_array().map(|members| members.iter().filter_map(Named::read).collect());
+    Ok(members.ok_or_else(|| format!("GET /cluster gave {} and no members", reply.status)))
+}
+
 /// Asks the host's member to do something that may take until `timeout`. The inner error says that nobody knows
 /// what became of it.
 pub(crate) async fn post(
@@ -220,6 +265,23 @@ pub(crate) async fn patch_config(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_is_read_with_its_tags() {
+        let read = |tags: Value| {
+            let url = "https://198.18.0.12:8008/patroni";
+            Named::read(&json!({ "name": "patroni2", "role": "replica", "api_url": url, "tags": tags }))
+                .unwrap()
+        };
+        let plain = read(Value::Null);
+        assert_eq!(plain.rest, ("198.18.0.12".to_owned(), 8008));
+        assert_eq!(
+            (plain.leads, plain.nostream, plain.address()),
+            (false, false, "198.18.0.12:8008".to_owned())
+        );
+        assert!(read(json!({ "nostream": true })).nostream);
+        assert_eq!(read(json!({ "replicatefrom": "patroni3" })).replicates_from.as_deref(), Some("patroni3"));
+    }
 
     #[test]
     fn a_leader_is_one_whatever_its_patroni_calls_it() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::rest::{Api, Report, cluster, post, report};
+use super::rest::{Api, Named, Report, cluster, named, post, report};
 use super::settings::Settings;
 use crate::host::{Host, HostContext};
 use crate::support::{Seen, wait_until};
@@ -196,7 +196,7 @@ impl PatroniRestarted {
         wait_until(cx, self.limit(), look).await.map(drop)
     }
 
-    /// It serves in such a way, and where it is a replica, the leader sends to it.
+    /// It serves in such a way, and where it is a replica, the leader sends to it, or the member that its tag `replicatefrom` names.
     async fn serves(
         &self,
         host: &dyn Host,
@@ -212,25 +212,39 @@ impl PatroniRestarted {
         if own.leads() {
             return Ok(Seen::Yes(Output::empty()));
         }
-        let members = cluster(host, &Api::of(settings)?).await?;
-        let leader = members.iter().find(|member| member["role"] == "leader");
-        let Some(url) = leader.and_then(|leader| leader["api_url"].as_str()) else {
+        let members = match named(host, &Api::of(settings)?).await? {
+            Ok(members) => members,
+            Err(why) => return Ok(Seen::NotYet(format!("{name} doesn't tell the cluster's members: {why}"))),
+        };
+        let is_own = |member: &&Named| member.name == *name;
+        if members.iter().find(is_own).is_some_and(|own| own.nostream) {
+            return Ok(Seen::Yes(Output::empty()));
+        }
+        let Some(leader) = members.iter().find(|member| member.leads) else {
             return Ok(Seen::NotYet("no member leads".to_owned()));
         };
-        let address = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let address = address.split('/').next().unwrap_or_default();
-        let sends = report(host, &Api::new(address, settings.rest_tls.as_ref())?).await?;
-        Ok(match sends {
-            Ok(leader) if leader.streaming.contains(name) => {
-                // As much as a healthy cluster may have (`patroni.cluster`): the next one's turn is another look at that.
-                let behind = leader.position.unwrap_or(0).saturating_sub(own.position.unwrap_or(u64::MAX));
-                match behind > MAX_LAG {
-                    true => Seen::NotYet(format!("{name} is {behind} bytes behind")),
-                    false => Seen::Yes(Output::empty()),
-                }
+        let ask = async |member: &Named| {
+            report(host, &Api::new(&member.address(), settings.rest_tls.as_ref())?).await
+        };
+        let leads = match ask(leader).await? {
+            Ok(leads) => leads,
+            Err(why) => return Ok(Seen::NotYet(format!("the leader's Patroni doesn't answer: {why}"))),
+        };
+        let from = members.iter().find(is_own).and_then(|own| own.replicates_from.as_ref());
+        let sends = match members.iter().find(|member| Some(&member.name) == from) {
+            Some(sender) if !leads.streaming.contains(name) => ask(sender).await?.ok(),
+            _ => None,
+        };
+        if !leads.streaming.contains(name) && !sends.is_some_and(|sender| sender.streaming.contains(name)) {
+            return Ok(Seen::NotYet(format!("{name} doesn't stream from the leader yet")));
+        }
+        // As much as a healthy cluster may have (`patroni.cluster`): the next one's turn is another look at that.
+        Ok(match (leads.position, own.position) {
+            (Some(written), Some(received)) if written.saturating_sub(received) > MAX_LAG => {
+                Seen::NotYet(format!("{name} is {} bytes behind", written - received))
             }
-            Ok(_) => Seen::NotYet(format!("{name} doesn't stream from the leader yet")),
-            Err(why) => Seen::NotYet(format!("the leader's Patroni doesn't answer: {why}")),
+            (Some(_), Some(_)) => Seen::Yes(Output::empty()),
+            _ => Seen::NotYet(format!("how far {name} is behind isn't told")),
         })
     }
 }
