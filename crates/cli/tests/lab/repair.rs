@@ -50,7 +50,10 @@ fn short_a_member_initialised_anew_is_named_and_mended_while_clients_write_on() 
          n=$((n+1)); sleep 0.1\ndone\nEOS\ntouch /var/tmp/writing; : > /var/tmp/committed; cd /; \
          systemd-run --quiet --unit=writer sh /var/tmp/writer",
     );
-    operator.flow(&REPAIR).ended(0).says(&["disposable", &broken]);
+    let ran = operator.flow(&REPAIR).ended(0).says(&["disposable", &broken]);
+    assert!(!ran.text().contains("whether a row comes"), "{}", ran.text());
+    let canaries = PROMOTERS.map(|host| lab.sql(host, "select run from flow_canary where scope = 'demo'"));
+    assert!(!canaries[0].is_empty() && canaries.iter().all(|run| *run == canaries[0]), "{canaries:?}");
     lab.on(&leader, "rm /var/tmp/writing; while systemctl is-active --quiet writer; do sleep 0.1; done");
 
     assert_eq!([postmaster(&lab, &leader), postmaster(&lab, other)], untouched, "the others weren't touched");

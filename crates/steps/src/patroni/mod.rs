@@ -5,6 +5,7 @@
 
 mod agree;
 mod ancestry;
+mod canary;
 mod cluster;
 mod condition;
 mod config;
@@ -16,6 +17,7 @@ mod dynamic;
 mod dynamic_config;
 mod evidence;
 mod has_all_of;
+mod history;
 mod leaving;
 mod member;
 mod node_can_join;
@@ -26,6 +28,7 @@ mod rest;
 mod restarted;
 mod roles;
 mod settings;
+mod socket;
 mod status;
 mod survey;
 mod unchanged;
@@ -33,6 +36,7 @@ mod verdict;
 
 pub use agree::PatroniAgree;
 pub use ancestry::PatroniAncestry;
+pub use canary::PatroniCanary;
 pub use cluster::PatroniCluster;
 pub use condition::PatroniCondition;
 pub use config::PatroniConfig;
@@ -43,6 +47,7 @@ pub use diagnosis::{Diagnosis, PatroniFindings, Problem, Remedy};
 pub use dynamic_config::PatroniDynamicConfig;
 pub use evidence::PatroniEvidence;
 pub use has_all_of::PatroniHasAllOf;
+pub use history::PatroniHistory;
 pub use leaving::{PatroniMemberAbsent, PatroniMemberCanLeave};
 pub use member::{MemberRole, PatroniMember};
 pub use node_can_join::PatroniNodeCanJoin;
@@ -74,11 +79,13 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniDataMatches>()
         .add::<PatroniCopy>()
         .add::<PatroniHasAllOf>()
+        .add::<PatroniHistory>()
         .add::<PatroniMember>()
         .add::<PatroniNodeCanJoin>()
         .add::<PatroniMemberCanLeave>()
         .add::<PatroniMemberAbsent>()
         .add::<PatroniCluster>()
+        .add::<PatroniCanary>()
         .add::<PatroniDynamicConfig>()
         .add::<PatroniPendingRestart>()
         .add::<PatroniRestarted>()

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::settings::Settings;
-use crate::host::{Host, HostContext, quote};
-use crate::postgres::processes_on;
+use super::socket::{Socket, literal};
+use crate::host::HostContext;
 
 /// The PostgreSQL of this host has Patroni's superuser and its replication role, as the configuration names them. Changes nothing.
 ///
@@ -60,49 +60,6 @@ fn missing(rows: &str, superuser: &str, replication: &str) -> Vec<String> {
     found
 }
 
-/// What the server says, or why it can't be asked.
-async fn ask(
-    host: &dyn Host,
-    settings: &Settings,
-    names: (&str, &str),
-) -> Result<Result<String, String>, StepError> {
-    let directory = &settings.data_dir;
-    if processes_on(host, directory).await?.is_empty() {
-        return Ok(Err("no PostgreSQL runs on it".to_owned()));
-    }
-    let pid = format!("{directory}/postmaster.pid");
-    let (stat, pid) = tokio::try_join!(host.stat(directory), host.read(&pid, LIMIT))?;
-    let (Some(stat), Some(pid)) = (stat, pid) else { return Ok(Err("no PostgreSQL runs on it".to_owned())) };
-    let pid = String::from_utf8_lossy(&pid).into_owned();
-    let lines: Vec<&str> = pid.lines().map(str::trim).collect();
-    let (Some(port), Some(socket)) = (lines.get(3), lines.get(4).filter(|socket| socket.starts_with('/')))
-    else {
-        return Ok(Err("its PostgreSQL has no Unix socket".to_owned()));
-    };
-    let psql =
-        if settings.bin_dir.is_empty() { "psql".to_owned() } else { format!("{}/psql", settings.bin_dir) };
-    let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let sql = format!(
-        "select rolname, rolsuper, rolreplication from pg_roles where rolcanlogin and rolname in ({}, {})",
-        literal(names.0),
-        literal(names.1)
-    );
-    let script = format!(
-        "cd / && timeout 10 runuser -u {} -- {} -XwqAt -F '\t' -h {} -p {} -d postgres -c {}",
-        quote(&stat.owner),
-        quote(&psql),
-        quote(socket),
-        quote(port),
-        quote(&sql)
-    );
-    let reply = host.probe(&script).await?;
-    Ok(if reply.success() {
-        Ok(reply.text())
-    } else {
-        Err("its PostgreSQL lets nobody in by its Unix socket".to_owned())
-    })
-}
-
 #[async_trait]
 impl Step for PatroniRoles {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
@@ -111,10 +68,21 @@ impl Step for PatroniRoles {
         let file = host.read(&self.config_file, LIMIT).await?.unwrap_or_default();
         let file: Value = serde_saphyr::from_str(&String::from_utf8_lossy(&file)).unwrap_or_default();
         let (superuser, replication) = names(&file);
-        let seen = match ask(&*host, &settings, (&superuser, &replication)).await? {
-            Err(why) => return Ok(Check::Satisfied(Output::empty().with("seen", false).with("why", why))),
-            Ok(rows) => rows,
+        let sql = format!(
+            "select rolname, rolsuper, rolreplication from pg_roles where rolcanlogin and rolname in ({}, {})",
+            literal(&superuser),
+            literal(&replication)
+        );
+        let unseen = |why: String| Check::Satisfied(Output::empty().with("seen", false).with("why", why));
+        let socket = match Socket::of(&*host, &settings).await? {
+            Ok(socket) => socket,
+            Err(why) => return Ok(unseen(why)),
         };
+        let reply = host.probe(&socket.psql(&sql)).await?;
+        if !reply.success() {
+            return Ok(unseen("its PostgreSQL lets nobody in by its Unix socket".to_owned()));
+        }
+        let seen = reply.text();
         let missing = missing(&seen, &superuser, &replication);
         Ok(if missing.is_empty() {
             Check::Satisfied(Output::empty().with("seen", true).with("why", None::<String>))

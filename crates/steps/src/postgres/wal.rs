@@ -43,15 +43,7 @@ pub(crate) async fn wal(
     patience: Option<Duration>,
 ) -> Result<Wal, StepError> {
     let folder = format!("{data_dir}/pg_wal");
-    let segments = segments(&host.list(&folder).await?.unwrap_or_default());
-    let timeline = segments.iter().map(|(timeline, _)| *timeline).max().unwrap_or(control.timeline);
-    let history = match timeline {
-        0 | 1 => Some(Vec::new()),
-        later => {
-            let file = host.read(&format!("{folder}/{later:08X}.history"), HISTORY_LIMIT).await?;
-            file.and_then(|bytes| forks(&String::from_utf8_lossy(&bytes)))
-        }
-    };
+    let Timelines { segments, timeline, history } = timelines(host, data_dir, control).await?;
     let begin = begin(control, timeline, history.as_deref(), &segments);
     let text = match begin {
         Some(begin) => dumped(host, bin_dir, &folder, timeline, begin, patience.unwrap_or(PATIENCE)).await?,
@@ -62,6 +54,35 @@ pub(crate) async fn wal(
     let records: Vec<(Lsn, String)> = text.lines().filter_map(record).collect();
     let last_commit = text.lines().rev().find_map(commit_time);
     Ok(Wal { timeline, history, records, last_commit })
+}
+
+/// Which timelines the WAL went through.
+pub(crate) struct Timelines {
+    /// The timeline and number of each segment file.
+    segments: Vec<(u32, u64)>,
+    /// The highest of these.
+    pub(crate) timeline: u32,
+    /// As [`Wal::history`].
+    pub(crate) history: Option<Vec<Fork>>,
+}
+
+/// Reads them by the names of the WAL's files. Changes nothing.
+pub(crate) async fn timelines(
+    host: &dyn Host,
+    data_dir: &str,
+    control: &Control,
+) -> Result<Timelines, StepError> {
+    let folder = format!("{data_dir}/pg_wal");
+    let segments = segments(&host.list(&folder).await?.unwrap_or_default());
+    let timeline = segments.iter().map(|(timeline, _)| *timeline).max().unwrap_or(control.timeline);
+    let history = match timeline {
+        0 | 1 => Some(Vec::new()),
+        later => {
+            let file = host.read(&format!("{folder}/{later:08X}.history"), HISTORY_LIMIT).await?;
+            file.and_then(|bytes| forks(&String::from_utf8_lossy(&bytes)))
+        }
+    };
+    Ok(Timelines { segments, timeline, history })
 }
 
 /// The record that begins right there, where the WAL still has it: what it is told by, as in [`Wal::records`].

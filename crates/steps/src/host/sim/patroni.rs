@@ -105,6 +105,34 @@ pub(super) fn set_control(host: &mut HostState, directory: &str, control: &Contr
     host.files.write(&format!("{directory}/global/pg_control"), text, &postgres_owned(0o600)).is_ok()
 }
 
+fn history_file(directory: &str, timeline: u32) -> String {
+    format!("{directory}/pg_wal/{timeline:08X}.history")
+}
+
+/// A timeline's history file; none of the first one.
+pub(super) fn history(host: &HostState, directory: &str, timeline: u32) -> Option<String> {
+    host.files.text(&history_file(directory, timeline)).map(str::to_owned)
+}
+
+/// Writes a timeline's history file.
+pub(super) fn write_history(
+    host: &mut HostState,
+    directory: &str,
+    timeline: u32,
+    history: String,
+) -> Result<(), String> {
+    host.files.write(&history_file(directory, timeline), history, &postgres_owned(0o600))
+}
+
+/// A promotion to this timeline: its history is that of the one before, and where that one was left.
+pub(super) fn leave_timeline(host: &mut HostState, directory: &str, to: &Control) -> Result<(), String> {
+    let left = to.timeline - 1;
+    let before = history(host, directory, left).unwrap_or_default();
+    let line =
+        format!("{left}\t{:X}/{:X}\tno recovery target specified\n", to.lsn >> 32, to.lsn & 0xffff_ffff);
+    write_history(host, directory, to.timeline, before + &line)
+}
+
 /// initdb: a new data directory with that identifier.
 pub(super) fn write_data_directory(
     host: &mut HostState,

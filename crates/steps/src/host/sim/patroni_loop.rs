@@ -224,6 +224,7 @@ impl Member {
         if !is_primary(world.host(&self.host)?) {
             control.timeline += 1;
             let host = world.host_mut(&self.host)?;
+            patroni::leave_timeline(host, &self.config.data_dir, &control)?;
             patroni::set_control(host, &self.config.data_dir, &control);
             patroni::set_role(host, PostgresRole::Primary);
             changed = true;
@@ -252,11 +253,16 @@ impl Member {
             // Patroni starts it anew for that.
             patroni::restart_postgres(world, &self.host, &self.config)?;
         }
-        let Some(leader) = self.leader(world).and_then(|leader| control_of(world, &leader)) else {
+        let leads = self.leader(world);
+        let Some(leader) = leads.as_ref().and_then(|leader| control_of(world, leader)) else {
             return Ok(demoted);
         };
         let followed = Control { timeline: leader.timeline, lsn: leader.lsn, ..control };
+        let history = leads.and_then(|leads| history_of(world, &leads, leader.timeline));
         let host = world.host_mut(&self.host)?;
+        if let Some(history) = history.filter(|_| followed.timeline != control.timeline) {
+            patroni::write_history(host, &self.config.data_dir, leader.timeline, history)?;
+        }
         let followed = Control { state: "in archive recovery".to_owned(), ..followed };
         Ok(patroni::set_control(host, &self.config.data_dir, &followed) || demoted)
     }
@@ -369,6 +375,12 @@ impl Member {
 
 fn is_primary(host: &HostState) -> bool {
     host.postgres.as_ref().is_some_and(|postgres| postgres.role == PostgresRole::Primary)
+}
+
+/// The history file of a timeline on which a member is.
+fn history_of(world: &WorldState, host: &str, timeline: u32) -> Option<String> {
+    let host = world.host(host).ok()?;
+    patroni::history(host, &host.postgres.as_ref()?.data_dir, timeline)
 }
 
 fn control_of(world: &WorldState, host: &str) -> Option<Control> {
