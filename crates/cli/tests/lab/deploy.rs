@@ -22,12 +22,16 @@ fn short_bare_hosts_become_a_healthy_cluster_and_a_second_run_changes_nothing() 
 fn etcd_without_tls_is_deployed_where_it_is_asked_for_and_passwords_that_nobody_gave_are_made_and_kept() {
     let lab = Lab::bare();
     let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
-    let operator = Operator::with_inventory(&lab, &inventory);
-    operator.edit_variables(|text| {
-        let given = |line: &&str| !line.starts_with("patroni_restapi_password") && !line.contains("rewind");
-        let kept: Vec<&str> = text.lines().filter(given).collect();
-        kept.join("\n") + "\n"
-    });
+    let without_passwords = || {
+        let operator = Operator::with_inventory(&lab, &inventory);
+        operator.edit_variables(|text| {
+            let given = |line: &&str| !line.starts_with("patroni_restapi_password") && !line.contains("rewind");
+            let kept: Vec<&str> = text.lines().filter(given).collect();
+            kept.join("\n") + "\n"
+        });
+        operator
+    };
+    let operator = without_passwords();
     let plain = ["run", "deploy.toml", "--set", "etcd_tls=false"];
     operator.flow(&plain).ended(0).says(&[
         "made a password for `rewind_password`, kept in ",
@@ -40,6 +44,18 @@ fn etcd_without_tls_is_deployed_where_it_is_asked_for_and_passwords_that_nobody_
     let configured = lab.on("patroni1", "cat /etc/patroni/config.yml");
     assert!(kept.trim_end().len() == 32 && configured.contains(kept.trim_end()));
     operator.flow(&["run", "deploy.toml"]).ended(1).says(&["etcd here has data and serves without TLS"]);
+
+    // A second operator who has the CA and not the passwords.
+    let second = without_passwords();
+    let place = second.folder().join(".config/flow/demo");
+    std::fs::create_dir_all(&place).unwrap();
+    for file in ["ca.crt", "ca.key"] {
+        std::fs::copy(operator.folder().join(".config/flow/demo").join(file), place.join(file)).unwrap();
+    }
+    second.flow(&plain).ended(1).says(&["rewind-password@patroni1", "the password of `rewind_user` isn't the one"]);
+    std::fs::copy(operator.folder().join(".config/flow/demo/rewind_password"), place.join("rewind_password")).unwrap();
+    second.flow(&plain).ended(1).says(&["has another password in restapi.authentication", "copied here"]);
+    assert_eq!(lab.on("patroni1", "cat /etc/patroni/config.yml"), configured);
 }
 
 #[test]

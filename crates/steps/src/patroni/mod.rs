@@ -27,6 +27,7 @@ mod removal_text;
 mod rest;
 mod restarted;
 mod roles;
+mod same_passwords;
 mod settings;
 mod socket;
 mod status;
@@ -55,6 +56,7 @@ pub use pending_restart::PatroniPendingRestart;
 pub use removal::PatroniRemovalOff;
 pub use restarted::PatroniRestarted;
 pub use roles::PatroniRoles;
+pub use same_passwords::PatroniSamePasswords;
 pub use status::PatroniStatus;
 pub use survey::PatroniSurvey;
 pub use unchanged::PatroniUnchanged;
@@ -90,7 +92,8 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniPendingRestart>()
         .add::<PatroniRestarted>()
         .add::<PatroniRemovalOff>()
-        .add::<PatroniRoles>();
+        .add::<PatroniRoles>()
+        .add::<PatroniSamePasswords>();
 }
 
 /// Debian's unit.

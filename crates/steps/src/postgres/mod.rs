@@ -12,6 +12,7 @@ mod history;
 mod moves;
 mod password;
 mod query;
+mod role;
 mod room;
 mod stopped;
 mod user_data;
@@ -25,6 +26,7 @@ pub use data_put_back::DataPutBack;
 pub use data_set_aside::DataSetAside;
 pub use password::PostgresPassword;
 pub use query::PostgresQuery;
+pub use role::PostgresRole;
 pub use stopped::PostgresStopped;
 
 pub(crate) use control::{Control, control};
@@ -48,5 +50,6 @@ pub fn register(registry: &mut Registry) {
         .add::<PostgresCopyElsewhere>()
         .add::<PostgresCopyRemoved>()
         .add::<PostgresPassword>()
-        .add::<PostgresQuery>();
+        .add::<PostgresQuery>()
+        .add::<PostgresRole>();
 }

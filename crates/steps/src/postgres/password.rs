@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::clients::{SqlTarget, TlsFiles};
-use crate::host::{HostContext, HostError};
+use crate::host::{Host, HostContext, HostError};
 
 /// Proves that a password isn't another one than that of a PostgreSQL which runs. Changes nothing.
 ///
@@ -28,6 +28,9 @@ pub struct PostgresPassword {
     /// TLS, and by which files of the host, as with `postgres.query`. Plain by default.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
+    /// The password of the superuser `postgres`, who is asked whether the role is there at all: one that isn't has no other password.
+    #[serde(default)]
+    pub superuser_password: Option<Secret>,
 }
 
 fn port() -> u16 {
@@ -43,6 +46,27 @@ impl StepType for PostgresPassword {
     }
 }
 
+impl PostgresPassword {
+    fn login(&self, user: &str, password: &Secret) -> SqlTarget {
+        SqlTarget {
+            address: self.address.clone(),
+            port: self.port,
+            user: user.to_owned(),
+            password: Some(password.clone()),
+            database: "postgres".to_owned(),
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// PostgreSQL refuses a role that isn't there with the same words as a wrong password.
+    async fn is_absent(&self, host: &dyn Host) -> Result<bool, StepError> {
+        let Some(password) = &self.superuser_password else { return Ok(false) };
+        let sql = host.sql(&self.login("postgres", password)).await?;
+        let name = self.user.replace('\'', "''");
+        Ok(sql.query(&format!("select 1 from pg_roles where rolname = '{name}'")).await?.is_empty())
+    }
+}
+
 #[async_trait]
 impl Step for PostgresPassword {
     fn early(&self) -> bool {
@@ -50,16 +74,14 @@ impl Step for PostgresPassword {
     }
 
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
-        let target = SqlTarget {
-            address: self.address.clone(),
-            port: self.port,
-            user: self.user.clone(),
-            password: Some(self.password.clone()),
-            database: "postgres".to_owned(),
-            tls: self.tls.clone(),
-        };
-        let known = match cx.host().await?.sql(&target).await {
+        let host = cx.host().await?;
+        let known = match host.sql(&self.login(&self.user, &self.password)).await {
             Ok(_) => true,
+            Err(HostError::Failed { message, .. })
+                if message.contains("(28P01)") && self.is_absent(&*host).await? =>
+            {
+                false
+            }
             // invalid_password
             Err(HostError::Failed { message, .. }) if message.contains("(28P01)") => {
                 let (user, place) = (&self.user, format!("{}:{}", self.address, self.port));

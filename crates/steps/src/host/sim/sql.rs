@@ -73,6 +73,10 @@ fn known(world: &WorldState, host: &HostState, sql: &str) -> Option<Rows> {
     if sql.contains(" from pg_settings s where s.pending_restart") {
         return settings::rows(host, sql);
     }
+    // Patroni makes the role with the cluster.
+    if sql.starts_with("select rolcanlogin") && sql.ends_with("where rolname = 'rewind_user'") {
+        return Some(vec![Map::from_iter([("ready".to_owned(), Value::from("t"))])]);
+    }
     let list = sql.strip_prefix("select ")?;
     let list = list.split_once(" from ").map_or(list, |(list, _)| list);
     let mut row = Map::new();
@@ -97,8 +101,6 @@ fn value(world: &WorldState, host: &HostState, item: &str, sql: &str) -> Option<
         "system_identifier" | "(pg_control_system()).system_identifier" => {
             ("system_identifier", control.system_identifier)
         }
-        // Patroni makes the role with the cluster.
-        "rolcanlogin" if sql.ends_with("where rolname = 'rewind_user'") => ("rolcanlogin", "t".to_owned()),
         "timeline_id" => ("timeline_id", control.timeline.to_string()),
         "count(*)" if sql.contains("from pg_stat_replication") => {
             ("count", replicas(world, &control.system_identifier, postgres.role).to_string())
