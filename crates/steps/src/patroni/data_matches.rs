@@ -5,6 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType}
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::mounts::unmounted;
 use super::settings::Settings;
 use crate::etcd::connect;
 use crate::host::{Host, HostContext, Unit};
@@ -14,7 +15,8 @@ use crate::postgres::control;
 ///
 /// Where the cluster has no `initialize` key, the first Patroni that starts makes *its* data the cluster's, and
 /// the others are cloned from it. Where the key names another cluster, Patroni ends with
-/// `system ID mismatch`. Both are refused here, before Patroni is started. Changes nothing.
+/// `system ID mismatch`. Both are refused here, before Patroni is started; so is an empty place on which a file system should be mounted
+/// and isn't (`/etc/fstab`, mount units of systemd). Changes nothing.
 /// Output: `initialized`, `system_identifier` (of the data directory, or null), `starts` (Patroni is down, and would be started on
 /// that data).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -43,10 +45,13 @@ pub(super) async fn look(host: &dyn Host, settings: &Settings) -> Result<(Option
     let data = async {
         let control = control(host, &settings.bin_dir, &settings.data_dir);
         let names = async { host.list(&settings.data_dir).await.map_err(StepError::from) };
-        let (control, names) = tokio::try_join!(control, names)?;
+        let (control, names, hidden) = tokio::try_join!(control, names, unmounted(host, &settings.data_dir))?;
         Ok(match (control, names.unwrap_or_default().is_empty()) {
             (Some(control), _) => Data::Of(control.system_identifier),
-            (None, true) => Data::Absent,
+            (None, true) => match hidden {
+                None => Data::Absent,
+                Some(why) => return Err(not_mounted(&settings.data_dir, &why)),
+            },
             (None, false) => Data::Foreign,
         })
     };
@@ -93,6 +98,12 @@ pub(super) fn foreign(data_dir: &str) -> StepError {
         "{data_dir} isn't empty and is no data directory that pg_controldata can read"
     ))
     .with_hint("move it out of the way by hand; nothing was changed")
+}
+
+/// Patroni would clone the data, or make new, beside the file system that it belongs on.
+pub(super) fn not_mounted(data_dir: &str, why: &str) -> StepError {
+    StepError::permanent(format!("{data_dir} isn't where its data belongs: {why}"))
+        .with_hint("mount it, or take it out of there, first; nothing was changed")
 }
 
 fn judge(settings: &Settings, key: Option<&str>, data: Data, down: bool) -> Result<Output, StepError> {
@@ -197,6 +208,20 @@ mod tests {
         lab.world.edit(|state| state.etcd.put("/service/demo/initialize", "", 0)).unwrap();
         let error = step().check(&lab.on("patroni3")).await.unwrap_err();
         assert!(error.message.contains("initialize is empty"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_cloned_beside_a_file_system_that_is_not_mounted() {
+        let lab = Lab::deployed().await;
+        lab.make("patroni3", "systemd.unit", json!({ "unit": "patroni.service", "state": "stopped" })).await;
+        let fstab = "/dev/sdb1 /var/lib/postgresql ext4 nofail 0 0\n";
+        lab.make("patroni3", "file", json!({ "path": "/etc/fstab", "content": fstab })).await;
+        satisfied(step().check(&lab.on("patroni3")).await.unwrap());
+        lab.make("patroni3", "postgres.data_set_aside", json!({ "data_dir": crate::testing::DATA })).await;
+        let error = step().check(&lab.on("patroni3")).await.unwrap_err();
+        let why = "/var/lib/postgresql/15/main isn't where its data belongs: /etc/fstab has /var/lib/postgresql, and nothing is mounted there";
+        assert_eq!(error.message, why);
+        assert!(error.permanent);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::mounts::unmounted;
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written};
@@ -43,9 +44,6 @@ impl StepType for PatroniEvidence {
     const NAME: &'static str = "patroni.evidence";
     const READ_ONLY: bool = true;
 }
-
-/// The longest list of mounts that is read, in bytes.
-const MOUNTS_LIMIT: u64 = 1 << 20;
 
 impl PatroniEvidence {
     pub(super) fn new(config_file: &str) -> Self {
@@ -130,8 +128,8 @@ async fn data_within(
         control(host, bin_dir, directory),
     );
     let (names, hidden, control) = (names?.unwrap_or_default(), hidden?, control?);
-    if let Some(place) = hidden {
-        return Ok(Data::Unknown(format!("/etc/fstab has {place}, and nothing is mounted there")));
+    if let Some(why) = hidden {
+        return Ok(Data::Unknown(why));
     }
     let has = |name: &str| names.iter().any(|one| one == name);
     let Some(control) = control else {
@@ -168,22 +166,6 @@ async fn data_within(
         bytes,
         user_data,
     })))
-}
-
-/// A file system of `/etc/fstab` that should be at the data directory or above it and isn't: the data may be on it.
-async fn unmounted(host: &dyn Host, directory: &str) -> Result<Option<String>, StepError> {
-    let (table, mounts) =
-        tokio::try_join!(host.read("/etc/fstab", MOUNTS_LIMIT), host.read("/proc/mounts", MOUNTS_LIMIT))?;
-    let places = |bytes: Option<Vec<u8>>| -> Vec<String> {
-        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        lines.filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
-    };
-    let mounted = places(mounts);
-    let holds = |place: &str| {
-        place != "/" && format!("{directory}/").starts_with(&format!("{}/", place.trim_end_matches('/')))
-    };
-    Ok(places(table).into_iter().find(|place| holds(place) && !mounted.contains(place)))
 }
 
 /// Copies beside the data directory: `main.set-aside-...`, `main.failed` and the like.

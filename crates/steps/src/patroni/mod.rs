@@ -20,6 +20,7 @@ mod has_all_of;
 mod history;
 mod leaving;
 mod member;
+mod mounts;
 mod node_can_join;
 mod pending_restart;
 mod removal;

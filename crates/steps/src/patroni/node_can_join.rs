@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::data_matches::not_mounted;
+use super::mounts::unmounted;
 use crate::host::{Host, HostContext};
 use crate::postgres::control;
 
 /// Proves that a host can become a member of a cluster, before anything is installed there. Changes nothing.
 ///
 /// It answers, its clock is that of the operator, and at the place of its data directory is nothing, or data of this very
-/// cluster, as after a run that was cut short. Anything else is refused. Output: `system_identifier` (of the data that is there, or null),
+/// cluster, as after a run that was cut short. Anything else is refused, and so is a place whose file system isn't mounted. Output: `system_identifier` (of the data that is there, or null),
 /// `clock` (seconds that it is ahead of the operator's; negative: behind).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,12 +60,13 @@ impl PatroniNodeCanJoin {
     /// The identifier of the data that is there, or what is in the way.
     async fn data(&self, host: &dyn Host) -> Result<Result<Option<String>, String>, StepError> {
         let directory = self.data_dir.trim_end_matches('/');
-        let (names, control) = tokio::try_join!(
+        let (names, control, hidden) = tokio::try_join!(
             async { Ok(host.list(directory).await?) },
-            control(host, &self.bin_dir, directory)
+            control(host, &self.bin_dir, directory),
+            unmounted(host, directory)
         )?;
         if names.unwrap_or_default().is_empty() {
-            return Ok(Ok(None));
+            return hidden.map_or(Ok(Ok(None)), |why| Err(not_mounted(directory, &why)));
         }
         Ok(match control {
             Some(control) if control.system_identifier == self.system_identifier => {
@@ -113,6 +116,7 @@ mod tests {
     use super::*;
     use crate::host::sim::{CannedReply, ScriptMatch};
     use crate::testing::{BIN, DATA, Lab, satisfied};
+    use serde_json::json;
 
     fn step(identifier: &str) -> PatroniNodeCanJoin {
         PatroniNodeCanJoin {
@@ -133,6 +137,19 @@ mod tests {
         assert!(error.message.contains("data of another cluster"), "{}", error.message);
         let own = lab.world.state().unwrap().etcd.get("/service/demo/initialize").unwrap().to_owned();
         satisfied(step(&own).check(&lab.on("patroni1")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_place_whose_file_system_is_not_mounted_is_refused() {
+        let lab = Lab::bare().await;
+        let fstab = "/dev/sdb1 /var/lib/postgresql ext4 nofail 0 0\n";
+        lab.make("patroni1", "file", json!({ "path": "/etc/fstab", "content": fstab })).await;
+        let error = step("7").check(&lab.on("patroni1")).await.unwrap_err();
+        assert!(
+            error.message.ends_with("has /var/lib/postgresql, and nothing is mounted there"),
+            "{}",
+            error.message
+        );
     }
 
     #[tokio::test]
