@@ -97,17 +97,22 @@ fn what_was_changed_by_hand_is_shown_and_mended_and_services_read_it_without_mor
     let (untouched, postgres) = (unit("patroni1", "etcd"), postmasters());
 
     lab.on("lb2", "sed -i 's/maxconn 2000/maxconn 1500/' /etc/haproxy/haproxy.cfg");
-    lab.on("patroni2", "sed -i 's/500ms/700ms/' /etc/patroni/config.yml");
+    lab.on("patroni2", "sed -i 's/500ms/700ms/; 1i # password: planted-by-hand' /etc/patroni/config.yml");
     lab.on("patroni3", "echo ETCD_LOG_LEVEL=debug >>/etc/default/etcd");
     let planned = operator.flow(&["plan", "deploy.toml"]).ended(2).says(&[
         "-    maxconn 1500",
         "+    maxconn 2000",
         "haproxy-running@lb2",
         "patroni-configuration@patroni2",
+        "-    wal_retrieve_retry_interval: 700ms",
+        "+    wal_retrieve_retry_interval: 500ms",
+        "-# password: ••••••",
         "-ETCD_LOG_LEVEL=debug",
     ]);
     let changes = planned.text().lines().filter(|line| line.starts_with("change ")).count();
     assert_eq!(changes, 6, "each file, and its unit: {}", planned.text());
+    let passwords = ["planted-by-hand".to_owned(), lab.variable("postgresql_superuser_password")];
+    assert!(!passwords.iter().any(|password| planned.text().contains(password)), "{}", planned.text());
 
     let ran = operator.flow(&["run", "deploy.toml"]).ended(0);
     assert!(ran.text().contains("6 changed"), "{}", ran.text());

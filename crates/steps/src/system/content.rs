@@ -1,9 +1,11 @@
 //! A file's content, owner and mode: what `file` and `template` share.
 
 use flow_core::step::{Change, Check, Context, Outcome, Output, StepError, UndoError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
+use super::masked::masked;
 use super::validated::{Validation, candidate};
 use crate::host::{Content, FileKind, Host, HostChange, HostContext, Ownership, Stat};
 use crate::support::sha256;
@@ -13,13 +15,32 @@ const LIMIT: u64 = 4 << 20;
 /// Where files are kept that a run replaced.
 const FORMER: &str = "/var/lib/flow/former";
 
+/// Whether what changes in a file is shown line by line: `true`, `false`, or `"masked"`: with the values of what is
+/// called a password, a secret or a token masked, also those that flow doesn't know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Diff {
+    /// As it is, or not at all.
+    Shown(bool),
+    /// Without passwords.
+    Without(Masked),
+}
+
+/// `masked`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Masked {
+    /// Passwords are masked.
+    Masked,
+}
+
 /// A file as it should be.
 pub(super) struct Wanted<'a> {
     pub(super) path: &'a str,
     pub(super) content: &'a str,
     pub(super) ownership: Ownership,
     pub(super) parents: bool,
-    pub(super) diff: Option<bool>,
+    pub(super) diff: Option<Diff>,
     pub(super) validate: &'a [String],
 }
 
@@ -93,7 +114,7 @@ impl Wanted<'_> {
                 former: None,
                 parent,
             });
-            change.diff = self.diff.unwrap_or(true).then(|| unified(self.path, "", self.content));
+            change.diff = self.shown("", true);
             return Ok(Check::Pending(change));
         };
         match stat.kind {
@@ -118,7 +139,7 @@ impl Wanted<'_> {
         if !same {
             let before = String::from_utf8_lossy(&bytes);
             differences.insert(0, counts(&before, self.content));
-            diff = self.shows_diff(stat.mode).then(|| unified(self.path, &before, self.content));
+            diff = self.shown(&before, readable(stat.mode));
         }
         let mut change = Change::new(format!("change {}: {}", self.path, differences.join(", ")))
             .with_data(Recorded { wanted, former: Some(former), parent: None });
@@ -200,7 +221,8 @@ impl Wanted<'_> {
             mode: Some(wanted.mode.or(former.map(|former| former.mode)).unwrap_or(0o644)),
         };
         host.change(cx.attempt(), &self.write(candidate.to_owned(), ownership)).await?;
-        let silent = !former.map_or(self.diff.unwrap_or(true), |former| self.shows_diff(former.mode));
+        let whole = former.is_none_or(|former| readable(former.mode));
+        let silent = self.diff.unwrap_or(Diff::Shown(whole)) != Diff::Shown(true);
         Validation { path: self.path, words: self.validate, silent }.run(cx, host, candidate).await?;
         if let Some(former) = former {
             self.keep_former(cx, host, former).await?;
@@ -247,9 +269,13 @@ impl Wanted<'_> {
         }
     }
 
-    /// A former file that others may not read may hold secrets that nobody here knows of.
-    fn shows_diff(&self, former_mode: u32) -> bool {
-        self.diff.unwrap_or(former_mode & 0o004 != 0)
+    /// What changes, as it is shown. Where the step doesn't say, `whole` decides.
+    fn shown(&self, before: &str, whole: bool) -> Option<String> {
+        match self.diff.unwrap_or(Diff::Shown(whole)) {
+            Diff::Shown(false) => None,
+            Diff::Shown(true) => Some(unified(self.path, before, self.content)),
+            Diff::Without(Masked::Masked) => Some(unified_masked(self.path, before, self.content)),
+        }
     }
 
     fn output(&self, sha256: &str) -> Output {
@@ -386,6 +412,29 @@ fn former_place(cx: &Context, path: &str, content: &str) -> (String, String) {
     (directory, kept)
 }
 
+/// A former file that others may not read may hold secrets that nobody here knows of.
+fn readable(former_mode: u32) -> bool {
+    former_mode & 0o004 != 0
+}
+
+/// As [`unified`], with each line as [`masked`] shows it: that a password changes is seen, not to what.
+fn unified_masked(path: &str, before: &str, after: &str) -> String {
+    let diff = TextDiff::from_lines(before, after);
+    let (before, after) = (masked(before), masked(after));
+    let mut text = format!("--- {path}\n+++ {path}\n");
+    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+        text.push_str(&format!("{}\n", hunk.header()));
+        for change in hunk.iter_changes() {
+            let line = match (change.old_index(), change.new_index()) {
+                (Some(old), _) => before.get(old),
+                (None, new) => new.and_then(|new| after.get(new)),
+            };
+            text.push_str(&format!("{}{}\n", change.tag(), line.map_or("", String::as_str)));
+        }
+    }
+    text
+}
+
 fn unified(path: &str, before: &str, after: &str) -> String {
     let diff = TextDiff::from_lines(before, after);
     diff.unified_diff().context_radius(3).header(path, path).to_string()
@@ -452,12 +501,33 @@ mod tests {
         let lab = Lab::bare().await;
         let cx = lab.on("patroni1");
         lab.establish(&file(json!({ "path": "/root/x", "content": "secret\n", "mode": "0600" })), &cx).await;
-        let with = |diff: Option<bool>| file(json!({ "path": "/root/x", "content": "y\n", "diff": diff }));
+        let with = |diff: Option<serde_json::Value>| {
+            file(json!({ "path": "/root/x", "content": "y\n", "diff": diff }))
+        };
         let change = pending(with(None).check(&cx).await.unwrap());
         assert_eq!((change.summary.as_str(), change.diff), ("change /root/x: +1 -1 lines", None));
-        assert!(pending(with(Some(true)).check(&cx).await.unwrap()).diff.is_some());
+        assert!(pending(with(Some(json!(true))).check(&cx).await.unwrap()).diff.is_some());
         let recorded = serde_json::to_string(&change.data).unwrap();
         assert!(!recorded.contains("secret"), "{recorded}");
+    }
+
+    #[tokio::test]
+    async fn passwords_that_nobody_here_knows_are_masked_where_that_is_asked_for() {
+        let lab = Lab::bare().await;
+        let cx = lab.on("patroni1");
+        let with = |content: &str| {
+            file(json!({ "path": "/root/x", "content": content, "mode": "0600", "diff": "masked" }))
+        };
+        let text =
+            |password: &str, wait: &str| format!("a: 1\nb:\n  password: \"{password}\"\nwait: {wait}\n");
+        lab.establish(&with(&text("s3cret", "700ms")), &cx).await;
+        let shown = async |content: &str| pending(with(content).check(&cx).await.unwrap()).diff.unwrap();
+        let diff = shown(&text("s3cret", "500ms")).await;
+        let lines: Vec<&str> = diff.lines().skip(3).collect();
+        assert_eq!(lines, [" a: 1", " b:", "   password: ••••••", "-wait: 700ms", "+wait: 500ms"]);
+        let diff = shown(&text("an0ther", "700ms")).await;
+        assert!(diff.contains("-  password: ••••••\n+  password: ••••••\n"), "{diff}");
+        assert!(!diff.contains("s3cret") && !diff.contains("an0ther"), "{diff}");
     }
 
     #[tokio::test]

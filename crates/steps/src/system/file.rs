@@ -5,7 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType,
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::content::{self, Wanted, parse_mode, validate_path};
+use super::content::{self, Diff, Wanted, parse_mode, validate_path};
 use super::validated::validate_words;
 use crate::host::Ownership;
 
@@ -33,10 +33,10 @@ pub struct File {
     /// Make the directories above it where they are missing (root, 0755).
     #[serde(default)]
     pub parents: bool,
-    /// Show what changes line by line. By default for a new file, and where everybody may read the present one:
+    /// Show what changes line by line; `"masked"`: with the values of what is called a password, a secret or a token masked. By default for a new file, and where everybody may read the present one:
     /// another one may hold secrets that flow doesn't know.
     #[serde(default)]
-    pub diff: Option<bool>,
+    pub diff: Option<Diff>,
     /// A command that looks at the new content before it takes the file's place, as a list of words in which `%s`
     /// stands for its path: `["haproxy", "-c", "-f", "%s"]`. It runs as root, without a shell's rules (for those:
     /// `["sh", "-c", "...", "sh", "%s"]`), when the content changes, and when the step is applied: a plan runs nothing.

@@ -6,6 +6,7 @@ pub(crate) mod content;
 mod directory;
 mod file;
 mod interface;
+mod masked;
 mod package;
 mod ports;
 mod template;
@@ -15,6 +16,7 @@ mod wait_for;
 
 pub use clock::HostClock;
 pub use command::Command;
+pub use content::{Diff, Masked};
 pub use directory::Directory;
 pub use file::File;
 pub use interface::NetworkInterface;

@@ -5,7 +5,7 @@ use flow_core::step::{Change, Check, Context, Output, Step, StepError, StepType,
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::content::{self, Wanted, parse_mode, validate_path};
+use super::content::{self, Diff, Wanted, parse_mode, validate_path};
 use super::validated::validate_words;
 use crate::host::Ownership;
 
@@ -32,9 +32,9 @@ pub struct Template {
     /// Make the directories above it where they are missing (root, 0755).
     #[serde(default)]
     pub parents: bool,
-    /// Show what changes line by line. By default for a new file, and where everybody may read the present one.
+    /// Show what changes line by line; `"masked"`: with the values of what is called a password, a secret or a token masked. By default for a new file, and where everybody may read the present one.
     #[serde(default)]
-    pub diff: Option<bool>,
+    pub diff: Option<Diff>,
     /// A command that must exit with 0 on the new content before it takes the file's place, as with `file`:
     /// `["haproxy", "-c", "-f", "%s"]`, where `%s` stands for the new content's path.
     #[serde(default)]

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use crate::host::HostContext;
 use crate::host::sim::{CannedReply, Fault, FaultKind, ScriptMatch};
-use crate::system::{File, Template};
+use crate::system::{Diff, File, Template};
 use crate::testing::{Lab, pending, satisfied};
 
 const PATH: &str = "/etc/haproxy.cfg";
@@ -99,7 +99,7 @@ async fn a_refusal_carries_the_words_of_the_program() {
 
 #[tokio::test]
 async fn what_a_program_says_of_content_that_is_not_shown_is_dropped() {
-    for (mode, diff) in [("0600", None), ("0644", Some(false))] {
+    for (mode, diff) in [("0600", None), ("0644", Some(Diff::Shown(false)))] {
         let lab = with_working_file(mode).await;
         let cx = lab.on("patroni1");
         let step = File { diff, ..haproxy_says(&lab, 3, "password hidden\n") };
