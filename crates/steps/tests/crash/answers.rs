@@ -21,7 +21,7 @@ fn call(effect: &Effect, run: &str) -> (String, String) {
 }
 
 /// Goes on until the run has ended well: a lost answer may cost an attempt.
-fn finish(case: &Case, story: &str) {
+pub(crate) fn finish(case: &Case, story: &str) {
     for _ in 0..3 {
         match case.work(None) {
             Ended::With(Outcome::Succeeded) => return,

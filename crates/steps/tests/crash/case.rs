@@ -18,10 +18,18 @@ use crate::killing_store::Kill;
 pub(crate) const NODES: [&str; 3] = ["patroni1", "patroni2", "patroni3"];
 pub(crate) const DATA: &str = "/var/lib/postgresql/15/main";
 
+const BALANCERS: [&str; 2] = ["lb1", "lb2"];
+
 const INVENTORY: &str = "[promoters]\npatroni1 ansible_host=198.18.0.11\npatroni2 ansible_host=198.18.0.12\n\
-    patroni3 ansible_host=198.18.0.13\n[etcd]\npatroni1\npatroni2\npatroni3\n";
+    patroni3 ansible_host=198.18.0.13\n[etcd]\npatroni1\npatroni2\npatroni3\n\
+    [haproxy]\nlb1 ansible_host=198.18.0.14\nlb2 ansible_host=198.18.0.15\n[keepalived]\nlb1\nlb2\n";
 const VARIABLES: &str = "patroni_scope: demo\npostgresql_version: 15\n\
     postgresql_superuser_password: one-of-the-tests\npostgresql_replication_password: two-of-the-tests\n";
+
+/// Whether every case is wanted (`make test-full`) or a sample of them, always the same.
+pub(crate) fn in_full() -> bool {
+    std::env::var("FLOW_TEST_FULL").is_ok_and(|full| full == "1")
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +56,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Three bare hosts, to be deployed on.
+    /// Bare hosts, three and two balancers, to be deployed on.
     pub(crate) fn bare() -> Self {
         let case = Self::empty("deploy.toml", &[]);
-        SimWorld::create(case.folder.path().join("world.json"), Release::Bookworm, NODES).unwrap();
+        let hosts = NODES.into_iter().chain(BALANCERS);
+        SimWorld::create(case.folder.path().join("world.json"), Release::Bookworm, hosts).unwrap();
         case
     }
 
@@ -102,6 +111,8 @@ impl Case {
         std::fs::write(folder.path().join("inventory.ini"), INVENTORY).unwrap();
         std::fs::create_dir(folder.path().join("group_vars")).unwrap();
         std::fs::write(folder.path().join("group_vars/promoters.yml"), VARIABLES).unwrap();
+        let address = "keepalived_vip: 198.18.0.100\n";
+        std::fs::write(folder.path().join("group_vars/keepalived.yml"), address).unwrap();
         let job = Job {
             folder: folder.path().to_owned(),
             world: folder.path().join("world.json"),
@@ -189,13 +200,31 @@ impl Case {
         self.world().effects().unwrap().len()
     }
 
+    /// As `flow unlock` does: the run is given up on every host, where no attempt of it is alive.
+    pub(crate) async fn unlock(&self) {
+        let world = self.world();
+        for host in NODES.into_iter().chain(BALANCERS) {
+            let host = world.host(host);
+            if let Some(claim) = host.lock_holder().await.unwrap() {
+                host.unlock(&claim, true).await.unwrap();
+            }
+        }
+    }
+
     /// The hosts' state and the effects, with the run's id and time masked.
     pub(crate) fn end(&self) -> End {
-        let row = self.job.store().runs().unwrap().remove(0);
+        self.end_of(&[self])
+    }
+
+    /// The same where others' runs have worked on the hosts too.
+    pub(crate) fn end_of(&self, cases: &[&Self]) -> End {
+        let rows: Vec<_> = cases.iter().map(|case| case.job.store().runs().unwrap().remove(0)).collect();
         let mask = |text: &str| {
-            text.replace(row.id.as_str(), "RUN")
-                .replace(&row.started.strftime("%Y%m%dT%H%M%SZ").to_string(), "TIME")
-                .replace(&row.started.to_string(), "TIME")
+            rows.iter().fold(text.to_owned(), |text, row| {
+                text.replace(row.id.as_str(), "RUN")
+                    .replace(&row.started.strftime("%Y%m%dT%H%M%SZ").to_string(), "TIME")
+                    .replace(&row.started.to_string(), "TIME")
+            })
         };
         let state = self.world().state().unwrap();
         let effects = state.effect_counts().iter().map(|(text, count)| (mask(text), *count)).collect();

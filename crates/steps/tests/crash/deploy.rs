@@ -1,12 +1,12 @@
 //! The deployment on bare hosts, killed at every point of every task.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use flow_core::run::Outcome;
 use flow_steps::host::Ownership;
 
-use crate::case::{Case, DATA, End, Ended, NODES, each};
+use crate::case::{Case, DATA, End, Ended, NODES, each, in_full};
 use crate::killing_store::{Kill, POINTS};
 use crate::recovery::deployed;
 
@@ -20,23 +20,23 @@ pub(crate) fn reference() -> &'static (Vec<String>, End) {
     })
 }
 
+/// Each step's tasks on one host, in turn: the same step is the same elsewhere.
+fn one_of_each() -> Vec<&'static str> {
+    let mut hosts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for task in &reference().0 {
+        hosts.entry(task.split('@').next().unwrap_or(task)).or_default().push(task);
+    }
+    hosts.values().enumerate().map(|(number, tasks)| tasks[number % tasks.len()]).collect()
+}
+
 #[test]
 fn killed_at_any_point_of_any_task_and_resumed_it_comes_to_the_same_end() {
     let (tasks, end) = reference();
     assert!(tasks.len() >= 15, "{tasks:?}");
-    // Each task on one host of the three, in turn: the same step is the same elsewhere.
-    let of_step = |number: usize, name: &String| {
-        let host = NODES[number % NODES.len()];
-        name.split_once('@').is_none_or(|(_, on)| on == host)
-    };
-    let steps: BTreeSet<&str> = tasks.iter().map(|name| name.split('@').next().unwrap_or(name)).collect();
-    let number = |name: &str| steps.iter().position(|step| name.split('@').next() == Some(*step));
-    let kills: Vec<Kill> = tasks
-        .iter()
-        .filter(|name| of_step(number(name).unwrap(), name))
-        .flat_map(|task| POINTS.map(|point| Kill::at(task, point)))
-        .collect();
-    assert!(kills.len() >= 4 * (steps.len() - 1), "{kills:?}");
+    let of_each = one_of_each();
+    assert!(of_each.iter().any(|task| task.starts_with("keepalived-running@lb")), "{of_each:?}");
+    let kills: Vec<Kill> =
+        of_each.iter().flat_map(|task| POINTS.map(|point| Kill::at(task, point))).collect();
     each(&kills, |kill| {
         let case = Case::bare();
         let story = format!("the deployment, killed at {kill:?}");
@@ -100,4 +100,27 @@ fn a_stopped_member_with_rows_of_its_own_is_not_started() {
     assert_eq!(case.work(None), Ended::With(Outcome::Failed), "{}", case.log());
     assert!(case.log().contains("patroni3: it may have rows that patroni1 lacks"), "{}", case.log());
     assert_eq!(case.effects(), before, "nothing was started");
+}
+
+#[test]
+fn killed_at_any_task_given_up_and_run_again_it_comes_to_the_same_end() {
+    let (_, end) = reference();
+    let points = |number: usize| match in_full() {
+        true => POINTS.to_vec(),
+        false => vec![POINTS[number % POINTS.len()]],
+    };
+    let tasks = one_of_each();
+    let tasks = tasks.iter().enumerate().filter(|(number, _)| in_full() || number % 2 == 0);
+    let kills: Vec<Kill> = tasks
+        .flat_map(|(number, task)| points(number / 2).into_iter().map(|point| Kill::at(task, point)))
+        .collect();
+    each(&kills, |kill| {
+        let case = Case::bare();
+        let story = format!("the deployment, killed at {kill:?} and begun anew");
+        assert_eq!(case.work(Some(kill)), Ended::Killed, "{story}:\n{}", case.log());
+        tokio::runtime::Runtime::new().unwrap().block_on(case.unlock());
+        let anew = Case::beside(&case);
+        anew.finish(&story);
+        anew.end_of(&[&case, &anew]).without_roles().assert_equal(end, &anew, &story);
+    });
 }

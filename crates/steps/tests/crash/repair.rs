@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 
 use flow_core::run::Outcome;
 use flow_steps::host::Ownership;
-use flow_steps::host::sim::WorldState;
+use flow_steps::host::sim::{Fault, FaultKind, WorldState};
 
-use crate::case::{Case, DATA, End, Ended, NODES, each};
+use crate::answers::{changes, finish};
+use crate::case::{Case, DATA, End, Ended, NODES, each, in_full};
 use crate::killing_store::{Kill, POINTS, Point};
 use crate::recovery::{deployed, reference};
 
@@ -23,6 +24,8 @@ struct Repair {
     keep: Option<&'static str>,
     end: End,
     tasks: Vec<String>,
+    /// The calls that change something: host, and the beginning of the call.
+    changes: Vec<(String, String)>,
     _case: Case,
 }
 
@@ -38,7 +41,8 @@ impl Repair {
     fn with(broken: &Path, keep: Option<&'static str>) -> Self {
         let case = Self::case(broken, keep);
         case.finish("the repair");
-        Self { keep, end: case.end(), tasks: case.intended(), broken: broken.to_owned(), _case: case }
+        let (end, tasks, changes) = (case.end(), case.intended(), changes(&case));
+        Self { keep, end, tasks, changes, broken: broken.to_owned(), _case: case }
     }
 
     fn case(broken: &Path, keep: Option<&str>) -> Case {
@@ -50,6 +54,42 @@ impl Repair {
     /// The same fault once more.
     fn again(&self) -> Case {
         Self::case(&self.broken, self.keep)
+    }
+
+    /// At each change an answer or a request is lost, or the host is away for a moment: the same end.
+    fn disturbed_anywhere(&self) {
+        let kinds = [FaultKind::LoseAnswer, FaultKind::LoseRequest, FaultKind::Unreachable];
+        let at = |(host, text): &(String, String)| kinds.clone().map(|kind| Fault::at(host, text, kind));
+        let faults: Vec<Fault> = sample(self.changes.iter().flat_map(at).collect());
+        assert!(faults.len() > 3, "{:?}", self.changes);
+        each(&faults, |fault| {
+            let case = self.again();
+            let story = format!("the repair with {fault:?}");
+            case.world().inject(fault.clone()).unwrap();
+            finish(&case, &story);
+            assert!(case.world().state().unwrap().faults.is_empty(), "{story}: it never came to that call");
+            case.end().assert_equal(&self.end, &case, &story);
+        });
+    }
+
+    /// The host of each task, once Patroni was stopped for good, ends in the midst of it and boots: the same end, but for
+    /// what a boot starts and who led meanwhile.
+    fn rebooted_anywhere(&self) {
+        let stopped =
+            self.tasks.iter().rposition(|task| task.starts_with("stop-")).map_or(0, |last| last + 1);
+        let points = [Point::AfterIntent, Point::AfterEffect];
+        let kills: Vec<(&String, Point)> =
+            sample(self.tasks[stopped..].iter().flat_map(|task| points.map(|point| (task, point))).collect());
+        assert!(!kills.is_empty(), "{:?}", self.tasks);
+        let plain = |end: End| end.without_roles().without_boot().without_control();
+        each(&kills, |(task, point)| {
+            let case = self.again();
+            let story = format!("the repair, its host rebooted at {task}, {point:?}");
+            assert_eq!(case.work(Some(&Kill::at(task, *point))), Ended::Killed, "{story}: {}", case.log());
+            case.world().reboot(task.split_once('@').unwrap().1).unwrap();
+            case.finish(&story);
+            plain(case.end()).assert_equal(&plain(self.end.clone()), &case, &story);
+        });
     }
 
     /// Killed at every point of every task, and gone on with: the same end.
@@ -64,6 +104,12 @@ impl Repair {
             case.end().assert_equal(&self.end, &case, &story);
         });
     }
+}
+
+/// Every fourth of them, or in full all.
+fn sample<T>(cases: Vec<T>) -> Vec<T> {
+    let step = if in_full() { 1 } else { 4 };
+    cases.into_iter().step_by(step).collect()
 }
 
 /// patroni3 was initialised anew, the others serve.
@@ -153,6 +199,20 @@ fn keeping_a_member_against_a_living_leader_killed_at_any_point_comes_to_the_sam
     assert!(task("stop-replicas@patroni2") < task("stop-leader@patroni1"), "{:?}", repair.tasks);
     assert!(task("start-first@patroni3") < task("start-others@patroni1"), "{:?}", repair.tasks);
     repair.killed_anywhere();
+}
+
+#[test]
+fn lost_answers_requests_and_hosts_make_no_difference_to_any_repair() {
+    for repair in [disposable(), key_wrong(), kept()] {
+        repair.disturbed_anywhere();
+    }
+}
+
+#[test]
+fn a_host_that_ends_in_the_midst_makes_no_difference_to_any_repair() {
+    for repair in [disposable(), key_wrong(), kept()] {
+        repair.rebooted_anywhere();
+    }
 }
 
 #[test]
