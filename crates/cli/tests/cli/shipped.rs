@@ -17,6 +17,7 @@ fn an_ejected_workflow_is_the_shipped_one_with_its_files() {
     1| mine/deploy.toml
     1| mine/postgresql-parameters.toml
     1| mine/templates/etcd.env
+    1| mine/templates/haproxy-answers
     1| mine/templates/haproxy.cfg
     1| mine/templates/keepalived.conf
     1| mine/templates/patroni.yml
