@@ -1,5 +1,6 @@
 //! `flow test`: a workflow on simulated hosts, disturbed at every point. Contacts no host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::{Args, ValueEnum};
 use flow_core::plan::{Filter, Inputs, NewSecrets};
 use flow_core::step::Registry;
 use flow_steps::host::sim::Release;
-use flow_steps::rehearsal::{self, Options, RehearsalError, Stage, Subject, TestFile};
+use flow_steps::rehearsal::{self, Options, ParamValue, RehearsalError, Stage, Subject, TestFile};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Format, Global, WorkflowArgs};
@@ -106,11 +107,15 @@ fn rehearse(args: &TestArgs, format: Format) -> Result<rehearsal::Report, Error>
     };
     let asked = args.deployed || !args.after.is_empty();
     let before = match args.deployed {
-        true => vec!["deploy.toml".to_owned()],
-        false if asked => args.after.clone(),
-        false => file.after.iter().map(|before| beside(name, before)).collect(),
+        true => vec![("deploy.toml".to_owned(), BTreeMap::new())],
+        false if asked => args.after.iter().map(|name| (name.clone(), BTreeMap::new())).collect(),
+        false => {
+            let parts = file.after.iter().map(rehearsal::Before::parts);
+            parts.map(|(named, params)| (beside(name, named), params)).collect::<Vec<_>>()
+        }
     };
-    let after = before.iter().map(|name| earlier(name, &registry)).collect::<Result<Vec<_>, Error>>()?;
+    let after = before.into_iter().map(|(name, params)| earlier(&name, params, &registry));
+    let after = after.collect::<Result<Vec<_>, Error>>()?;
     let inventory = match context::inventory(&args.workflow.inventory, Some(name))? {
         Some(inventory) => inventory,
         None => {
@@ -176,9 +181,10 @@ fn inputs(file: &TestFile) -> Inputs {
     Inputs { set, secrets: NewSecrets::OfNames, allow_weak: true }
 }
 
-/// A workflow that is run before, with the params of its own test file.
-fn earlier(name: &str, registry: &Registry) -> Result<Subject, Error> {
-    let file = read_test_file(name)?;
+/// A workflow that is run before, with these params before those of its own test file.
+fn earlier(name: &str, params: BTreeMap<String, ParamValue>, registry: &Registry) -> Result<Subject, Error> {
+    let mut file = read_test_file(name)?;
+    file.params.extend(params);
     Ok(Subject { bundle: files::load(name, registry)?, inputs: inputs(&file), filter: Filter::default() })
 }
 

@@ -17,7 +17,7 @@ pub struct TestFile {
     /// `release`: what the hosts run, `bookworm` or `trixie`.
     pub release: Option<Release>,
     /// `after`: the workflows that were run before, in order; shipped ones by name.
-    pub after: Vec<String>,
+    pub after: Vec<Before>,
     /// `[params]`: as `--set` gives them.
     pub params: BTreeMap<String, ParamValue>,
     /// `[groups]`: the hosts of a group, where no inventory is given.
@@ -32,6 +32,36 @@ pub struct TestFile {
     queries: Vec<QueryEntry>,
     /// `[accept]`: what isn't held against the workflow.
     pub accept: Accept,
+}
+
+/// A workflow that was run before.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a workflow's file, or { workflow = FILE, params = { ... } }")]
+pub enum Before {
+    /// With the params of its own test file.
+    File(String),
+    /// With these, before those of its own test file.
+    With(BeforeWith),
+}
+
+/// A workflow that was run before, and its params.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeforeWith {
+    /// Its file.
+    pub workflow: String,
+    /// Its params, as `--set`.
+    pub params: BTreeMap<String, ParamValue>,
+}
+
+impl Before {
+    /// Its file, and the params that are given.
+    pub fn parts(&self) -> (&str, BTreeMap<String, ParamValue>) {
+        match self {
+            Self::File(file) => (file, BTreeMap::new()),
+            Self::With(with) => (&with.workflow, with.params.clone()),
+        }
+    }
 }
 
 /// What an author accepts, by the names of steps.
@@ -280,7 +310,7 @@ mod tests {
     fn a_test_file_says_where_it_begins_what_commands_answer_and_what_is_accepted() {
         let file = TestFile::parse(
             "x.test.toml",
-            "release = \"trixie\"\nafter = [\"deploy.toml\"]\n[params]\nmode = \"reset\"\ncount = 3\n\
+            "release = \"trixie\"\nafter = [\"deploy.toml\", { workflow = \"x.toml\", params = { n = 1 } }]\n[params]\nmode = \"reset\"\ncount = 3\n\
              [[accidents]]\ninitdb = \"promoters[-1]\"\n\
              [[commands]]\nrun = \"dump\"\ncreates = \"/var/backups/all\"\n\
              [[commands]]\ncontains = \"look\"\nexit = 1\nwhere_absent = \"/var/backups/all\"\nchanges = false\n\
@@ -288,6 +318,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(file.params["count"].as_set(), "3");
+        let before: Vec<_> = file.after.iter().map(|one| (one.parts().0, one.parts().1.len())).collect();
+        assert_eq!(before, [("deploy.toml", 0), ("x.toml", 1)]);
         let commands = file.commands().unwrap();
         assert_eq!(commands[0].creates, ["/var/backups/all"]);
         assert!(commands[1].only_looks && commands[1].code == 1);

@@ -25,7 +25,7 @@ mod tests;
 
 pub use back::TakenBack;
 pub use error::RehearsalError;
-pub use file::{Accept, TestFile};
+pub use file::{Accept, Before, BeforeWith, ParamValue, TestFile};
 pub use invent::invent;
 pub use mishap::Mishap;
 pub use report::{Again, Failure, Report, StepReport, UnknownReport};
