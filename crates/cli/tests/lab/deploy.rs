@@ -25,7 +25,8 @@ fn etcd_without_tls_is_deployed_where_it_is_asked_for_and_passwords_that_nobody_
     let without_passwords = || {
         let operator = Operator::with_inventory(&lab, &inventory);
         operator.edit_variables(|text| {
-            let given = |line: &&str| !line.starts_with("patroni_restapi_password") && !line.contains("rewind");
+            let given =
+                |line: &&str| !line.starts_with("patroni_restapi_password") && !line.contains("rewind");
             let kept: Vec<&str> = text.lines().filter(given).collect();
             kept.join("\n") + "\n"
         });
@@ -52,8 +53,12 @@ fn etcd_without_tls_is_deployed_where_it_is_asked_for_and_passwords_that_nobody_
     for file in ["ca.crt", "ca.key"] {
         std::fs::copy(operator.folder().join(".config/flow/demo").join(file), place.join(file)).unwrap();
     }
-    second.flow(&plain).ended(1).says(&["rewind-password@patroni1", "the password of `rewind_user` isn't the one"]);
-    std::fs::copy(operator.folder().join(".config/flow/demo/rewind_password"), place.join("rewind_password")).unwrap();
+    second
+        .flow(&plain)
+        .ended(1)
+        .says(&["rewind-password@patroni1", "the password of `rewind_user` isn't the one"]);
+    std::fs::copy(operator.folder().join(".config/flow/demo/rewind_password"), place.join("rewind_password"))
+        .unwrap();
     second.flow(&plain).ended(1).says(&["has another password in restapi.authentication", "copied here"]);
     assert_eq!(lab.on("patroni1", "cat /etc/patroni/config.yml"), configured);
 }

@@ -17,7 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// What a balancer does just now. Changes nothing.
 ///
 /// HAProxy's unit, and by its statistics the servers to which it leads clients who want the leader; keepalived's unit, and whether
-/// this host has the virtual address. What can't be seen is told as unknown and is no failure. Output: for `patroni.findings`.
+/// this host has the virtual address; whether a run of flow has closed HAProxy until the cluster is opened. What can't be seen is told as
+/// unknown and is no failure. Output: for `patroni.findings`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BalancerCondition {
@@ -60,6 +61,9 @@ impl StepType for BalancerCondition {
 pub(crate) struct Balancer {
     /// HAProxy's unit; none where it isn't to run here.
     pub(crate) haproxy: Option<Service>,
+    /// The run that has closed it until the cluster is opened.
+    #[serde(default)]
+    pub(crate) closed_by: Option<String>,
     /// To whom it leads those who want the leader.
     pub(crate) primary: Servers,
     /// keepalived's unit; none where it isn't to run here.
@@ -120,13 +124,14 @@ impl BalancerCondition {
         let unit = |wanted: bool, name: &'static str| async move {
             Ok::<_, StepError>(if wanted { Some(Service::from(host.unit(name).await?)) } else { None })
         };
-        let (haproxy, keepalived, primary, has_vip) = tokio::try_join!(
+        let (haproxy, closed_by, keepalived, primary, has_vip) = tokio::try_join!(
             unit(self.haproxy, "haproxy.service"),
+            closed_by(host),
             unit(self.keepalived, "keepalived.service"),
             self.servers(host),
             self.has_vip(host),
         )?;
-        Ok(Balancer { haproxy, keepalived, primary, vip: self.vip.clone(), has_vip })
+        Ok(Balancer { haproxy, closed_by, keepalived, primary, vip: self.vip.clone(), has_vip })
     }
 
     async fn servers(&self, host: &dyn Host) -> Result<Servers, StepError> {
@@ -160,6 +165,24 @@ impl BalancerCondition {
         let reply = host.probe(&format!("ip -o addr show to {}", quote(&self.vip))).await?;
         Ok(reply.success().then(|| !reply.text().is_empty()))
     }
+}
+
+/// The note of a run that has closed HAProxy on a host; `system-id-recovery.toml` writes it, `open.toml` removes it.
+pub(super) const NOTE: &str = "/etc/haproxy/closed-by-flow";
+/// Longer notes are none, in bytes.
+const NOTE_LIMIT: u64 = 64 << 10;
+
+/// The run that has closed HAProxy on a host until the cluster is opened, by its note: `run ID`.
+///
+/// # Errors
+/// The host doesn't answer.
+pub(crate) async fn closed_by(host: &dyn Host) -> Result<Option<String>, StepError> {
+    let note = host.read(NOTE, NOTE_LIMIT).await?;
+    Ok(note.map(|note| {
+        let text = String::from_utf8_lossy(&note).into_owned();
+        let mut words = text.split_whitespace().skip_while(|word| *word != "run").skip(1);
+        words.next().unwrap_or("unknown").to_owned()
+    }))
 }
 
 /// HAProxy's CSV (2.6, management.txt 9.1): columns by the names in its first line.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::archive::Archive;
 use super::mounts::unmounted;
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
@@ -22,7 +23,8 @@ use crate::support::{Patience, address_and_port, within};
 /// Gathers what `patroni.verdict` judges by. Changes nothing.
 ///
 /// Of the host: Patroni's configuration, unit and REST API; the data directory's control file, timelines with their fork points, last
-/// WAL records, and whether anything of a user is in it; copies that were set aside. Of the cluster: its keys in etcd with
+/// WAL records, and whether anything of a user is in it; copies that were set aside; what archives its WAL, whether that fails, and what
+/// pgBackRest says of its stanza, within 10 s. Of the cluster: its keys in etcd with
 /// their revisions, as this host sees them. What can't be seen is told as unknown and is no failure. Output: for
 /// `patroni.verdict` and `patroni.findings`; other steps read `patroni.status`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -68,6 +70,7 @@ impl PatroniEvidence {
             data: Data::Unknown(why.to_owned()),
             store: Store::Unknown(why.to_owned()),
             set_aside: Vec::new(),
+            archive: Archive::default(),
         };
         let settings = match configuration {
             Ok(Some(Ok(settings))) if settings.unsupported.is_empty() => settings,
@@ -107,6 +110,7 @@ impl PatroniEvidence {
             data: data?,
             store,
             set_aside: copies?,
+            archive: Archive::default(),
         })
     }
 }
@@ -268,12 +272,19 @@ fn rest_of(member: &Value) -> Option<String> {
 impl Step for PatroniEvidence {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let node = if self.tell_unseen {
+        let archive = super::archive::look(&*host, &self.config_file);
+        let (node, archive) = if self.tell_unseen {
             let patience = Patience::with(&*host).await?;
-            patience.keep(&*host, self.look_within(&*host, Some(patience.answer))).await?
+            let node = patience.keep(&*host, self.look_within(&*host, Some(patience.answer)));
+            // A repository that answers late is no reason to know nothing of the host.
+            let archive = async {
+                within(Some(patience.whole), archive).await.unwrap_or_else(|| Ok(Archive::default()))
+            };
+            tokio::try_join!(node, archive)?
         } else {
-            self.look(&*host).await?
+            tokio::try_join!(self.look(&*host), archive)?
         };
+        let node = Node { archive, ..node };
         Ok(Check::Satisfied(crate::support::output(&node)?))
     }
 

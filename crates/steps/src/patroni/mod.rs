@@ -5,7 +5,10 @@
 
 mod agree;
 mod ancestry;
+mod archive;
+mod archived;
 mod canary;
+mod closed;
 mod cluster;
 mod condition;
 mod config;
@@ -22,9 +25,8 @@ mod leaving;
 mod member;
 mod mounts;
 mod node_can_join;
+mod off;
 mod pending_restart;
-mod removal;
-mod removal_text;
 mod rest;
 mod restarted;
 mod roles;
@@ -38,7 +40,9 @@ mod verdict;
 
 pub use agree::PatroniAgree;
 pub use ancestry::PatroniAncestry;
+pub use archived::PatroniArchived;
 pub use canary::PatroniCanary;
+pub use closed::PatroniClosed;
 pub use cluster::PatroniCluster;
 pub use condition::PatroniCondition;
 pub use config::PatroniConfig;
@@ -53,8 +57,8 @@ pub use history::PatroniHistory;
 pub use leaving::{PatroniMemberAbsent, PatroniMemberCanLeave};
 pub use member::{MemberRole, PatroniMember};
 pub use node_can_join::PatroniNodeCanJoin;
+pub use off::{PatroniArchivingOff, PatroniArchivingOn, PatroniRemovalOff};
 pub use pending_restart::PatroniPendingRestart;
-pub use removal::PatroniRemovalOff;
 pub use restarted::PatroniRestarted;
 pub use roles::PatroniRoles;
 pub use same_passwords::PatroniSamePasswords;
@@ -93,6 +97,10 @@ pub fn register(registry: &mut Registry) {
         .add::<PatroniPendingRestart>()
         .add::<PatroniRestarted>()
         .add::<PatroniRemovalOff>()
+        .add::<PatroniArchivingOff>()
+        .add::<PatroniArchivingOn>()
+        .add::<PatroniArchived>()
+        .add::<PatroniClosed>()
         .add::<PatroniRoles>()
         .add::<PatroniSamePasswords>();
 }

@@ -113,7 +113,7 @@ impl Settings {
         Self::of(host, path).await?.ok_or_else(|| StepError::permanent(format!("there is no {path}")))
     }
 
-    fn parse(text: &str) -> Result<Self, Unusable> {
+    pub(super) fn parse(text: &str) -> Result<Self, Unusable> {
         // Never the parser's own words: they may quote a line with a password.
         let file: Value = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map(|at| format!(" (line {})", at.line())).unwrap_or_default();

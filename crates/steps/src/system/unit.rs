@@ -126,6 +126,20 @@ fn words(unit: &Unit) -> String {
 }
 
 impl SystemdUnit {
+    /// A unit in a state, with or without a mask; for step types that are made of it.
+    pub(crate) fn of(unit: &str, state: UnitTarget, masked: bool) -> Self {
+        Self {
+            unit: unit.to_owned(),
+            state: Some(state),
+            enabled: None,
+            masked: Some(masked),
+            reload_after: Vec::new(),
+            restart_after: Vec::new(),
+            no_process_left: true,
+            grace: ten(),
+        }
+    }
+
     /// What of its configuration a running unit hasn't read yet: the verb for it, with its words.
     async fn news(&self, host: &dyn Host, unit: &Unit) -> Result<Option<(UnitVerb, String)>, StepError> {
         if !active(unit) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::seen::{Archiver, Aside, Disk, Place, Says, Server, Slot};
 use crate::host::quote;
+use crate::patroni::archive::without_secrets;
 
 /// Asked of PostgreSQL 13 and newer, on a primary as on a replica.
 const QUERY: &str = "\
@@ -156,19 +157,6 @@ fn says(text: &str) -> Option<Says> {
         restart: told["restart"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         slot_limit: told["slot_limit"].as_i64(),
     })
-}
-
-/// A command with what looks like a password in it hidden: `AWS_SECRET_KEY=••••••`.
-fn without_secrets(command: &str) -> String {
-    let hidden = |word: &str| match word.split_once('=') {
-        Some((name, _))
-            if ["pass", "secret", "key", "token"].iter().any(|one| name.to_lowercase().contains(one)) =>
-        {
-            format!("{name}=••••••")
-        }
-        _ => word.to_owned(),
-    };
-    command.split(' ').map(hidden).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Problem, proven, seen};
 use crate::balancers::{Balancer, Servers};
 
 pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
-    let mut found = Vec::new();
+    let mut found: Vec<Problem> = closed(sight).into_iter().collect();
     for (host, balancer) in &sight.balancers {
         found.extend(haproxy(host, balancer));
         found.extend(keepalived(host, balancer));
@@ -21,8 +21,35 @@ pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
     found
 }
 
+/// Closed by a run, and not open in spite of it.
+fn is_closed(balancer: &Balancer) -> bool {
+    balancer.closed_by.is_some() && balancer.haproxy.as_ref().is_some_and(|haproxy| !haproxy.running)
+}
+
+fn closed(sight: &Sight) -> Option<Problem> {
+    let closed: Vec<_> = sight.balancers.iter().filter(|(_, balancer)| is_closed(balancer)).collect();
+    let hosts: Vec<&str> = closed.iter().map(|(host, _)| host.as_str()).collect();
+    let (_, first) = closed.first()?;
+    let run = first.closed_by.as_deref().unwrap_or_default();
+    Some(
+        proven(
+            "balancer-closed",
+            format!(
+                "HAProxy on {} is closed by run {run} until you open it: no client comes in",
+                hosts.join(", ")
+            ),
+        )
+        .because(closed.iter().map(|(host, balancer)| state(host, balancer)))
+        .mended(
+            format!("once the cluster has what clients need; `flow show {run}` tells what that run did"),
+            Some(sight.open()),
+            "HAProxy, archiving where it is off: clients come in, and write",
+        ),
+    )
+}
+
 fn haproxy(host: &str, balancer: &Balancer) -> Option<Problem> {
-    let haproxy = balancer.haproxy.as_ref().filter(|haproxy| !haproxy.running)?;
+    let haproxy = balancer.haproxy.as_ref().filter(|haproxy| !haproxy.running && !is_closed(balancer))?;
     let has_vip = if balancer.has_vip == Some(true) { ", and it has the virtual address" } else { "" };
     Some(
         seen("balancer-down", format!("HAProxy on {host} doesn't run{has_vip}: it is {}", haproxy.state))
@@ -96,6 +123,8 @@ fn address(sight: &Sight) -> Option<Problem> {
     let hold: Vec<(&str, &Balancer)> =
         asked.iter().filter(|(_, balancer)| balancer.has_vip == Some(true)).copied().collect();
     match hold.as_slice() {
+        // Nobody whose HAProxy is closed takes it.
+        [] if asked.iter().any(|(_, balancer)| is_closed(balancer)) => None,
         [] => Some(
             seen("address-nowhere", format!("no balancer that could be asked has the virtual address {vip}: clients find nobody there"))
                 .because(asked.iter().map(|(host, balancer)| state(host, balancer)))

@@ -58,6 +58,12 @@ impl Sight {
         self.nodes.values().find_map(|node| Some(node.settings()?.scope.clone())).unwrap_or_default()
     }
 
+    /// What opens what a run has closed.
+    pub(super) fn open(&self) -> String {
+        let scope = self.scope();
+        format!("flow run open.toml --confirm {}", if scope.is_empty() { "SCOPE" } else { &scope })
+    }
+
     /// `patronictl` on any of the hosts, by its configuration: by itself it finds none.
     pub(super) fn patronictl(&self, words: &str) -> String {
         let file = self.conditions.values().next().map(|condition| condition.config_file.clone());
@@ -211,7 +217,8 @@ fn of_condition(condition: &Condition) -> Option<String> {
 fn of_balancer(balancer: &Balancer) -> String {
     let mut words = Vec::new();
     if let Some(haproxy) = &balancer.haproxy {
-        words.push(format!("HAProxy {}", haproxy.state));
+        let closed = balancer.closed_by.as_ref().map(|run| format!(", closed by run {run}"));
+        words.push(format!("HAProxy {}{}", haproxy.state, closed.unwrap_or_default()));
         words.push(match &balancer.primary {
             Servers::Unknown(why) => format!("to whom it leads isn't known: {why}"),
             Servers::Of(servers) => {

@@ -13,11 +13,61 @@ pub(super) fn problems(sight: &Sight) -> Vec<Problem> {
     }
     for (host, condition) in &sight.conditions {
         let Server::Says(says) = &condition.server else { continue };
-        found.extend(archiver(sight, host, says));
+        if sight.nodes.get(host).is_none_or(|node| node.archive.off_by.is_none()) {
+            found.extend(archiver(sight, host, says));
+        }
         let held = says.slots.iter().filter(|slot| holds(slot, condition.limits.slot_wal));
         found.extend(held.map(|slot| holding(sight, host, condition, says, slot)));
     }
+    found.extend(archiving_off(sight));
+    found.extend(other_backups(sight));
     found
+}
+
+fn archiving_off(sight: &Sight) -> Option<Problem> {
+    let off =
+        || sight.nodes.iter().filter_map(|(host, node)| Some((host, node.archive.off_by.as_ref()?, node)));
+    let (_, run, node) = off().next()?;
+    let hosts: Vec<&str> = off().map(|(host, ..)| host.as_str()).collect();
+    Some(
+        proven("archiving-off", format!("archiving on {} is off by run {run} until you open the cluster: its WAL stays", hosts.join(", ")))
+            .because(node.archive.command.as_ref().map(|command| format!("what comes again: `{command}`")))
+            .mended(
+                "once the archive is one for the new cluster (pgBackRest: `stanza-upgrade`): it looks at that first",
+                Some(sight.open()),
+                "Patroni's configuration file, which is reloaded, and HAProxy where it is closed: clients come in, and write",
+            ),
+    )
+}
+
+/// The living cluster's identifier isn't that of which the backups are: one of them isn't what it should be.
+fn other_backups(sight: &Sight) -> Option<Problem> {
+    let leader = sight.nodes.values().find(|node| node.leads())?;
+    let own = &leader.cluster()?.identifier;
+    let backups = leader.archive.backups.as_ref()?;
+    if backups.identifiers.is_empty() || backups.identifiers.contains(own) {
+        return None;
+    }
+    let latest = match (&backups.latest, &backups.ended) {
+        (Some(label), Some(ended)) => format!("latest backup {label}, ended {ended}"),
+        _ => "no backup".to_owned(),
+    };
+    Some(
+        proven(
+            "backup-of-another-cluster",
+            format!(
+                "pgBackRest's stanza {} is of cluster {}, and {own} lives: it takes none of its WAL",
+                backups.stanza,
+                backups.identifiers.join(" and ")
+            ),
+        )
+        .because([latest])
+        .mended(
+            "where the living cluster is the right one, the stanza is made its own, and a full backup follows; where it isn't, these backups are of the one that is missed",
+            Some(format!("on the leader: {}", backups.upgrade())),
+            "the stanza; its older backups stay",
+        ),
+    )
 }
 
 /// Of data and WAL on one disk it is told once.

@@ -71,6 +71,7 @@ fn balancer(has_vip: bool) -> Balancer {
         |name: &str, up: bool| Told { name: name.into(), up, word: if up { "UP" } else { "DOWN" }.into() };
     Balancer {
         haproxy: service(),
+        closed_by: None,
         primary: Servers::Of(vec![told("p1", true), told("p2", false)]),
         keepalived: service(),
         vip: "198.18.0.100".into(),
@@ -451,6 +452,64 @@ fn a_finding_changes_no_verdict() {
     });
     assert_eq!((upset.verdict, upset.reasons), (calm.verdict, calm.reasons));
     assert!(!upset.healthy && upset.problems.len() == 4);
+}
+
+#[test]
+fn what_a_run_has_closed_is_told_as_that_with_what_opens_it_and_nothing_else() {
+    let off = crate::patroni::archive::Archive {
+        off_by: Some("0123456789ab".into()),
+        command: Some("push %p".into()),
+        ..Default::default()
+    };
+    let found = diagnosed(|seen| {
+        for balancer in &mut seen.balancers {
+            balancer.haproxy =
+                Some(Service { running: false, masked: true, state: "inactive (dead)".into() });
+            balancer.closed_by = Some("0123456789ab".into());
+            balancer.has_vip = Some(false);
+            balancer.primary = Servers::Unknown("it doesn't answer".into());
+        }
+        archiver(seen, "");
+        seen.leader.archive = off.clone();
+        seen.replica.archive = off.clone();
+    });
+    let kinds: Vec<_> = found.problems.iter().map(|one| &*one.kind).collect();
+    assert_eq!(kinds, ["archiving-off", "balancer-closed"]);
+    for problem in &found.problems {
+        let words = serde_json::to_string(problem).unwrap();
+        assert!(
+            words.contains("run 0123456789ab") && words.contains("flow run open.toml --confirm demo"),
+            "{words}"
+        );
+    }
+    // Opened by hand, and the note left behind.
+    assert!(diagnosed(|seen| seen.balancers[0].closed_by = Some("x".into())).healthy);
+}
+
+#[test]
+fn backups_of_another_cluster_stand_beside_the_living_one_and_decide_nothing() {
+    let backups = |identifier: &str| crate::patroni::archive::Backups {
+        stanza: "main".into(),
+        identifiers: vec![identifier.into()],
+        latest: Some("20260102-030405F".into()),
+        ended: Some("2026-01-02 03:05:00 UTC".into()),
+        ..Default::default()
+    };
+    let (_, words) =
+        told("backup-of-another-cluster", |seen| seen.leader.archive.backups = Some(backups("8")));
+    for part in ["cluster 8", OURS, "20260102-030405F", "--stanza=main stanza-upgrade"] {
+        assert!(words.contains(part), "{words}");
+    }
+    let found = diagnosed(|seen| seen.leader.archive.backups = Some(backups("8")));
+    assert_eq!(found.verdict, "healthy");
+    assert!(
+        found
+            .evidence
+            .iter()
+            .any(|line| line.starts_with("p1: pgBackRest, stanza main: takes WAL of cluster 8")),
+        "{found:#?}"
+    );
+    assert!(diagnosed(|seen| seen.leader.archive.backups = Some(backups(OURS))).healthy);
 }
 
 #[test]

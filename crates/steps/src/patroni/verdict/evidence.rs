@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clients::NoEtcd;
+use crate::patroni::archive::Archive;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
 use crate::postgres::{Fork, Lsn};
@@ -30,6 +31,9 @@ pub(crate) struct Node {
     /// Copies that were set aside beside it, by path.
     #[serde(default)]
     pub(crate) set_aside: Vec<String>,
+    /// What archives its WAL, and of which cluster the backups are.
+    #[serde(default)]
+    pub(crate) archive: Archive,
 }
 
 /// A host's configuration of Patroni.
@@ -191,6 +195,7 @@ impl Node {
             data: Data::Unknown(unknown()),
             store: Store::Unknown(unknown()),
             set_aside: Vec::new(),
+            archive: Archive::default(),
         }
     }
 

@@ -63,6 +63,7 @@ pub(in crate::patroni) fn node(host: &str, data: Data, keys: &Keys) -> Node {
         data,
         store: Store::Keys(Box::new(keys.clone())),
         set_aside: Vec::new(),
+        archive: Default::default(),
     }
 }
 

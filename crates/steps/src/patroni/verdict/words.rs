@@ -1,13 +1,65 @@
 //! The evidence, side by side, for a person.
 
+use indexmap::IndexMap;
+
 use super::evidence::{Cluster, Configuration, Data, Key, Keys, Node, made};
 use super::judge::Nodes;
+use crate::patroni::archive::{Archive, Backups};
 
 /// A line for the keys, and one for each host.
 pub(super) fn lines(nodes: &Nodes<'_>, keys: Option<&Keys>) -> Vec<String> {
     std::iter::once(of_keys(keys))
         .chain(nodes.iter().map(|(host, node)| format!("{host}: {}", of_node(node))))
+        .chain(archives(nodes))
         .collect()
+}
+
+/// What hosts say alike is one line.
+fn archives(nodes: &Nodes<'_>) -> Vec<String> {
+    let mut said: IndexMap<String, Vec<&str>> = IndexMap::new();
+    for (host, node) in nodes {
+        for words in of_archive(&node.archive) {
+            said.entry(words).or_default().push(host);
+        }
+    }
+    said.into_iter().map(|(words, hosts)| format!("{}: {words}", hosts.join(", "))).collect()
+}
+
+fn of_archive(archive: &Archive) -> Vec<String> {
+    let mut words = Vec::new();
+    let command = archive.command.as_deref().unwrap_or("its command");
+    match (&archive.off_by, &archive.backups) {
+        (Some(run), _) => words.push(format!("archiving is off, by run {run}; it was `{command}`")),
+        (None, None) if archive.command.is_some() => {
+            words.push(format!("WAL is archived by `{command}`, which isn't looked into"));
+        }
+        _ => {}
+    }
+    if archive.failing == Some(true) && archive.off_by.is_none() {
+        words.push("the last attempt to archive WAL has failed".to_owned());
+    }
+    words.extend(archive.backups.as_ref().map(of_backups));
+    words
+}
+
+fn of_backups(backups: &Backups) -> String {
+    let dated = |identifier: &String| {
+        date(identifier).map_or_else(|| identifier.clone(), |date| format!("{identifier} (of {date})"))
+    };
+    let mut words = Vec::new();
+    if !backups.identifiers.is_empty() {
+        let identifiers: Vec<String> = backups.identifiers.iter().map(dated).collect();
+        words.push(format!("takes WAL of cluster {}", identifiers.join(" and ")));
+        words.push(match (&backups.latest, &backups.ended) {
+            (Some(label), Some(ended)) => format!("latest backup {label}, ended {ended}"),
+            _ => "no backup".to_owned(),
+        });
+        let of = backups.of.as_ref().filter(|of| !backups.identifiers.contains(of));
+        words.extend(of.map(|of| format!("of cluster {}", dated(of))));
+        words.push(backups.wal.as_ref().map_or("no WAL of it".to_owned(), |wal| format!("WAL up to {wal}")));
+    }
+    words.extend(backups.unknown.as_ref().map(|why| format!("not all is known: {why}")));
+    format!("pgBackRest, stanza {}: {}", backups.stanza, words.join(", "))
 }
 
 fn of_keys(keys: Option<&Keys>) -> String {
