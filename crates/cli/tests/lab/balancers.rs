@@ -4,10 +4,10 @@ use crate::harness::lab::Lab;
 use crate::harness::{Operator, PROMOTERS, until};
 
 const VIP: &str = "198.18.0.100";
-const BALANCERS: [&str; 2] = ["lb1", "lb2"];
+pub const BALANCERS: [&str; 2] = ["lb1", "lb2"];
 
 /// What a client gets that connects through the virtual address: the server's address, and whether it is a replica.
-fn client(lab: &Lab, port: u16) -> Result<(String, bool), String> {
+pub fn client(lab: &Lab, port: u16) -> Result<(String, bool), String> {
     client_of(lab, VIP, port)
 }
 
@@ -27,7 +27,7 @@ fn client_of(lab: &Lab, address: &str, port: u16) -> Result<(String, bool), Stri
 }
 
 /// Who holds the virtual address; it must be one.
-fn holder(lab: &Lab) -> Result<&'static str, String> {
+pub fn holder(lab: &Lab) -> Result<&'static str, String> {
     holder_of(lab, &BALANCERS)
 }
 

@@ -21,6 +21,7 @@ mod interrupted;
 mod killed;
 mod locks;
 mod login;
+mod open;
 mod page;
 mod parameters;
 mod recovery;

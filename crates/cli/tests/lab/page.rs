@@ -18,13 +18,14 @@ const DECIDED: [&str; 5] = [
     "flow run set-aside.toml",
 ];
 /// Those where a person decides, and of what was set aside.
-const BY_HAND: [&str; 7] = [
+const BY_HAND: [&str; 8] = [
     "flow plan system-id-recovery.toml --set keep=HOST",
     "flow run system-id-recovery.toml --set keep=HOST --confirm SCOPE",
     "flow run put-back.toml --set host=HOST --set copy=PATH --confirm SCOPE",
     "flow undo",
     "flow plan system-id-recovery.toml --set mode=reset",
     "flow run system-id-recovery.toml --set mode=reset --confirm SCOPE",
+    "flow run open.toml --confirm SCOPE",
     "flow run set-aside.toml --set remove=HOST:PATH --confirm SCOPE",
 ];
 
@@ -96,7 +97,7 @@ fn the_page_leads_out_where_a_person_decides_and_tells_what_becomes_of_the_copie
     let (lab, broken) = broken_with_rows();
     let operator = Operator::new(&lab);
     let leader = lab.key("/service/demo/leader");
-    let [plan_keep, keep, put_back, undo, plan_reset, reset, remove] = BY_HAND;
+    let [plan_keep, keep, put_back, undo, plan_reset, reset, open, remove] = BY_HAND;
     let kept = [("HOST", leader.as_str()), ("SCOPE", "demo")];
     page(&operator, plan_keep, &kept).ended(2).says(&["set-aside-"]);
     page(&operator, keep, &kept).ended(0).says(&["kept"]);
@@ -141,6 +142,13 @@ fn the_page_leads_out_where_a_person_decides_and_tells_what_becomes_of_the_copie
     page(&operator, plan_reset, &[]).ended(2).says(&["set-aside-"]);
     page(&operator, reset, &[("SCOPE", "demo")]).ended(0).says(&["THE CLUSTER COMES BACK EMPTY"]);
     lab.wait_healthy();
+    page(&operator, DECIDED[0], &[])
+        .ended(2)
+        .says(&["HAProxy on lb1, lb2 is closed", open.strip_suffix("SCOPE").unwrap()]);
+    page(&operator, open, &[("SCOPE", "demo")])
+        .ended(0)
+        .says(&["HAProxy runs; it was closed", "no user data"]);
+    operator.diagnosed_healthy();
     let copy = copy_on(&lab, &broken);
     page(&operator, remove, &[("HOST", broken.as_str()), ("PATH", copy.as_str()), ("SCOPE", "demo")])
         .ended(0)
