@@ -114,7 +114,7 @@ mod tests {
     use crate::testing::{Lab, satisfied};
     use serde_json::json;
 
-    fn role(with: serde_json::Value) -> PostgresRole {
+    fn role(with: &serde_json::Value) -> PostgresRole {
         let mut all = json!({
             "name": "rewind_user", "password": "it's $$ s3cret", "address": "198.18.0.11", "superuser_password": "x",
             "functions": ["pg_catalog.pg_ls_dir(text, boolean, boolean)"],
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn not_the_password_is_sent_but_its_verifier() {
-        let sql = role(json!({})).makes();
+        let sql = role(&json!({})).makes();
         assert!(!sql.contains("s3cret"), "{sql}");
         let verifier = sql.split("login password '").nth(1).unwrap().split('\'').next().unwrap();
         assert!(
@@ -139,14 +139,14 @@ mod tests {
 
     #[test]
     fn what_would_be_more_than_a_name_is_refused() {
-        assert_eq!(role(json!({})).validate(), Ok(()));
-        assert!(role(json!({ "name": "x; drop" })).validate().is_err());
-        assert!(role(json!({ "functions": ["f(text); --"] })).validate().is_err());
+        assert_eq!(role(&json!({})).validate(), Ok(()));
+        assert!(role(&json!({ "name": "x; drop" })).validate().is_err());
+        assert!(role(&json!({ "functions": ["f(text); --"] })).validate().is_err());
     }
 
     #[tokio::test]
     async fn a_role_that_patroni_has_made_is_left_alone() {
         let lab = Lab::deployed().await;
-        satisfied(role(json!({})).check(&lab.on("patroni1")).await.unwrap());
+        satisfied(role(&json!({})).check(&lab.on("patroni1")).await.unwrap());
     }
 }

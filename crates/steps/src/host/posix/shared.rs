@@ -13,8 +13,11 @@ use tokio::time::Instant;
 /// How long an answer is shared, from when it was asked for.
 const SHARED_FOR: Duration = Duration::from_secs(2);
 
+/// Since when an answer is asked for, and the answer once it is there.
+type Asked<T> = (Instant, Arc<OnceCell<T>>);
+
 /// Answers by what was asked.
-pub(super) struct Shared<T>(Mutex<HashMap<String, (Instant, Arc<OnceCell<T>>)>>);
+pub(super) struct Shared<T>(Mutex<HashMap<String, Asked<T>>>);
 
 impl<T> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

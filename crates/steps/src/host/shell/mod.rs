@@ -58,7 +58,7 @@ struct Job {
 }
 
 impl Job {
-    fn is_lost(self) {
+    fn lose(self) {
         // Nobody waits any more: nothing to tell.
         let _ = self.reply.send(Err(Failure::Lost("the shell ended before it answered".into())));
     }
@@ -205,12 +205,12 @@ impl Session {
                 let message = format!("no answer within {} s", job.limit.as_secs_f32());
                 let _ = job.reply.send(Err(Failure::Lost(message)));
             }
-            (End::Gone, Some(job)) if job.sent >= job.tries => job.is_lost(),
+            (End::Gone, Some(job)) if job.sent >= job.tries => job.lose(),
             (_, Some(job)) => self.flying.push_front(job),
         }
         while let Some(job) = self.flying.pop_back() {
             // One that is sent once may have been begun, though its turn hadn't come for all that is known here.
-            if job.tries == 1 { job.is_lost() } else { queue.push_front(job) }
+            if job.tries == 1 { job.lose() } else { queue.push_front(job) }
         }
     }
 
