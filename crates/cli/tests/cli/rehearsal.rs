@@ -67,6 +67,7 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
                     "haproxy-ca",
                     "haproxy-configuration",
                     "haproxy-running",
+                    "keepalived-script",
                     "keepalived-configuration",
                     "keepalived-running",
                 ];

@@ -124,6 +124,9 @@ pub(super) fn write_history(
     host.files.write(&history_file(directory, timeline), history, &postgres_owned(0o600))
 }
 
+/// The length of a record of the WAL: a timeline is left where the last one ends.
+pub(super) const RECORD: u64 = 0x78;
+
 /// A promotion to this timeline: its history is that of the one before, and where that one was left.
 pub(super) fn leave_timeline(host: &mut HostState, directory: &str, to: &Control) -> Result<(), String> {
     let left = to.timeline - 1;

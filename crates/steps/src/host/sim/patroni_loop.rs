@@ -223,6 +223,7 @@ impl Member {
         let mut changed = false;
         if !is_primary(world.host(&self.host)?) {
             control.timeline += 1;
+            control.lsn += patroni::RECORD;
             let host = world.host_mut(&self.host)?;
             patroni::leave_timeline(host, &self.config.data_dir, &control)?;
             patroni::set_control(host, &self.config.data_dir, &control);
