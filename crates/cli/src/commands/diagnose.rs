@@ -27,6 +27,12 @@ pub struct DiagnoseArgs {
 }
 
 pub async fn diagnose(global: &Global, args: DiagnoseArgs) -> Result<Exit, Error> {
+    if context::loaded(&args.inventory, None)?.is_none() {
+        return Err(Error::refused(
+            "there is no inventory here",
+            "give it: -i INVENTORY; its group `promoters` has the hosts with Patroni",
+        ));
+    }
     let (engine, _hosts) = context::engine_in_a_hurry();
     let workflow = WorkflowArgs {
         workflow: WORKFLOW.to_owned(),
@@ -67,7 +73,8 @@ fn show(found: &Diagnosis) {
         screen::line(&format!("healthy: {}", found.reasons.join("; ")));
     }
     for (place, problem) in found.problems.iter().enumerate() {
-        screen::line(&format!("{}. {} ({})", place + 1, problem.what, problem.sure));
+        let (kind, what, sure) = (&problem.kind, &problem.what, &problem.sure);
+        screen::line(&format!("{}. {kind}: {what} ({sure})", place + 1));
         for because in &problem.because {
             screen::indented(because, 5);
         }

@@ -27,7 +27,9 @@ pub fn destructive(plan: &Plan) {
     let mut steps: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     let tasks = plan.tasks();
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for task in tasks.iter().filter(|task| task.destructive && !task.must_hold) {
+    for task in
+        tasks.iter().filter(|task| task.destructive && !task.must_hold && !plan.is_ruled_out(task.name))
+    {
         let step = task.name.step();
         let at = *seen.entry(step).or_insert_with(|| {
             steps.push((step, task.help.unwrap_or(task.uses), Vec::new()));
@@ -39,7 +41,9 @@ pub fn destructive(plan: &Plan) {
     for (step, help, hosts) in steps {
         let on = if hosts.is_empty() { String::new() } else { format!(" on {}", hosts.join(", ")) };
         tell(&format!("  {}{on}", console::style(step).for_stderr().bold()));
-        tell(&format!("    {help}"));
+        for line in help.trim().lines() {
+            tell(&format!("    {line}"));
+        }
     }
     tell("");
     not_to_be_taken_back(plan);
@@ -50,7 +54,7 @@ fn not_to_be_taken_back(plan: &Plan) {
     let tasks = plan.tasks();
     let mut steps: Vec<&str> = Vec::new();
     let mut count = 0;
-    for task in tasks.iter().filter(|task| !task.must_hold) {
+    for task in tasks.iter().filter(|task| !task.must_hold && !plan.is_ruled_out(task.name)) {
         if task.pivot || matches!(task.undo, Undoability::Impossible(_)) {
             count += 1;
             let step = task.name.step();

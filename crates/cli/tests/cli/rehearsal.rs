@@ -75,6 +75,7 @@ fn every_shipped_workflow_holds_and_its_report_tells_each_step() {
                 assert_eq!(undo("leaves"), ["etcd-running", "patroni-running"]);
                 let kept = [
                     "packages",
+                    "authority",
                     "certificate-directory",
                     "certificate",
                     "etcd-certificate-directory",

@@ -122,6 +122,11 @@ impl Ahead {
     /// A recorded output, for the looks that wait for it.
     pub(super) fn known(&self, node: NodeId, output: &Output) {
         if !self.is_over() {
+            // Looked at again in its turn, and it is otherwise: what others have found by it counts no more.
+            if self.outputs.get(node as usize).is_some_and(|found| found.0 != output.0) {
+                self.end();
+                return;
+            }
             self.outputs.set(node, output.clone());
             let _ = self.told.send(Told::Known(node));
         }
@@ -190,7 +195,7 @@ pub(super) async fn look_ahead(env: Arc<Env>, looking: Looking, room: usize) {
 }
 
 async fn look(env: Arc<Env>, node: NodeId, sender: watch::Sender<Look>) -> Looked {
-    let missed = Arc::new(OnceLock::new());
+    let (missed, began) = (Arc::new(OnceLock::new()), Instant::now());
     // A panic is the task's failure in its turn.
     let found = AssertUnwindSafe(look_at(&env, node, &missed)).catch_unwind().await.unwrap_or_default();
     if let Some(output) = missed.get() {
@@ -200,7 +205,7 @@ async fn look(env: Arc<Env>, node: NodeId, sender: watch::Sender<Look>) -> Looke
     // As it will be stored.
     output.0.values_mut().for_each(|value| env.plan.redactor.value(value));
     env.ahead.outputs.set(node, output.clone());
-    sender.send_replace(Look::Found(Instant::now(), output));
+    sender.send_replace(Look::Found(began, output));
     Looked::Found(node)
 }
 

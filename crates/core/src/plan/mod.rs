@@ -11,6 +11,7 @@ mod generated;
 mod limits;
 mod params;
 mod places;
+mod ruled_out;
 mod saved;
 mod scope;
 mod shown;

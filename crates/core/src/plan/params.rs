@@ -433,7 +433,7 @@ fn static_context(inventory: &Arc<Inventory>, params: &IndexMap<String, Value>) 
     Jinja::from(static_names(inventory, params))
 }
 
-fn static_names(
+pub(super) fn static_names(
     inventory: &Arc<Inventory>,
     params: &IndexMap<String, Value>,
 ) -> BTreeMap<&'static str, Jinja> {

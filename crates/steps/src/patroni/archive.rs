@@ -2,6 +2,8 @@
 //!
 //! pgBackRest is asked; any other command is named, and not looked into.
 
+use std::time::Duration;
+
 use flow_core::step::StepError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,6 +102,15 @@ struct Configured {
 /// # Errors
 /// The host doesn't answer.
 pub(super) async fn look(host: &dyn Host, config_file: &str) -> Result<Archive, StepError> {
+    look_within(host, config_file, Duration::from_secs(10)).await
+}
+
+/// The same, with so long for pgBackRest.
+pub(super) async fn look_within(
+    host: &dyn Host,
+    config_file: &str,
+    patience: Duration,
+) -> Result<Archive, StepError> {
     let text = match host.read(config_file, LIMIT).await.map_err(StepError::from) {
         Ok(text) => String::from_utf8_lossy(&text.unwrap_or_default()).into_owned(),
         Err(error) if error.permanent => String::new(),
@@ -118,7 +129,7 @@ pub(super) async fn look(host: &dyn Host, config_file: &str) -> Result<Archive, 
         return Ok(archive);
     }
     let info = match &stanza {
-        Some((command, Some(stanza))) => info(command, stanza),
+        Some((command, Some(stanza))) => info(command, stanza, patience),
         _ => String::new(),
     };
     let reply = host.probe(&script(&settings, &info)).await?;
@@ -180,7 +191,7 @@ fn word(command: &str, name: &str) -> Option<String> {
 }
 
 /// pgBackRest's question, with the options by which the command finds its configuration and repository.
-fn info(command: &str, stanza: &str) -> String {
+fn info(command: &str, stanza: &str, patience: Duration) -> String {
     let program =
         command.split_whitespace().find(|word| word.ends_with("pgbackrest")).unwrap_or("pgbackrest");
     let options = command.split_whitespace().filter(|word| {
@@ -188,12 +199,13 @@ fn info(command: &str, stanza: &str) -> String {
     });
     let options: Vec<String> = options.map(quote).collect();
     format!(
-        r#"o=$(timeout 10 runuser -u "$u" -- {} {} --stanza={} --output=json --log-level-console=off --log-level-stderr=error info 2>&1)
+        r#"o=$(timeout {} runuser -u "$u" -- {} {} --stanza={} --output=json --log-level-console=off --log-level-stderr=error info 2>&1)
 case $o in
   '['*) printf 'info %s\n' "$o" ;;
   *) printf 'silent %s\n' "$(printf '%s\n' "$o" | grep . | head -n 1)" ;;
 esac
 "#,
+        patience.as_secs(),
         quote(program),
         options.join(" "),
         quote(stanza)
@@ -219,7 +231,7 @@ if [ -r "$d/postmaster.pid" ]; then
   {{ read -r pid; read -r _; read -r _; read -r port; read -r socket; }} <"$d/postmaster.pid"
   if kill -0 "$pid" 2>/dev/null; then
     o=$(PGCONNECT_TIMEOUT=3 PGAPPNAME=flow PGOPTIONS='-c statement_timeout=3s' \
-      timeout 5 runuser -u "$u" -- "$b/psql" -XqAtw -F ' ' -h "${{socket:-127.0.0.1}}" -p "$port" -U postgres -d postgres -c {} 2>/dev/null) &&
+      timeout 3 runuser -u "$u" -- "$b/psql" -XqAtw -F ' ' -h "${{socket:-127.0.0.1}}" -p "$port" -U postgres -d postgres -c {} 2>/dev/null) &&
       printf '{word} %s\n' "$o"
   fi
 fi
@@ -230,7 +242,7 @@ fi
     )
 }
 
-/// `pgbackrest --output=json info` of one stanza (2.45 and 2.54).
+/// `pgbackrest --output=json info` of one stanza (2.45).
 #[derive(Deserialize)]
 struct Told {
     name: String,
@@ -399,7 +411,7 @@ mod tests {
         assert_eq!(word("pgbackrest --stanza \"a b\"", "--stanza").as_deref(), Some("a"));
         assert_eq!(word("pgbackrest --stanza-x=1 --stanza=demo", "--stanza").as_deref(), Some("demo"));
         assert!(
-            info("/opt/pgbackrest --repo1-path=/r --stanza=d push", "d")
+            info("/opt/pgbackrest --repo1-path=/r --stanza=d push", "d", Duration::from_secs(10))
                 .contains("-- /opt/pgbackrest --repo1-path=/r --stanza=d ")
         );
     }

@@ -272,17 +272,15 @@ fn rest_of(member: &Value) -> Option<String> {
 impl Step for PatroniEvidence {
     async fn check(&self, cx: &Context) -> Result<Check, StepError> {
         let host = cx.host().await?;
-        let archive = super::archive::look(&*host, &self.config_file);
+        // All that asks this host goes down one shell, one after another: what archives may hang, so it is asked last.
+        let archive =
+            |seconds| super::archive::look_within(&*host, &self.config_file, Duration::from_secs(seconds));
         let (node, archive) = if self.tell_unseen {
             let patience = Patience::with(&*host).await?;
-            let node = patience.keep(&*host, self.look_within(&*host, Some(patience.answer)));
-            // A repository that answers late is no reason to know nothing of the host.
-            let archive = async {
-                within(Some(patience.whole), archive).await.unwrap_or_else(|| Ok(Archive::default()))
-            };
-            tokio::try_join!(node, archive)?
+            let node = patience.keep(&*host, self.look_within(&*host, Some(patience.answer))).await?;
+            (node, within(Some(patience.whole), archive(2)).await.unwrap_or_else(|| Ok(Archive::default()))?)
         } else {
-            tokio::try_join!(self.look(&*host), archive)?
+            (self.look(&*host).await?, archive(10).await?)
         };
         let node = Node { archive, ..node };
         Ok(Check::Satisfied(crate::support::output(&node)?))

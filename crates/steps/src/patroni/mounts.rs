@@ -27,8 +27,9 @@ fn hidden(directory: &str, table: &str, mounts: &str, units: &str) -> Option<Str
     let holds = |place: &str| {
         place != "/" && format!("{directory}/").starts_with(&format!("{}/", place.trim_end_matches('/')))
     };
-    let missing = |place: &&str| holds(place) && !mounted.contains(place);
-    if let Some(place) = places(table).into_iter().find(missing) {
+    let missing = |place: &&str| holds(place) && !mounted.contains(&place.trim_end_matches('/'));
+    let table: Vec<&str> = table.lines().filter(|line| !line.contains("noauto")).collect();
+    if let Some(place) = places(&table.join("\n")).into_iter().find(missing) {
         return Some(format!("/etc/fstab has {place}, and nothing is mounted there"));
     }
     let unit = waiting(units).into_iter().find(missing);
