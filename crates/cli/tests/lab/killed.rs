@@ -147,7 +147,7 @@ fn a_deployment_killed_at_eight_points_on_its_way_and_resumed_each_time_is_the_s
         "etcd-healthy",
         "patroni-running",
         "healthy",
-        "keepalived-running",
+        "balancer-leads",
     ];
     let mut identifier = String::new();
     for (kills, step) in steps.into_iter().enumerate() {
