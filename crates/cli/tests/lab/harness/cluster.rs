@@ -112,13 +112,21 @@ impl Lab {
         until("a healthy cluster", || self.healthy())
     }
 
-    /// Waits until etcd's members and both balancers serve: a cluster can be healthy before.
+    /// Waits until etcd's members and both balancers serve, and Patroni's members tell one timeline: a cluster can be healthy
+    /// before, where booting has moved the lead.
     pub fn wait_served(&self) {
         let members = &format!("{ETCDCTL} endpoint health 2>&1");
         let virtual_address = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.18.0.100/5000'";
         until("etcd's members and the balancers", || {
             let answers = self.each(&PROMOTERS, members).into_iter();
             answers.chain(self.each(&["lb1", "lb2"], virtual_address)).try_for_each(|answer| answer.map(drop))
+        });
+        let timelines = format!(
+            "{ETCDCTL} get --prefix --print-value-only /service/demo/members/ | grep -o '\"timeline\": *[0-9]*' | sort -u"
+        );
+        until("one timeline", || match self.on("patroni1", &timelines) {
+            told if told.lines().count() <= 1 => Ok(()),
+            told => Err(told),
         });
     }
 
