@@ -197,7 +197,7 @@ impl Engine {
             plan: Arc::clone(&plan),
         };
         let looks = look_at_all(&env, &meetings, self.options.concurrency.max(1));
-        let (found, met) = futures_util::join!(looks, join_all(meetings.values().cloned()));
+        let (found, met) = tokio::join!(looks, join_all(meetings.values().cloned()));
         let met = meetings.keys().zip(met);
         let identities = met.filter_map(|(host, met)| Some((host.clone(), met.ok()?))).collect();
         if let Some(fleet) = &self.fleet {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::value::{Object, Value as Jinja};
+use petgraph::graph::NodeIndex;
 
 use super::{Plan, params};
 use crate::run::TaskName;
@@ -23,7 +24,8 @@ impl Object for NotKnown {
 impl Plan {
     /// Whether the condition of a task's step is false whatever earlier steps find: params and inventory alone decide it.
     pub fn is_ruled_out(&self, task: &TaskName) -> bool {
-        let step = self.shape.node(task).and_then(|node| self.graph.node_weights().nth(node as usize));
+        let step =
+            self.shape.node(task).and_then(|node| self.graph.node_weight(NodeIndex::new(node as usize)));
         let Some(step) = step.and_then(super::Node::task).map(|task| &self.steps[task.step]) else {
             return false;
         };
