@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::mounts::unmounted;
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
-use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written};
+use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Store, Written};
 use crate::clients::{EtcdKey, NoEtcd};
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
@@ -154,7 +154,6 @@ async fn data_within(
         major,
         bytes,
     )?;
-    let record = |(at, digest)| Record { at, digest };
     Ok(Data::Cluster(Box::new(Cluster {
         identifier: control.system_identifier,
         state: control.state,
@@ -165,7 +164,7 @@ async fn data_within(
         minimum_recovery: control.minimum_recovery.parse().ok(),
         history: wal.history.filter(|_| wal.timeline >= control.timeline),
         last_commit: wal.last_commit,
-        records: wal.records.into_iter().map(record).collect(),
+        records: wal.records,
         looked_up: Vec::new(),
         bytes,
         user_data,

@@ -35,7 +35,7 @@ pub(crate) use history::{Fork, Lsn};
 pub(crate) use room::{in_words, size};
 pub(crate) use stopped::processes_on;
 pub(crate) use user_data::user_data;
-pub(crate) use wal::{record_at, timelines, wal};
+pub(crate) use wal::{WalRecord, record_at, timelines, wal};
 
 use flow_core::step::Registry;
 

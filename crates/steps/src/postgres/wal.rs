@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flow_core::step::StepError;
+use serde::{Deserialize, Serialize};
 
 use super::control::Control;
 use super::history::{Fork, Lsn, forks};
@@ -27,10 +28,23 @@ pub(crate) struct Wal {
     pub(crate) timeline: u32,
     /// Where the timelines before were left, oldest first; none where the history file can't be read.
     pub(crate) history: Option<Vec<Fork>>,
-    /// The last valid records, oldest first: where each begins, and a digest of what `pg_waldump` says of it.
-    pub(crate) records: Vec<(Lsn, String)>,
+    /// The last valid records, oldest first.
+    pub(crate) records: Vec<WalRecord>,
     /// When the last of their transactions was committed, as `pg_waldump` writes it.
     pub(crate) last_commit: Option<String>,
+}
+
+/// A record of the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WalRecord {
+    /// Where it begins.
+    pub(crate) at: Lsn,
+    /// A digest of all that `pg_waldump` tells of it.
+    pub(crate) digest: String,
+    /// It changes nothing that anybody could read: a checkpoint, say. A primary that stops writes one after all others
+    /// have stopped listening.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) idle: bool,
 }
 
 /// Reads it. Changes nothing, and works under a running server, where the end moves. What isn't read to its end within
@@ -51,7 +65,7 @@ pub(crate) async fn wal(
     };
     // Cut short by the time-out, what was read last isn't where the WAL ends.
     let text = if ended(&text) { text } else { String::new() };
-    let records: Vec<(Lsn, String)> = text.lines().filter_map(record).collect();
+    let records = text.lines().filter_map(record).collect();
     let last_commit = text.lines().rev().find_map(commit_time);
     Ok(Wal { timeline, history, records, last_commit })
 }
@@ -85,14 +99,14 @@ pub(crate) async fn timelines(
     Ok(Timelines { segments, timeline, history })
 }
 
-/// The record that begins right there, where the WAL still has it: what it is told by, as in [`Wal::records`].
+/// The record that begins right there, where the WAL still has it.
 pub(crate) async fn record_at(
     host: &dyn Host,
     bin_dir: &str,
     data_dir: &str,
     timeline: u32,
     at: Lsn,
-) -> Result<Option<(Lsn, String)>, StepError> {
+) -> Result<Option<WalRecord>, StepError> {
     let folder = format!("{data_dir}/pg_wal");
     let program = quote(&format!("{}/pg_waldump", bin_dir.trim_end_matches('/')));
     let script = format!(
@@ -101,7 +115,7 @@ pub(crate) async fn record_at(
     );
     let text = host.probe(&script).await?.text();
     // Where none begins there, it tells the next one.
-    Ok(text.lines().filter_map(record).find(|(found, _)| *found == at))
+    Ok(text.lines().filter_map(record).find(|found| found.at == at))
 }
 
 async fn dumped(
@@ -166,9 +180,30 @@ fn begin(control: &Control, timeline: u32, history: Option<&[Fork]>, segments: &
 }
 
 /// `rmgr: Heap len (rec/tot): 54/54, tx: 735, lsn: 0/01529C28, prev 0/01529BF0, desc: ...`
-fn record(line: &str) -> Option<(Lsn, String)> {
+fn record(line: &str) -> Option<WalRecord> {
     let at = line.split_once(" lsn: ")?.1.split_once(',')?.0;
-    Some((at.trim().parse().ok()?, sha256(line.as_bytes())[..16].to_owned()))
+    Some(WalRecord {
+        at: at.trim().parse().ok()?,
+        digest: sha256(line.as_bytes())[..16].to_owned(),
+        idle: idle(line),
+    })
+}
+
+/// The records that hold no change of data, by the names of their resource manager and kind.
+const IDLE: [(&str, &str); 7] = [
+    ("XLOG", "CHECKPOINT_SHUTDOWN"),
+    ("XLOG", "CHECKPOINT_ONLINE"),
+    ("XLOG", "CHECKPOINT_REDO"),
+    ("XLOG", "SWITCH"),
+    ("XLOG", "PARAMETER_CHANGE"),
+    ("XLOG", "END_OF_RECOVERY"),
+    ("Standby", "RUNNING_XACTS"),
+];
+
+fn idle(line: &str) -> bool {
+    let word = |after: &str| line.split_once(after).and_then(|(_, rest)| rest.split_whitespace().next());
+    let (Some(manager), Some(kind)) = (word("rmgr: "), word(" desc: ")) else { return false };
+    IDLE.contains(&(manager, kind))
 }
 
 /// `... desc: COMMIT 2026-01-02 03:04:05.678901 UTC; ...`
@@ -196,8 +231,8 @@ mod tests {
     #[test]
     fn records_and_the_last_commit_are_read_from_pg_waldump() {
         let line = "rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/01529C28, prev 0/01529BF0, desc: COMMIT 2026-01-02 03:04:05.678901 UTC; inval msgs: x";
-        let (at, digest) = record(line).unwrap();
-        assert_eq!((at, digest.len()), (Lsn(0x0152_9C28), 16));
+        let read = record(line).unwrap();
+        assert_eq!((read.at, read.digest.len(), read.idle), (Lsn(0x0152_9C28), 16, false));
         assert_eq!(commit_time(line).unwrap(), "2026-01-02 03:04:05.678901 UTC");
         assert_eq!(record("first record is after 0/1000000"), None);
         let end = "pg_waldump: error: error in WAL record at 0/1529C28: invalid record length at 0/1529C50: wanted 24, got 0";
@@ -223,6 +258,30 @@ mod tests {
             Some(Lsn(0x800_0000))
         );
         assert_eq!(begin(&control(1, "0/7000028"), 2, None, &segments(2, 8..12)), None);
+    }
+
+    #[test]
+    fn a_checkpoint_changes_nothing_and_what_is_not_known_may() {
+        let line = |manager: &str, desc: &str| {
+            format!(
+                "rmgr: {manager:<11} len (rec/tot):    114/   114, tx:          0, lsn: 0/05000108, prev 0/050000D0, desc: {desc}"
+            )
+        };
+        for (manager, desc) in [
+            ("XLOG", "CHECKPOINT_SHUTDOWN redo 0/5000108; tli 2; prev tli 2; fpw true; xid 0:741; shutdown"),
+            ("XLOG", "SWITCH "),
+            ("Standby", "RUNNING_XACTS nextXid 741 latestCompletedXid 740 oldestRunningXid 741"),
+        ] {
+            assert!(record(&line(manager, desc)).unwrap().idle, "{desc}");
+        }
+        for (manager, desc) in [
+            ("Heap", "INSERT off 3 flags 0x00, blkref #0: rel 1663/5/16384 blk 0"),
+            ("Transaction", "COMMIT 2026-01-02 03:04:05.678901 UTC"),
+            ("XLOG", "FPI_FOR_HINT , blkref #0: rel 1663/5/16384 blk 0 FPW"),
+            ("LogicalMessage", "CHECKPOINT_SHUTDOWN"),
+        ] {
+            assert!(!record(&line(manager, desc)).unwrap().idle, "{desc}");
+        }
     }
 
     #[test]

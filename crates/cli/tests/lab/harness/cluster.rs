@@ -121,12 +121,17 @@ impl Lab {
             let answers = self.each(&PROMOTERS, members).into_iter();
             answers.chain(self.each(&["lb1", "lb2"], virtual_address)).try_for_each(|answer| answer.map(drop))
         });
-        let timelines = format!(
-            "{ETCDCTL} get --prefix --print-value-only /service/demo/members/ | grep -o '\"timeline\": *[0-9]*' | sort -u"
-        );
-        until("one timeline", || match self.on("patroni1", &timelines) {
-            told if told.lines().count() <= 1 => Ok(()),
-            told => Err(told),
+        // The keys may still tell what was true when they were saved: each Patroni is asked itself.
+        let timeline = "python3 -c '
+import json, socket, ssl, urllib.request
+tls = ssl._create_unverified_context()
+tls.load_cert_chain(\"/etc/postgresql/certs/server.crt\", \"/etc/postgresql/certs/server.key\")
+address = socket.gethostbyname(socket.gethostname())
+print(json.load(urllib.request.urlopen(f\"https://{address}:8008/patroni\", context=tls, timeout=5))[\"timeline\"])
+'";
+        until("one timeline", || {
+            let told: Vec<String> = self.each(&PROMOTERS, timeline).into_iter().collect::<Result<_, _>>()?;
+            if told.iter().all(|own| *own == told[0]) { Ok(()) } else { Err(format!("{told:?}")) }
         });
     }
 

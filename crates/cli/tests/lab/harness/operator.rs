@@ -294,7 +294,7 @@ impl Done {
     /// Asserts the exit code.
     #[track_caller]
     pub fn ended(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "exit code of {}\n{}", self.what, self.text());
+        assert_eq!(self.status.code(), Some(code), "exit code of {}\n{}", self.what, self.told());
         self
     }
 
@@ -305,7 +305,7 @@ impl Done {
         let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = flat(&self.text());
         for part in parts {
-            assert!(text.contains(&flat(part)), "{} does not say `{part}`:\n{}", self.what, self.text());
+            assert!(text.contains(&flat(part)), "{} does not say `{part}`:\n{}", self.what, self.told());
         }
         self
     }
@@ -323,6 +323,11 @@ impl Done {
 
     pub fn code(&self) -> Option<i32> {
         self.status.code()
+    }
+
+    /// Both streams, less the hundred tasks of which there is nothing to tell.
+    fn told(&self) -> String {
+        self.text().lines().filter(|line| !line.starts_with("ok  ")).collect::<Vec<_>>().join("\n")
     }
 
     /// Both streams.

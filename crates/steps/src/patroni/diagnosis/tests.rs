@@ -299,7 +299,7 @@ fn each_trouble_is_named_with_what_mends_it() {
 /// p2 crashed with a row that the leader lacks.
 fn ahead(seen: &mut Seen) {
     let mut own = Cluster { state: "in production".into(), ..cluster(OURS) };
-    own.records.push(Record { at: Lsn(10), digest: "a row".into() });
+    own.records.push(Record { at: Lsn(10), digest: "a row".into(), idle: false });
     seen.replica.data = Data::Cluster(Box::new(own));
     seen.replica.report = None;
     seen.leader.report = report("leader", &[]);

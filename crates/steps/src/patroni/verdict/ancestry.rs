@@ -31,6 +31,24 @@ pub(in crate::patroni) fn kinship(member: &Cluster, keeper: &Cluster) -> Kinship
     if let Some(why) = off_the_path(member.timeline, history, keeper.timeline, keepers) {
         return Kinship::Ahead(why);
     }
+    match ends_in(member, last, keeper, keeper_last, keepers) {
+        // Only what changes something is lost with it. The record before may be further back than what was read.
+        Kinship::Ahead(why) => match member.last_change().filter(|change| change.at < last.at) {
+            None => Kinship::Ahead(why),
+            Some(change) => ends_in(member, change, keeper, keeper_last, keepers),
+        },
+        kinship => kinship,
+    }
+}
+
+/// Whether the keeper's WAL goes up to that record of the member, or further, on the way that it took.
+fn ends_in(
+    member: &Cluster,
+    last: &Record,
+    keeper: &Cluster,
+    keeper_last: &Record,
+    keepers: &[Fork],
+) -> Kinship {
     // Where the keeper's path left the member's timeline no record of it may begin; else none after the keeper's last.
     let left = keepers.iter().find(|fork| fork.timeline == member.timeline);
     let beyond = match left {
@@ -88,7 +106,7 @@ mod tests {
         Cluster {
             timeline,
             history: Some(forks.iter().map(|&(timeline, at)| Fork { timeline, at: Lsn(at) }).collect()),
-            records: (0..end).map(|at| Record { at: Lsn(at), digest: at.to_string() }).collect(),
+            records: (0..end).map(|at| Record { at: Lsn(at), digest: at.to_string(), idle: false }).collect(),
             ..cluster("7")
         }
     }
@@ -108,6 +126,33 @@ mod tests {
         );
         // The next record on the old timeline is one too many already.
         assert!(matches!(kinship(&on(1, &[], 11), &on(2, &[(1, 10)], 20)), Kinship::Ahead(_)));
+    }
+
+    /// A primary that stops writes a checkpoint, which nobody may have received when another is promoted.
+    #[test]
+    fn a_checkpoint_beyond_the_fork_point_is_no_row() {
+        let keeper = on(2, &[(1, 10)], 20);
+        let mut member = on(1, &[], 12);
+        for record in &mut member.records[10..] {
+            record.idle = true;
+        }
+        assert_eq!(kinship(&member, &keeper), Kinship::Contained);
+        // What comes before the fork must be the same all the same.
+        member.records[9].digest = "something else".to_owned();
+        assert!(matches!(kinship(&member, &keeper), Kinship::Ahead(_)));
+        member.records[9].idle = true;
+        assert_eq!(kinship(&member, &keeper), Kinship::Contained, "up to record 8 they are the same");
+        // One row among them is enough.
+        member.records[10].idle = false;
+        assert!(matches!(kinship(&member, &keeper), Kinship::Ahead(_)));
+        // Nothing but such records was read: the first of them must be found.
+        let idle = |at| Record { at: Lsn(at), digest: at.to_string(), idle: true };
+        let all_idle = |from| Cluster { records: (from..12).map(idle).collect(), ..member.clone() };
+        assert_eq!(kinship(&all_idle(8), &keeper), Kinship::Contained);
+        assert!(matches!(kinship(&all_idle(10), &keeper), Kinship::Ahead(_)));
+        // On no timeline of the other's, no matter what it wrote there.
+        let promoted = Cluster { timeline: 3, ..on(3, &[(1, 10)], 12) };
+        assert!(matches!(kinship(&promoted, &keeper), Kinship::Ahead(_)));
     }
 
     #[test]
@@ -136,7 +181,7 @@ mod tests {
         // Looked for further back, the record is there, or it is another one.
         let found = |record: Record| Cluster { looked_up: vec![record], ..short.clone() };
         assert_eq!(kinship(&on(1, &[], 10), &found(keeper.records[9].clone())), Kinship::Contained);
-        let another = Record { at: Lsn(9), digest: "another".to_owned() };
+        let another = Record { at: Lsn(9), digest: "another".to_owned(), idle: false };
         assert!(matches!(kinship(&on(1, &[], 10), &found(another)), Kinship::Ahead(_)));
         assert!(matches!(kinship(&on(1, &[], 12), &found(keeper.records[9].clone())), Kinship::Unknown(_)));
     }

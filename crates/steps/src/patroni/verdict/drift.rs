@@ -177,7 +177,7 @@ mod tests {
             ("ran on its data since", |now| data_of(now).redo = Some(Lsn(99))),
             ("databases of users", |now| data_of(now).user_data = Some(false)),
             ("WAL ends elsewhere", |now| {
-                data_of(now).records.push(Record { at: Lsn(10), digest: "a row".into() });
+                data_of(now).records.push(Record { at: Lsn(10), digest: "a row".into(), idle: false });
             }),
             ("data directory is gone", |now| now.data = Data::Nothing),
         ];

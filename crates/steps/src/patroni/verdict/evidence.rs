@@ -10,6 +10,7 @@ use crate::clients::NoEtcd;
 use crate::patroni::archive::Archive;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
+pub(crate) use crate::postgres::WalRecord as Record;
 use crate::postgres::{Fork, Lsn};
 
 /// One host.
@@ -108,15 +109,6 @@ pub(crate) struct Cluster {
     pub(crate) user_data: Option<bool>,
 }
 
-/// A record of the WAL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// Where it begins.
-    pub(crate) at: Lsn,
-    /// A digest of all that `pg_waldump` tells of it.
-    pub(crate) digest: String,
-}
-
 /// The cluster's keys, as one host sees them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -180,6 +172,13 @@ pub(crate) struct Key {
     pub(crate) revision: i64,
     /// The lease that it hangs on; 0 for none.
     pub(crate) lease: i64,
+}
+
+impl Cluster {
+    /// The last record that may have changed something; where none of those that were read has, the first of these.
+    pub(in crate::patroni) fn last_change(&self) -> Option<&Record> {
+        self.records.iter().rfind(|record| !record.idle).or(self.records.first())
+    }
 }
 
 impl Node {

@@ -1,5 +1,6 @@
 //! The judgement: first what forbids any, then the case of a living leader, then that of none.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
@@ -349,7 +350,7 @@ impl Leaderless<'_> {
             Err(doubts) => return (Verdict::Undecided, doubts),
         };
         let has_all = |keeper: &str| {
-            format!("{keeper} has all that any other member has: each one's last WAL record is in its WAL")
+            format!("{keeper} has all that any other member has: the last change of each is in its WAL")
         };
         if initialize == identifier {
             let agree = "nobody leads, though the key `initialize` and all data directories agree".to_owned();
@@ -380,14 +381,17 @@ impl Leaderless<'_> {
     /// Of those that have all, the one that is to lead; or what keeps each of them from it.
     fn able(&self, complete: &[&str]) -> Result<String, Vec<String>> {
         let kept = |host: &str| kept_from_leading(self.keys, host, self.nodes[host]);
-        // Of several that are equal, the one that wrote last: it needs no promotion.
+        // Of several that have all rows, the one that wrote last: it needs no promotion. Then the one whose WAL goes furthest.
         let was_primary = |host: &str| {
             self.nodes[host]
                 .cluster()
                 .is_some_and(|cluster| matches!(cluster.state.as_str(), "shut down" | "in production"))
         };
         let able = complete.iter().filter(|host| kept(host).is_empty());
-        match able.min_by_key(|host| (!was_primary(host), **host)) {
+        let end = |host: &str| {
+            self.nodes[host].cluster().and_then(|cluster| cluster.records.last()).map(|last| last.at)
+        };
+        match able.min_by_key(|host| (!was_primary(host), Reverse(end(host)), **host)) {
             Some(host) => Ok((*host).to_owned()),
             None => Err(complete.iter().flat_map(|host| kept(host)).collect()),
         }

@@ -58,7 +58,7 @@ fn what_the_keeper_is_proven_to_have_keeps_its_place() {
         all_stopped(nodes);
         keys.leader = None;
         let mut ahead = cluster(OURS);
-        ahead.records.push(Record { at: Lsn(10), digest: "x".into() });
+        ahead.records.push(Record { at: Lsn(10), digest: "x".into(), idle: false });
         stopped(nodes, "p2", ahead);
         let mut fork = cluster(OURS);
         fork.records[8].digest = "another".into();

@@ -146,7 +146,11 @@ impl World {
         let window = *[usize::MAX, usize::MAX, 6, 3, 0].choose(&mut self.random).unwrap();
         let records = truth.wal.iter().enumerate();
         let mut records: Vec<Record> = records
-            .map(|(at, (number, _))| Record { at: Lsn(at as u64), digest: number.to_string() })
+            .map(|(at, (number, row))| Record {
+                at: Lsn(at as u64),
+                digest: number.to_string(),
+                idle: !row && number % 4 != 0,
+            })
             .collect();
         records.drain(..records.len().saturating_sub(window));
         // A crashed member's newest relations may be in its WAL alone.

@@ -28,7 +28,9 @@ pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
         minimum_recovery: None,
         history: Some(Vec::new()),
         last_commit: None,
-        records: (1..=9).map(|at| Record { at: Lsn(at), digest: format!("{identifier} {at}") }).collect(),
+        records: (1..=9)
+            .map(|at| Record { at: Lsn(at), digest: format!("{identifier} {at}"), idle: false })
+            .collect(),
         looked_up: Vec::new(),
         bytes: Some(1 << 30),
         user_data: Some(true),
@@ -307,7 +309,7 @@ fn what_forbids_a_decision_is_named() {
         }),
         ("may have rows that p1 lacks", |nodes, _| {
             let mut ahead = cluster(OURS);
-            ahead.records.push(Record { at: Lsn(10), digest: "x".into() });
+            ahead.records.push(Record { at: Lsn(10), digest: "x".into(), idle: false });
             stopped(nodes, "p2", ahead);
         }),
         ("are no cluster", |nodes, _| nodes["p2"].data = Data::Unreadable("base is missing".into())),
@@ -377,11 +379,13 @@ fn forked_histories_without_a_leader_are_undecided_though_the_key_is_right() {
         all_stopped(nodes);
         keys.leader = None;
         let mut ahead = cluster(OURS);
-        ahead.records.push(Record { at: Lsn(10), digest: "a row".into() });
+        ahead.records.push(Record { at: Lsn(10), digest: "a row".into(), idle: false });
         let promoted = Cluster {
             timeline: 2,
             history: Some(vec![crate::postgres::Fork { timeline: 1, at: Lsn(10) }]),
-            records: (1..=12).map(|at| Record { at: Lsn(at), digest: format!("{OURS} {at}") }).collect(),
+            records: (1..=12)
+                .map(|at| Record { at: Lsn(at), digest: format!("{OURS} {at}"), idle: false })
+                .collect(),
             ..cluster(OURS)
         };
         stopped(nodes, "p1", ahead);
