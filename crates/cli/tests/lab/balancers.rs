@@ -1,7 +1,7 @@
 //! HAProxy and keepalived: where clients come in. And configurations that were changed by hand.
 
 use crate::harness::lab::Lab;
-use crate::harness::{Operator, PROMOTERS, until};
+use crate::harness::{Done, Operator, PROMOTERS, until};
 
 const VIP: &str = "198.18.0.100";
 pub const BALANCERS: [&str; 2] = ["lb1", "lb2"];
@@ -126,6 +126,58 @@ fn what_was_changed_by_hand_is_shown_and_mended_and_services_read_it_without_mor
     assert_eq!(unit("patroni1", "etcd"), untouched);
     assert_eq!(postmasters(), postgres);
     operator.flow(&["run", "deploy.toml"]).ended(0).says(&["nothing to do"]);
+    lab.assert_healthy();
+}
+
+#[test]
+fn services_that_were_stopped_are_shown_and_started_and_nothing_else_is() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    until("one holder of the address", || holder(&lab));
+    let replica = lab.assert_healthy().replicas()[0].clone();
+    let units = "systemctl show -p MainPID -p InvocationID patroni etcd haproxy keepalived";
+    let all = || lab.each(&[PROMOTERS.as_slice(), &["lb1", "lb2"]].concat(), units);
+    let before = all();
+    let stop = |host: &str, unit: &str| lab.on(host, &format!("systemctl stop {unit}"));
+    stop(&replica, "patroni");
+    stop("patroni3", "etcd");
+    stop("lb2", "keepalived");
+    let planned = operator.flow(&["plan", "deploy.toml"]).ended(2);
+    let changes = |done: &Done, word: &str| {
+        let lines = done.text();
+        let tasks = lines
+            .lines()
+            .filter_map(|line| line.strip_prefix(word)?.split_whitespace().next().map(str::to_owned));
+        tasks.collect::<std::collections::BTreeSet<String>>()
+    };
+    let started = [
+        format!("patroni-running@{replica}"),
+        "etcd-running@patroni3".to_owned(),
+        "keepalived-running@lb2".to_owned(),
+    ];
+    // By another task the same start is looked at again: after it no member runs with an older configuration.
+    let shown = started.iter().cloned().chain(["etcd-current@patroni3".to_owned()]).collect();
+    assert_eq!(changes(&planned, "change "), shown, "{}", planned.text());
+
+    let ran = operator.flow(&["run", "deploy.toml"]).ended(0);
+    let changed = changes(&ran, "changed ");
+    assert!(started.iter().all(|task| changed.contains(task)), "{}", ran.text());
+    for task in changed.iter().filter(|task| !started.contains(task)) {
+        let text = ran.text();
+        let line =
+            text.lines().find(|line| line.starts_with("changed ") && line.contains(task.as_str())).unwrap();
+        assert!(line.contains(" wait: "), "more than a wait: {line}");
+    }
+    for (host, (was, is)) in PROMOTERS.iter().chain(&["lb1", "lb2"]).zip(before.into_iter().zip(all())) {
+        let (was, is) = (was.unwrap(), is.unwrap());
+        let units = ["patroni", "etcd", "haproxy", "keepalived"]
+            .into_iter()
+            .zip(was.split("\n\n").zip(is.split("\n\n")));
+        for (unit, (was, is)) in units {
+            let stopped = [(replica.as_str(), "patroni"), ("patroni3", "etcd"), ("lb2", "keepalived")];
+            assert_eq!(was != is, stopped.contains(&(*host, unit)), "{unit} on {host}: {was} {is}");
+        }
+    }
     lab.assert_healthy();
 }
 

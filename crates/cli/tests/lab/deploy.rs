@@ -1,6 +1,6 @@
 //! From bare hosts to a healthy cluster, and again.
 
-use crate::harness::{Lab, Operator, until};
+use crate::harness::{ETCDCTL, Lab, Operator, PROMOTERS, until};
 
 #[test]
 fn short_bare_hosts_become_a_healthy_cluster_and_a_second_run_changes_nothing() {
@@ -102,6 +102,17 @@ fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
     lab.on("patroni3", "systemctl stop squatter.service");
     lab.on("patroni2", "mv /usr/bin/date.real /usr/bin/date");
 
+    // Who may log in, and may not become root.
+    lab.each(
+        &["patroni1", "patroni2", "patroni3", "lb1", "lb2"],
+        "useradd --create-home plain && cp -a /home/ops/.ssh /home/plain/ && chown -R plain: /home/plain/.ssh && echo plain:who-may-not | chpasswd",
+    );
+    let plain = crate::login::logged_in_as(&lab, "plain", "ansible_become_password=who-may-not\n");
+    for verb in ["plan", "run"] {
+        plain.flow(&[verb, "deploy.toml"]).ended(1).says(&["patroni1", "plain is not in the sudoers file"]);
+    }
+    assert!(is_untouched());
+
     let missing = operator.flow(&["run", "deploy.toml", "--set", "postgresql_version=99"]).ended(1);
     missing.says(&["packages@patroni1", "postgresql-99"]);
     lab.on_all("test ! -e /etc/patroni/config.yml");
@@ -119,6 +130,35 @@ fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
         "the password of `replicator` isn't the one that PostgreSQL at 198.18.0.11:5432 knows",
     ]);
     assert_eq!(lab.on_all("sha256sum /etc/patroni/config.yml"), configured);
+}
+
+#[test]
+fn data_of_which_etcd_knows_no_cluster_is_taken_over_with_all_its_rows() {
+    let lab = Lab::deployed();
+    let operator = Operator::new(&lab);
+    let healthy = lab.assert_healthy();
+    for host in healthy.replicas().iter().map(String::as_str).chain([healthy.leader()]) {
+        lab.on(host, "systemctl stop patroni");
+    }
+    lab.on("patroni1", &format!("{} del --prefix /service/", ETCDCTL));
+    for host in healthy.replicas() {
+        lab.on(&host, "rm -rf /var/lib/postgresql/[0-9]*/main");
+    }
+    let inode = lab.on(healthy.leader(), "stat -c %i /var/lib/postgresql/[0-9]*/main");
+
+    operator.flow(&["run", "deploy.toml"]).ended(1).says(&[
+        &format!("data-matches@{}", healthy.leader()),
+        "etcd has no cluster at /service/demo/",
+        "flow run system-id-recovery.toml",
+    ]);
+    operator.flow(&["run", "system-id-recovery.toml", "--confirm", "demo"]).ended(0);
+    operator.flow(&["run", "deploy.toml"]).ended(0);
+    let again = lab.wait_healthy();
+    assert_eq!((again.leader(), again.system_identifier()), (healthy.leader(), healthy.system_identifier()));
+    assert_eq!(lab.on(healthy.leader(), "stat -c %i /var/lib/postgresql/[0-9]*/main"), inode);
+    for host in PROMOTERS {
+        assert_eq!(lab.sql(host, "select count(*) from accounts"), "1000");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ with = { script = "id -un > /root/who && stat -c %U /root/who", creates = "/root
 "#;
 
 /// An operator who logs in as `user`; further variables as lines.
-fn logged_in_as(lab: &Lab, user: &str, variables: &str) -> Operator {
+pub fn logged_in_as(lab: &Lab, user: &str, variables: &str) -> Operator {
     let text = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
     let login = format!("ansible_user={user}\nansible_become=true\n{variables}");
     Operator::with_inventory(lab, &text.replace("ansible_user=root", &login))

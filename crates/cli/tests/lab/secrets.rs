@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::harness::lab::command;
 use crate::harness::{Lab, Operator, PROMOTERS};
 
+const BALANCERS: [&str; 2] = ["lb1", "lb2"];
+
 /// Samples the command lines of all processes of a host until told to end; gives what was seen.
 struct Sampler(Vec<(&'static str, std::process::Child)>);
 
@@ -13,15 +15,16 @@ impl Sampler {
         let script = "until [ -e /run/sampled ]; do ps -e -ww -o args=; sleep 0.02; done | sort -u >/run/samples.new; \
                       mv /run/samples.new /run/samples";
         let start = |host| (host, command(&["on", host, "sh", "-c", script]).spawn().unwrap());
-        Self(PROMOTERS.into_iter().map(start).collect())
+        Self(PROMOTERS.into_iter().chain(BALANCERS).map(start).collect())
     }
 
     fn end(mut self, lab: &Lab) -> Vec<String> {
-        lab.on_all("touch /run/sampled");
+        let hosts: Vec<&str> = self.0.iter().map(|(host, _)| *host).collect();
+        lab.each(&hosts, "touch /run/sampled");
         for (_, child) in &mut self.0 {
             assert!(child.wait().unwrap().success());
         }
-        lab.on_all("cat /run/samples").into_values().collect()
+        lab.each(&hosts, "cat /run/samples").into_iter().map(Result::unwrap).collect()
     }
 }
 
@@ -50,11 +53,24 @@ fn passwords_and_keys_of_a_deploy_are_on_no_command_line_and_in_no_store_output_
     let done = operator.flow(&["run", "deploy.toml", "--output", "json"]).ended(0);
     let samples = sampler.end(&lab);
     assert!(
-        samples.iter().all(|seen| seen.contains("apt-get") && seen.contains("postgres")),
+        samples.iter().all(|seen| seen.contains("apt-get"))
+            && samples[..3].iter().all(|seen| seen.contains("postgres"))
+            && samples[3..].iter().all(|seen| seen.contains("haproxy") && seen.contains("keepalived")),
         "it looked: {samples:?}"
     );
     let shown = operator.flow(&["show", "--verbose"]).ended(0);
-    let journals = lab.on_all("journalctl --no-pager -o cat");
+    operator.flow(&["report", "--out", "report.html"]).ended(0);
+    // What a refused password is told by.
+    let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
+    let other = Operator::with_inventory(&lab, &inventory);
+    const WRONG: &str = "a-wrong-password-that-is-long-enough";
+    other.edit_variables(|text| text.replace(&lab.variable("postgresql_replication_password"), WRONG));
+    let refused =
+        other.flow(&["run", "deploy.toml"]).ended(1).says(&["the password of `replicator` isn't the one"]);
+    let told = format!("{}{}", refused.text(), other.flow(&["show", "--verbose"]).ended(0).text());
+    assert_not_in_store(&other, WRONG);
+    let journals = lab.each(&[PROMOTERS.as_slice(), &BALANCERS].concat(), "journalctl --no-pager -o cat");
+    let journals: Vec<String> = journals.into_iter().map(Result::unwrap).collect();
     // The keys too: a line of each is enough.
     let mut keys: Vec<String> = lab
         .on_all("sed -s -n 2p /etc/etcd/certs/server.key /etc/postgresql/certs/server.key")
@@ -64,18 +80,19 @@ fn passwords_and_keys_of_a_deploy_are_on_no_command_line_and_in_no_store_output_
     let authority = std::fs::read_to_string(lab.file("ca/ca.key")).unwrap();
     keys.push(authority.lines().nth(1).unwrap().to_owned());
     assert!(keys.len() == 7 && keys.iter().all(|line| line.len() > 40), "{}", keys.len());
-    for password in passwords.into_iter().chain(keys.iter().map(String::as_str)) {
+    for password in passwords.into_iter().chain([WRONG]).chain(keys.iter().map(String::as_str)) {
         for seen in &samples {
             let line = seen.lines().find(|line| line.contains(password));
             assert!(line.is_none(), "on a command line: {line:?}");
         }
         assert!(!done.text().contains(password), "in the output");
+        assert!(!told.contains(password), "in an error message");
         assert!(!shown.text().contains(password), "in what `flow show` tells");
         assert_not_in_store(&operator, password);
-        assert!(!journals.values().any(|journal| journal.contains(password)), "in a host's journal");
-        let own =
-            lab.on_all(&format!("grep -rlF {password} /run/flow /var/lib/flow /tmp 2>/dev/null || true"));
-        assert!(own.values().all(String::is_empty), "in a file of flow's on a host: {own:?}");
+        assert!(!journals.iter().any(|journal| journal.contains(password)), "in a host's journal");
+        let search = format!("grep -rlF -e {password} /run/flow /var/lib/flow /tmp 2>/dev/null || true");
+        let own = lab.each(&[PROMOTERS.as_slice(), &BALANCERS].concat(), &search);
+        assert!(own.iter().all(|found| found.as_deref() == Ok("")), "in a file of flow's on a host: {own:?}");
     }
 }
 

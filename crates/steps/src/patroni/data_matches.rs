@@ -128,7 +128,7 @@ fn judge(settings: &Settings, key: Option<&str>, data: Data, down: bool) -> Resu
         (Data::Of(own), None) => Err(StepError::permanent(format!(
             "{data_dir} holds data (system identifier {own}), but etcd has no cluster at {prefix}: the first Patroni to start would make it the cluster's"
         ))
-        .with_hint("decide first whose data is to live: start that member by hand, or set the directory aside")),
+        .with_hint("`flow diagnose` says who has all rows; `flow run system-id-recovery.toml` makes its data the cluster's and has the others clone it; or set the directory aside. Nothing was changed")),
         (Data::Foreign, _) => Err(foreign(data_dir)),
     }
 }

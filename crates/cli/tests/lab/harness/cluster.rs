@@ -122,15 +122,13 @@ impl Lab {
             answers.chain(self.each(&["lb1", "lb2"], virtual_address)).try_for_each(|answer| answer.map(drop))
         });
         // The keys may still tell what was true when they were saved: each Patroni is asked itself.
-        let timeline = "python3 -c '
-import json, socket, ssl, urllib.request
-tls = ssl._create_unverified_context()
-tls.load_cert_chain(\"/etc/postgresql/certs/server.crt\", \"/etc/postgresql/certs/server.key\")
-address = socket.gethostbyname(socket.gethostname())
-print(json.load(urllib.request.urlopen(f\"https://{address}:8008/patroni\", context=tls, timeout=5))[\"timeline\"])
-'";
+        let told = |host: &&str| {
+            let own: Value =
+                serde_json::from_str(&self.rest(host, "GET", "/patroni", "")?).unwrap_or_default();
+            own["timeline"].as_u64().ok_or_else(|| format!("{host}: {own}"))
+        };
         until("one timeline", || {
-            let told: Vec<String> = self.each(&PROMOTERS, timeline).into_iter().collect::<Result<_, _>>()?;
+            let told: Vec<u64> = PROMOTERS.iter().map(told).collect::<Result<_, _>>()?;
             if told.iter().all(|own| *own == told[0]) { Ok(()) } else { Err(format!("{told:?}")) }
         });
     }
