@@ -48,7 +48,8 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
         "patroni1: max_connections 100 -> 150",
         "patroni3: max_connections 100 -> 150",
         "flow run deploy.toml --set allow_restart=true",
-        "pending restart (`flow run deploy.toml --set allow_restart=true`)",
+        "Pending restart",
+        "flow run deploy.toml --set allow_restart=true",
     ]);
     assert_eq!(starts(&lab), before, "nothing was restarted");
     let dynamic = lab.dynamic_configuration("patroni2");

@@ -12,7 +12,15 @@ fn short_a_stack_that_works_is_verified_and_each_thing_that_does_not_is_named() 
         let done = operator.flow(&["run", "verify.toml"]);
         if done.code() == Some(0) { Ok(done) } else { Err(done.text()) }
     });
-    verified.says(&["cluster:", "system identifier", "leader, running", "replica, ", "1 changed"]);
+    verified.says(&[
+        "cluster:",
+        "system identifier",
+        "Member",
+        "Leader",
+        "Replica",
+        "Lag in MB",
+        "1 changed",
+    ]);
     let written = lab.sql(members.leader(), "select count(*) from flow_canary where scope = 'demo'");
     assert_eq!(written, "1", "one row, however often it is verified");
     operator.flow(&["run", "verify.toml", "--set", "canary=false"]).ended(0).says(&["nothing to do"]);

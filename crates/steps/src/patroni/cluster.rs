@@ -28,7 +28,8 @@ const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// `replicatefrom`). One with the tag `nostream` restores from an archive: of it only that it serves, and its system identifier,
 /// are looked at. Patroni 3.0.2 tells no timeline of a replica. Waits for it. While it waits it wakes the leader (a `PATCH /config` that changes nothing),
 /// which else makes new replicas' slots only at its next turn, up to `loop_wait` later. Output: `leader` (its REST
-/// address), `system_identifier`, `members` (`rest`, `name`, `role`, `state`, `timeline`, `nostream`, `pending_restart`).
+/// address), `system_identifier`, `members` (`rest`, `name`, `role`, `state`, `timeline`, `lag` in bytes, `nostream`, `pending_restart`),
+/// `table` (lines for people, with the columns of `patronictl list`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatroniCluster {
@@ -143,17 +144,25 @@ impl PatroniCluster {
             .collect::<Result<Vec<_>, _>>()?;
         self.follow(*leader, &named)?;
         let identifier = one_identifier(&members)?;
-        let table: Vec<_> = named
+        let lag = |(rest, report): Member<'_>| {
+            let lag =
+                leader.1.position.zip(report.position).map(|(written, own)| written.saturating_sub(own));
+            lag.filter(|_| rest != leader.0)
+        };
+        let told: Vec<_> = named
             .iter()
-            .map(|((rest, report), named)| {
-                json!({ "rest": rest, "name": named.name, "role": report.role, "state": report.state,
-                    "timeline": report.timeline, "nostream": named.nostream, "pending_restart": report.pending_restart })
+            .map(|(member, named)| {
+                let (rest, report) = member;
+                json!({ "rest": rest, "name": named.name, "role": report.role, "state": report.state, "timeline": report.timeline,
+                    "lag": lag(*member), "nostream": named.nostream, "pending_restart": report.pending_restart })
             })
             .collect();
+        let rows = named.iter().map(|(member, named)| row(named, member.1, lag(*member))).collect();
         let output = Output::empty()
             .with("leader", leader.0)
             .with("system_identifier", identifier)
-            .with("members", table);
+            .with("members", told)
+            .with("table", table(rows));
         Ok(Seen::Yes(output))
     }
 
@@ -191,6 +200,38 @@ impl PatroniCluster {
         }
         Ok(())
     }
+}
+
+/// A member as `patronictl list` tells it.
+fn row(named: &Named, report: &Report, lag: Option<u64>) -> [String; 7] {
+    let words = named.role.split('_').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_uppercase() + rest
+    });
+    [
+        named.name.clone(),
+        named.rest.0.clone(),
+        words.collect::<Vec<_>>().join(" "),
+        report.state.clone(),
+        report.timeline.map_or_else(String::new, |timeline| timeline.to_string()),
+        lag.map_or_else(String::new, |bytes| (bytes >> 20).to_string()),
+        if report.pending_restart { "*" } else { "" }.to_owned(),
+    ]
+}
+
+/// Its lines, under a head; a column of which there is nothing to tell is left out.
+fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
+    rows.sort();
+    let head = ["Member", "Host", "Role", "State", "TL", "Lag in MB", "Pending restart"].map(str::to_owned);
+    let told: Vec<usize> =
+        (0..head.len()).filter(|column| rows.iter().any(|row| !row[*column].is_empty())).collect();
+    rows.insert(0, head);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let line = |row: &[String; 7]| {
+        let cells = told.iter().map(|column| format!("{:width$}", row[*column], width = width(*column)));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// The names of those that WAL comes to from such members, by one after another; theirs too.
@@ -349,7 +390,7 @@ mod tests {
         assert!(error.message.contains("Patroni at 198.18.0.13:8008 doesn't answer"), "{}", error.message);
     }
 
-    fn judged_as(change: impl Fn(&mut [Report], &mut [Named])) -> String {
+    fn seen_as(change: impl Fn(&mut [Report], &mut [Named])) -> Seen {
         let report = |role: &str| Report {
             state: "running".into(),
             role: role.into(),
@@ -362,6 +403,7 @@ mod tests {
         let mut names = ["a", "b", "c"].map(|name| Named {
             name: name.into(),
             rest: (format!("at-{name}"), 8008),
+            role: if name == "a" { "leader" } else { "sync_standby" }.into(),
             leads: name == "a",
             nostream: false,
             replicates_from: None,
@@ -369,7 +411,11 @@ mod tests {
         change(&mut reports, &mut names);
         let answers = ["at-a", "at-b:8008", "at-c"].into_iter().zip(reports.map(Ok)).collect();
         let judged = (PatroniCluster { max_lag: 10, ..cluster() }).judge(&answers, Ok(names.into()));
-        match judged.unwrap_or_else(Seen::NotYet) {
+        judged.unwrap_or_else(Seen::NotYet)
+    }
+
+    fn judged_as(change: impl Fn(&mut [Report], &mut [Named])) -> String {
+        match seen_as(change) {
             Seen::Yes(_) => "healthy".into(),
             Seen::NotYet(why) => why,
         }
@@ -398,6 +444,25 @@ mod tests {
             judged(|all| all[1].system_identifier = Some("8".into()))
                 .contains("different system identifiers")
         );
+    }
+
+    #[test]
+    fn the_table_has_the_columns_of_patronictl_list() {
+        let seen = seen_as(|reports, names| {
+            names[0].name = "b".into();
+            names[1].name = "a1".into();
+            reports[0].streaming = vec!["a1".into(), "c".into()];
+            reports.iter_mut().for_each(|report| report.timeline = Some(12));
+            reports[2].pending_restart = true;
+        });
+        let Seen::Yes(output) = seen else { panic!() };
+        let lines = [
+            "Member  Host  Role          State    TL  Lag in MB  Pending restart",
+            "a1      at-b  Sync Standby  running  12  0",
+            "b       at-a  Leader        running  12",
+            "c       at-c  Sync Standby  running  12  0          *",
+        ];
+        assert_eq!(output.0["table"], json!(lines));
     }
 
     #[test]

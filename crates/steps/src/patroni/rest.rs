@@ -179,6 +179,8 @@ pub(crate) struct Named {
     pub(crate) name: String,
     /// Its REST address, as [`address_and_port`] reads it.
     pub(crate) rest: (String, u16),
+    /// `leader`, `replica`, `sync_standby`, `standby_leader` ...
+    pub(crate) role: String,
     /// It holds the leader's key.
     pub(crate) leads: bool,
     /// The tag `nostream` (Patroni 4): it restores from the archive and never streams.
@@ -193,6 +195,7 @@ impl Named {
         Some(Self {
             name: member["name"].as_str()?.to_owned(),
             rest: address_and_port(url, PORT).ok()?,
+            role: member["role"].as_str().unwrap_or("replica").to_owned(),
             leads: member["role"] == "leader",
             nostream: member["tags"]["nostream"] == json!(true),
             replicates_from: member["tags"]["replicatefrom"].as_str().map(str::to_owned),
