@@ -10,14 +10,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::archive::Archive;
-use super::mounts::unmounted;
+use super::journal::complaints;
+use super::mounts::{mounted_on, unmounted};
 use super::rest::{Api, report_for_certain};
 use super::settings::{Settings, Unusable};
 use super::verdict::{Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Store, Written};
 use crate::clients::{EtcdKey, NoEtcd};
 use crate::etcd::reach;
 use crate::host::{Host, HostContext};
-use crate::postgres::{control, processes_on, size, user_data, wal};
+use crate::postgres::{control, links, processes_on, size, user_data, wal};
 use crate::support::{Patience, address_and_port, within};
 
 /// Gathers what `patroni.verdict` judges by. Changes nothing.
@@ -70,6 +71,7 @@ impl PatroniEvidence {
             data: Data::Unknown(why.to_owned()),
             store: Store::Unknown(why.to_owned()),
             set_aside: Vec::new(),
+            complaints: Vec::new(),
             archive: Archive::default(),
         };
         let settings = match configuration {
@@ -102,14 +104,18 @@ impl PatroniEvidence {
             store(host, &settings, patience),
             set_aside(host, &settings.data_dir),
         );
+        let report = report?.ok();
+        let well = report.as_ref().is_some_and(|report| report.leads() || report.follows());
+        let complaints = if well { Vec::new() } else { complaints(host, &self.unit).await };
         Ok(Node {
             unreachable: None,
             configuration: Configuration::Of(Box::new(settings)),
             patroni: Some(patroni),
-            report: report?.ok(),
+            report,
             data: data?,
             store,
             set_aside: copies?,
+            complaints,
             archive: Archive::default(),
         })
     }
@@ -147,13 +153,19 @@ async fn data_within(
     }
     let bytes = async { if patience.is_some() { Ok(None) } else { size(host, directory).await } };
     let major = async { host.read(&format!("{directory}/PG_VERSION"), 64).await.map_err(StepError::from) };
-    let (wal, user_data, processes, major, bytes) = tokio::try_join!(
+    let links = async { links(host, directory).await.map_err(StepError::from) };
+    let (wal, user_data, processes, major, bytes, links, mount) = tokio::try_join!(
         wal(host, bin_dir, directory, &control, patience),
         user_data(host, directory),
         processes_on(host, directory),
         major,
         bytes,
+        links,
+        mounted_on(host, directory),
     )?;
+    let link = |(path, target): (String, String)| {
+        format!("{} -> {target}", path.strip_prefix(&format!("{directory}/")).unwrap_or(&path))
+    };
     Ok(Data::Cluster(Box::new(Cluster {
         identifier: control.system_identifier,
         state: control.state,
@@ -166,6 +178,8 @@ async fn data_within(
         last_commit: wal.last_commit,
         records: wal.records,
         looked_up: Vec::new(),
+        links: links.into_iter().map(link).collect(),
+        mount,
         bytes,
         user_data,
     })))

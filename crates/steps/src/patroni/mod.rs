@@ -21,6 +21,7 @@ mod dynamic_config;
 mod evidence;
 mod has_all_of;
 mod history;
+mod journal;
 mod leaving;
 mod member;
 mod mounts;

@@ -22,12 +22,29 @@ pub(super) async fn unmounted(host: &dyn Host, directory: &str) -> Result<Option
     Ok(hidden(directory, &text(table), &text(mounts), &units.text()))
 }
 
+/// The file system that a directory lies on, where that isn't the root's.
+pub(super) async fn mounted_on(host: &dyn Host, directory: &str) -> Result<Option<String>, StepError> {
+    let mounts = host.read("/proc/mounts", LIMIT).await?.unwrap_or_default();
+    Ok(below(directory, &String::from_utf8_lossy(&mounts)))
+}
+
+fn below(directory: &str, mounts: &str) -> Option<String> {
+    let rows = mounts.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?, words.next()?, words.next()?))
+    });
+    let (device, place, kind) =
+        rows.filter(|(_, place, _)| holds(place, directory)).max_by_key(|(_, place, _)| place.len())?;
+    Some(format!("{place} ({kind}, {device})"))
+}
+
+fn holds(place: &str, directory: &str) -> bool {
+    place != "/" && format!("{directory}/").starts_with(&format!("{}/", place.trim_end_matches('/')))
+}
+
 fn hidden(directory: &str, table: &str, mounts: &str, units: &str) -> Option<String> {
     let mounted = places(mounts);
-    let holds = |place: &str| {
-        place != "/" && format!("{directory}/").starts_with(&format!("{}/", place.trim_end_matches('/')))
-    };
-    let missing = |place: &&str| holds(place) && !mounted.contains(&place.trim_end_matches('/'));
+    let missing = |place: &&str| holds(place, directory) && !mounted.contains(&place.trim_end_matches('/'));
     let table: Vec<&str> = table.lines().filter(|line| !line.contains("noauto")).collect();
     if let Some(place) = places(&table.join("\n")).into_iter().find(missing) {
         return Some(format!("/etc/fstab has {place}, and nothing is mounted there"));
@@ -65,6 +82,14 @@ mod tests {
         assert_eq!(hidden(DATA, table, "/dev/sdb1 /var/lib/postgresql ext4\n", ""), None);
         assert_eq!(hidden("/srv/pg", table, "", ""), None, "it lies elsewhere");
         assert_eq!(hidden("/var/lib/postgresql2/main", table, "", ""), None);
+    }
+
+    #[test]
+    fn the_nearest_file_system_above_is_told_and_the_root_s_is_not() {
+        let mounts = "/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /var/lib xfs rw 0 0\n/dev/sdc1 /var/lib/postgresql ext4 rw 0 0\n";
+        assert_eq!(below(DATA, mounts).as_deref(), Some("/var/lib/postgresql (ext4, /dev/sdc1)"));
+        assert_eq!(below("/var/lib/x", mounts).as_deref(), Some("/var/lib (xfs, /dev/sdb1)"));
+        assert_eq!(below("/srv/pg", mounts), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub use stopped::PostgresStopped;
 pub(crate) use control::{Control, control};
 pub(crate) use data_put_back::can_be_put_back;
 pub(crate) use history::{Fork, Lsn};
+pub(crate) use moves::links;
 pub(crate) use room::{in_words, size};
 pub(crate) use stopped::processes_on;
 pub(crate) use user_data::user_data;

@@ -55,7 +55,7 @@ pub(super) async fn plan(
 }
 
 /// The links that lead out of a data directory, with their targets.
-pub(super) async fn links(
+pub(crate) async fn links(
     host: &dyn Host,
     data_dir: &str,
 ) -> Result<Vec<(String, String)>, crate::host::HostError> {

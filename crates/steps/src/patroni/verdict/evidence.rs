@@ -32,6 +32,9 @@ pub(crate) struct Node {
     /// Copies that were set aside beside it, by path.
     #[serde(default)]
     pub(crate) set_aside: Vec<String>,
+    /// What Patroni and PostgreSQL complained of last, where the member neither leads nor follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) complaints: Vec<String>,
     /// What archives its WAL, and of which cluster the backups are.
     #[serde(default)]
     pub(crate) archive: Archive,
@@ -102,6 +105,12 @@ pub(crate) struct Cluster {
     /// Others' last records that were looked for further back in its WAL, and found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) looked_up: Vec<Record>,
+    /// The links that lead out of it: `pg_wal -> /srv/wal`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<String>,
+    /// The file system that it lies on, where that isn't the root's: `/srv (ext4, /dev/sdb1)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mount: Option<String>,
     /// Its bytes, with WAL and tablespaces; none where that can't be told.
     #[serde(default)]
     pub(crate) bytes: Option<u64>,
@@ -194,6 +203,7 @@ impl Node {
             data: Data::Unknown(unknown()),
             store: Store::Unknown(unknown()),
             set_aside: Vec::new(),
+            complaints: Vec::new(),
             archive: Archive::default(),
         }
     }

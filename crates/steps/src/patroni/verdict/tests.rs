@@ -32,6 +32,8 @@ pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
             .map(|at| Record { at: Lsn(at), digest: format!("{identifier} {at}"), idle: false })
             .collect(),
         looked_up: Vec::new(),
+        links: Vec::new(),
+        mount: None,
         bytes: Some(1 << 30),
         user_data: Some(true),
     }
@@ -65,6 +67,7 @@ pub(in crate::patroni) fn node(host: &str, data: Data, keys: &Keys) -> Node {
         data,
         store: Store::Keys(Box::new(keys.clone())),
         set_aside: Vec::new(),
+        complaints: Vec::new(),
         archive: Default::default(),
     }
 }

@@ -5,11 +5,15 @@ use indexmap::IndexMap;
 use super::evidence::{Cluster, Configuration, Data, Key, Keys, Node, made};
 use super::judge::Nodes;
 use crate::patroni::archive::{Archive, Backups};
+use crate::postgres::in_words;
 
 /// A line for the keys, and one for each host.
 pub(super) fn lines(nodes: &Nodes<'_>, keys: Option<&Keys>) -> Vec<String> {
     std::iter::once(of_keys(keys))
         .chain(nodes.iter().map(|(host, node)| format!("{host}: {}", of_node(node))))
+        .chain(nodes.iter().flat_map(|(host, node)| {
+            node.complaints.iter().map(move |line| format!("{host}'s journal: {line}"))
+        }))
         .chain(archives(nodes))
         .collect()
 }
@@ -123,6 +127,9 @@ fn of_cluster(cluster: &Cluster) -> String {
         Some(false) => "no user data".to_owned(),
         None => "user data not known".to_owned(),
     });
+    words.extend(cluster.bytes.map(in_words));
+    words.extend(cluster.mount.as_ref().map(|place| format!("on {place}")));
+    words.extend(cluster.links.iter().cloned());
     words.join(", ")
 }
 
