@@ -111,6 +111,18 @@ fn a_reset_is_rehearsed_up_to_where_it_can_be_taken_back_and_past_it() {
 }
 
 #[test]
+fn the_removal_of_what_holds_nothing_is_rehearsed_too() {
+    let place = Place::new();
+    std::fs::remove_file(place.path("inventory.ini")).unwrap();
+    let rehearse = "test system-id-recovery.toml --set remove_disposable=db3 --output json";
+    let ran = place.command(rehearse).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["verdict"], "held");
+    assert_eq!(report["taken_back"]["before"], "disposable-removed@db3");
+}
+
+#[test]
 fn a_step_that_is_not_as_before_when_it_is_taken_back_is_told_and_can_be_accepted() {
     let place = Place::new();
     one(

@@ -32,6 +32,12 @@ pub struct DataCanBeSetAside {
     /// counts as room, and PATH must have room itself. By default none.
     #[serde(default)]
     pub elsewhere: Vec<String>,
+    /// It is proven that nobody's row is in it: where there is no room, its removal is offered too. False by default.
+    #[serde(default)]
+    pub disposable: bool,
+    /// Its removal was asked for: what it gives back counts as room. False by default.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 impl DataCanBeSetAside {
@@ -47,23 +53,33 @@ impl DataCanBeSetAside {
         };
         let needed = bytes.saturating_add(reserve);
         let into = named(&self.elsewhere, host.name());
-        let own = if into.is_some() { super::copy::bytes(host, path, &[]).await? } else { None };
+        let goes = into.is_some() || self.removed;
+        let own = if goes { super::copy::bytes(host, path, &[]).await? } else { None };
         if let Some(into) = into
             && let Err(why) = has_room(host, path, into, own).await?
         {
             return Ok(Some(why));
         }
         let free_then = free.saturating_add(own.unwrap_or(0));
+        let name = host.name();
         Ok((free_then < needed).then(|| {
             format!(
                 "the clone needs {} (the data that is kept, its WAL, and {} of reserve), and {} are free in {parent}{}: make room; or remove \
                  copies that aren't needed any more (`flow run set-aside.toml` lists them, `--set remove=HOST:PATH` removes one); or have what is set \
-                 aside moved to another file system of this host: `--set set_aside_to={}:PATH`",
+                 aside moved to another file system of this host: `--set set_aside_to={name}:PATH`{}",
                 in_words(needed),
                 in_words(reserve),
                 in_words(free_then),
-                if into.is_some() { " once the present data is moved" } else { "" },
-                host.name()
+                match (into, self.removed) {
+                    (Some(_), _) => " once the present data is moved",
+                    (None, true) => " once the present data is removed",
+                    (None, false) => "",
+                },
+                if self.disposable && !goes {
+                    format!("; or, since it is proven to hold nothing, removed for good: `--set remove_disposable={name}`")
+                } else {
+                    String::new()
+                }
             )
         }))
     }
@@ -109,7 +125,14 @@ mod tests {
     use serde_json::json;
 
     fn step() -> DataCanBeSetAside {
-        DataCanBeSetAside { data_dir: DATA.into(), room_for: None, anything: false, elsewhere: Vec::new() }
+        DataCanBeSetAside {
+            data_dir: DATA.into(),
+            room_for: None,
+            anything: false,
+            elsewhere: Vec::new(),
+            disposable: false,
+            removed: false,
+        }
     }
 
     #[tokio::test]
@@ -135,6 +158,10 @@ mod tests {
             "{why}"
         );
         assert!(why.contains("--set set_aside_to=patroni1:PATH"), "{why}");
+        assert!(!why.contains("remove_disposable"), "{why}");
+        let disposable = DataCanBeSetAside { disposable: true, ..with(100) };
+        let why = refused(disposable.check(&lab.on("patroni1")).await.unwrap());
+        assert!(why.contains("--set remove_disposable=patroni1"), "{why}");
         satisfied(step().check(&lab.on("patroni1")).await.unwrap());
     }
 }
