@@ -94,7 +94,7 @@ async fn watch(mut run: RunHandle, stop_after: Option<&str>) -> Result<Outcome, 
                 }
             }
             Event::TaskDone { task, .. } => println!("{:>3}  {task}: done", record.seq),
-            Event::RunEnded { outcome } => println!("{:>3}  the run: {outcome:?}", record.seq),
+            Event::RunEnded { outcome, .. } => println!("{:>3}  the run: {outcome:?}", record.seq),
             _ => {}
         }
     }

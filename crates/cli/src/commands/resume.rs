@@ -43,7 +43,7 @@ fn newest_open(store: &dyn Store) -> Result<RunId, Error> {
         let last = store.last_events(&row.id, 1)?;
         let ended = matches!(
             last.first().map(|record| &record.event),
-            Some(Event::RunEnded { outcome: Outcome::Succeeded | Outcome::Undone | Outcome::Refused })
+            Some(Event::RunEnded { outcome: Outcome::Succeeded | Outcome::Undone | Outcome::Refused, .. })
         );
         if !ended && !turned_back(store, &row.id)? {
             return Ok(row.id);

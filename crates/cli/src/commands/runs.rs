@@ -57,7 +57,7 @@ pub fn runs(global: &Global, args: &RunsArgs) -> Result<Exit, Error> {
 pub fn status(store: &dyn Store, run: &RunId) -> Result<&'static str, Error> {
     let last = store.last_events(run, 1)?;
     Ok(match last.first().map(|record| &record.event) {
-        Some(Event::RunEnded { outcome }) => outcome_word(*outcome),
+        Some(Event::RunEnded { outcome, .. }) => outcome_word(*outcome),
         // Nobody here can tell what has become of it since.
         _ if store.is_imported(run)? => "elsewhere",
         // Who works on a run holds its claim; if nobody does, it was killed.

@@ -213,7 +213,10 @@ fn history_line(event: &Event) -> Option<String> {
         Event::UndoNotDone { task, by: Settler::Operator(who), .. } => {
             format!("{task} settled as not taken back by {who}")
         }
-        Event::RunEnded { outcome } => outcome_word(*outcome).to_owned(),
+        Event::RunEnded { outcome, error } => {
+            let word = outcome_word(*outcome);
+            error.as_ref().map_or_else(|| word.to_owned(), |error| format!("{word}: {}", error.message))
+        }
         _ => return None,
     })
 }

@@ -102,7 +102,7 @@ fn tell_of_later_runs(store: &dyn Store, all: &[RunRow], row: &RunRow) -> Result
 
 fn is_undone(store: &dyn Store, row: &RunRow) -> Result<bool, Error> {
     let last = store.last_events(&row.id, 1)?.pop();
-    Ok(last.is_some_and(|last| matches!(last.event, Event::RunEnded { outcome: Outcome::Undone })))
+    Ok(last.is_some_and(|last| matches!(last.event, Event::RunEnded { outcome: Outcome::Undone, .. })))
 }
 
 fn confirm(next: &Next) -> Result<(), Error> {
@@ -128,7 +128,7 @@ fn newest_undoable(store: &dyn Store, all: &[RunRow]) -> Result<RunRow, Error> {
     for row in all {
         let Some(last) = store.last_events(&row.id, 1)?.pop() else { continue };
         match last.event {
-            Event::RunEnded { outcome: Outcome::Undone } => {
+            Event::RunEnded { outcome: Outcome::Undone, .. } => {
                 return Err(Error::refused(
                     format!(
                         "run {} ({}), the newest, is taken back already",
@@ -138,7 +138,7 @@ fn newest_undoable(store: &dyn Store, all: &[RunRow]) -> Result<RunRow, Error> {
                     "to take back an earlier one, name it: `flow runs` lists them, `flow undo RUN`",
                 ));
             }
-            Event::RunEnded { outcome: Outcome::Refused } => {}
+            Event::RunEnded { outcome: Outcome::Refused, .. } => {}
             _ if changed_something(store, &row.id)? => return Ok(row.clone()),
             _ => {}
         }

@@ -60,7 +60,7 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
                 notes.push(choices.join(" | "));
             }
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-            let first = def.help.trim().lines().next().unwrap_or_default();
+            let first = first_sentence(&def.help);
             screen::line(&format!("    {param:width$}  {first}{notes}"));
         }
         if let Some(file) = &workflow.params_from {
@@ -68,4 +68,13 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// Up to its full stop, also where that is on a later line.
+fn first_sentence(help: &str) -> String {
+    let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    match flat.find(". ") {
+        Some(end) => flat[..=end].to_owned(),
+        None => flat,
+    }
 }

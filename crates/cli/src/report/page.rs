@@ -327,7 +327,10 @@ fn told(event: &Event) -> String {
         | Event::TaskUnknown { error, .. }
         | Event::UndoFailed { error, .. }
         | Event::UndoUnknown { error, .. } => error.message.clone(),
-        Event::RunEnded { outcome } => crate::commands::runs::outcome_word(*outcome).to_owned(),
+        Event::RunEnded { outcome, error } => {
+            let word = crate::commands::runs::outcome_word(*outcome);
+            error.as_ref().map_or_else(|| word.to_owned(), |error| format!("{word}: {}", error.message))
+        }
         _ => String::new(),
     }
 }

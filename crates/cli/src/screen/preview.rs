@@ -1,7 +1,7 @@
 //! What a run would do.
 
 use flow_core::engine::{Finding, Preview, PreviewTask};
-use flow_core::step::Undoability;
+use flow_core::step::{StepError, Undoability};
 use serde_json::{Value, json};
 
 use super::{indented, line, tasks, tell};
@@ -15,8 +15,18 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     }
     let refused = preview.has_errors();
     let width = preview.tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
+    let mut told = Vec::new();
     for task in &preview.tasks {
         let name = &task.name;
+        // A host that can't be reached fails all of its tasks alike: that is said once.
+        let alike = match failed_on(task) {
+            Some(why) if told.contains(&why) => continue,
+            Some(why) => {
+                told.push(why);
+                preview.tasks.iter().filter(|other| failed_on(other) == Some(why)).count() - 1
+            }
+            None => 0,
+        };
         let (mark, text) = match &task.finding {
             Finding::Satisfied | Finding::SatisfiedNow if task.must_hold => {
                 ("ok", "filtered out, so only looked at".to_owned())
@@ -34,6 +44,9 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
                 ("later", format!("order known after {step}, within {}", list(within)))
             }
             Finding::Refused(why) => ("refused", why.clone()),
+            Finding::Failed(error) if alike > 0 => {
+                ("error", format!("{} (and so {alike} more of its tasks)", error.message))
+            }
             Finding::Failed(error) => ("error", error.message.clone()),
         };
         let mark = console::style(format!("{mark:8}"));
@@ -74,6 +87,14 @@ pub fn show(workflow: &str, preview: &Preview, confirmation: Option<&str>, forma
     }
     if let (Some(name), true) = (confirmation, changes + later > 0 && wrong == 0) {
         tell(&format!("the run will ask for --confirm {name}"));
+    }
+}
+
+/// The host and the error of a task on it that can't be looked at.
+fn failed_on(task: &PreviewTask) -> Option<(&str, &StepError)> {
+    match (&task.finding, task.name.host()) {
+        (Finding::Failed(error), Some(host)) => Some((host, error)),
+        _ => None,
     }
 }
 

@@ -123,7 +123,7 @@ impl Session {
             true => Event::UndoStarted { owner, epoch },
             false => Event::RunResumed { owner, epoch },
         };
-        let events = vec![begin, settled, Event::RunEnded { outcome }];
+        let events = vec![begin, settled, Event::ended(outcome)];
         self.journal.commit(events, &mut Vec::new())?;
         Ok(evidence)
     }

@@ -292,15 +292,18 @@ impl Session {
                 Ok(unreachable) => unreachable,
                 Err(error) => {
                     let outcome = if self.fresh { Outcome::Refused } else { Outcome::Failed };
-                    self.journal.commit(vec![Event::RunEnded { outcome }], &mut Vec::new())?;
-                    fleet.close().await;
                     let run = self.journal.run.clone();
-                    return Err(match error {
+                    let (why, error) = match error {
                         Taking::Host(error) => {
-                            EngineError::Host { run, error: Box::new(self.journal.masked_error(error)) }
+                            let error = self.journal.masked_error(error);
+                            (Some(error.clone()), EngineError::Host { run, error: Box::new(error) })
                         }
-                        Taking::Engine(error) => error,
-                    });
+                        Taking::Engine(error) => (None, error),
+                    };
+                    let ended = Event::RunEnded { outcome, error: why };
+                    self.journal.commit(vec![ended], &mut Vec::new())?;
+                    fleet.close().await;
+                    return Err(error);
                 }
             },
         };
@@ -413,7 +416,7 @@ impl Session {
         if let Some(error) = ended.store_error {
             return Err(error.into());
         }
-        journal.commit(vec![Event::RunEnded { outcome: ended.outcome }], &mut Vec::new())?;
+        journal.commit(vec![Event::ended(ended.outcome)], &mut Vec::new())?;
         let mut failures: Vec<(NodeId, StepError)> = ended.errors.into_iter().collect();
         failures.retain(|(node, _)| !journal.state.task(*node).passes());
         failures.sort_by_key(|(node, _)| *node);

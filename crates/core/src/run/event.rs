@@ -302,10 +302,18 @@ pub enum Event {
     RunEnded {
         /// How.
         outcome: Outcome,
+        /// Why, where no task says it: the hosts couldn't be taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<StepError>,
     },
 }
 
 impl Event {
+    /// The end of a process's work, of which the tasks say why.
+    pub fn ended(outcome: Outcome) -> Self {
+        Self::RunEnded { outcome, error: None }
+    }
+
     /// Whether it is a step of the way back: from the first of them on the run can't be resumed.
     pub fn is_of_undo(&self) -> bool {
         matches!(

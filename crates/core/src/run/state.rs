@@ -263,7 +263,7 @@ impl RunState {
             Event::RunInterrupted { .. } => {
                 self.expect_run(self.status == RunStatus::Open, "an interruption")?;
             }
-            Event::RunEnded { outcome } => {
+            Event::RunEnded { outcome, .. } => {
                 let right = match outcome {
                     Outcome::Succeeded => !self.undoing() && self.all_passed(),
                     Outcome::Undone => self.all_undone(),

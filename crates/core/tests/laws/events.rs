@@ -43,7 +43,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
             2 => Event::HostMet { host, identity: identity(epoch % 2) },
             3 => Event::RunInterrupted { at_once: epoch == 0 },
             4 => Event::UndoStarted { owner, epoch },
-            _ => Event::RunEnded { outcome },
+            _ => Event::ended(outcome),
         }
     });
     prop_oneof![10 => of_task, 1 => of_run]
@@ -84,7 +84,7 @@ pub(crate) fn legal(state: &RunState, choice: usize) -> Option<Event> {
     let open: Vec<NodeId> = tasks(state.shape()).filter(|node| can_go_on(state, *node)).collect();
     let Some(&node) = open.get(choice % open.len().max(1)) else {
         let outcome = if state.all_passed() { Outcome::Succeeded } else { Outcome::Failed };
-        return Some(Event::RunEnded { outcome });
+        return Some(Event::ended(outcome));
     };
     Some(legal_of_task(state, node, choice / 8))
 }
@@ -100,7 +100,7 @@ pub(crate) fn good(state: &RunState) -> Option<Event> {
     let open = tasks(state.shape()).find(|node| can_go_on(state, *node));
     Some(match open {
         Some(node) => legal_of_task(state, node, 5),
-        None if state.all_passed() => Event::RunEnded { outcome: Outcome::Succeeded },
+        None if state.all_passed() => Event::ended(Outcome::Succeeded),
         None => resumed(state),
     })
 }
@@ -189,7 +189,8 @@ fn awkward_event() -> impl Strategy<Value = Event> {
                 18 => Event::TaskKept { task, why: b },
                 19 => Event::UndoStarted { owner: a, epoch },
                 14 => Event::RunInterrupted { at_once: attempt % 2 == 0 },
-                _ => Event::RunEnded { outcome },
+                15 => Event::RunEnded { outcome, error: Some(error) },
+                _ => Event::ended(outcome),
             }
         },
     )

@@ -112,8 +112,10 @@ impl Reference {
                 Event::HostMet { host, identity } => {
                     open && self.hosts.get(host).is_none_or(|known| known == identity)
                 }
-                Event::RunEnded { outcome: Outcome::Succeeded } => open && self.all_passed() && !self.undoing,
-                Event::RunEnded { outcome: Outcome::Undone } => open && self.all_undone(),
+                Event::RunEnded { outcome: Outcome::Succeeded, .. } => {
+                    open && self.all_passed() && !self.undoing
+                }
+                Event::RunEnded { outcome: Outcome::Undone, .. } => open && self.all_undone(),
                 _ => open,
             };
         };
@@ -167,7 +169,7 @@ impl Reference {
             Event::HostMet { host, identity } => {
                 self.hosts.insert(host.clone(), identity.clone());
             }
-            Event::RunEnded { outcome } => self.status = RunStatus::Ended(*outcome),
+            Event::RunEnded { outcome, .. } => self.status = RunStatus::Ended(*outcome),
             _ => {}
         }
         if let Some(node) = event.task().and_then(|task| self.shape.node(task)) {

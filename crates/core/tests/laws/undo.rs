@@ -27,7 +27,7 @@ pub(crate) fn legal_back(state: &RunState, choice: usize) -> Option<Event> {
     };
     let next: Vec<NodeId> = named.into_iter().filter(|n| open(n) || state.can_undo(*n)).collect();
     let Some(&node) = next.get(kind % next.len().max(1)) else {
-        return Some(Event::RunEnded { outcome: Outcome::Undone });
+        return Some(Event::ended(Outcome::Undone));
     };
     let task = shape.name(node)?.clone();
     let (attempt, error, output) = (state.attempt(node), StepError::failed("x"), Output::empty());

@@ -177,7 +177,7 @@ impl Small {
             world.host.lock = Some((run, epoch));
             world.processes[n].life = Life::Working;
         } else {
-            world.commit(n, &Event::RunEnded { outcome: Outcome::Refused });
+            world.commit(n, &Event::ended(Outcome::Refused));
             world.processes[n].life = Life::Over;
         }
     }
@@ -381,7 +381,7 @@ impl Small {
         } else {
             Outcome::Failed
         };
-        world.commit(n, &Event::RunEnded { outcome });
+        world.commit(n, &Event::ended(outcome));
         world.processes[n].life = Life::Over;
     }
 

@@ -157,7 +157,7 @@ impl Case {
         let status = child.wait().unwrap();
         match self.events().pop() {
             _ if status.signal().is_some() => Ended::Killed,
-            Some(Event::RunEnded { outcome }) if status.success() => Ended::With(outcome),
+            Some(Event::RunEnded { outcome, .. }) if status.success() => Ended::With(outcome),
             _ => Ended::Error,
         }
     }
