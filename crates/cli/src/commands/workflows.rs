@@ -61,13 +61,33 @@ pub fn workflows(global: &Global) -> Result<Exit, Error> {
             }
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             let first = first_sentence(&def.help);
-            screen::line(&format!("    {param:width$}  {first}{notes}"));
+            hanging(&format!("    {param:width$}  "), &format!("{first}{notes}"));
         }
         if let Some(file) = &workflow.params_from {
             screen::line(&format!("    and the params of {}", file.value));
         }
     }
     Ok(Exit::Success)
+}
+
+/// Words after a head, on as many lines as they take.
+fn hanging(head: &str, words: &str) {
+    const WIDTH: usize = 120;
+    let mut line = head.to_owned();
+    let mut empty = true;
+    for word in words.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            screen::line(&line);
+            line = " ".repeat(head.chars().count());
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    screen::line(&line);
 }
 
 /// Up to its full stop, also where that is on a later line.

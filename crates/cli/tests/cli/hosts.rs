@@ -85,9 +85,8 @@ fn a_plan_shows_which_host_can_t_be_looked_at() {
     2|
     2| two: 2 of 4 tasks can't go ahead as things are; nothing was changed
     1| change   first@web1    run: true
-    1| error    first@dead1   dead1 (ADDRESS) can't be reached: connection refused
+    1| error    first@dead1   dead1 (ADDRESS) can't be reached: connection refused (and so 1 more of its tasks)
     1| change   second@web1   run: true
-    1| error    second@dead1  dead1 (ADDRESS) can't be reached: connection refused
     exit 1
     "#);
 }

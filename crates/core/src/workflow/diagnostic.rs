@@ -151,7 +151,8 @@ pub fn nearest<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Opt
     right
         .into_iter()
         .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(score, _)| *score > 0.84)
+        // Letters in another order make near what isn't meant: then at least the first one is right.
+        .filter(|(score, name)| *score > if name.chars().next() == wrong.chars().next() { 0.8 } else { 0.84 })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
