@@ -19,7 +19,7 @@ pub fn before(row: &RunRow, short: &str, tasks: &[UndoTask], format: Format) {
     let began = local_time(row.started);
     tell(&format!("run {} ({short}), {}, begun {began}", row.id, row.workflow));
     if tasks.is_empty() {
-        tell("It changed nothing: there is nothing to take back.\n");
+        tell("Nothing of it is left to take back.\n");
         return;
     }
     tell("What it did, in the order in which it is taken back:");

@@ -103,10 +103,11 @@ fn what_would_go_wrong_later_is_told_before_anything_is_changed() {
     lab.on("patroni2", "mv /usr/bin/date.real /usr/bin/date");
 
     // Who may log in, and may not become root.
-    lab.each(
+    let made = lab.each(
         &["patroni1", "patroni2", "patroni3", "lb1", "lb2"],
         "useradd --create-home plain && cp -a /home/ops/.ssh /home/plain/ && chown -R plain: /home/plain/.ssh && echo plain:who-may-not | chpasswd",
     );
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
     let plain = crate::login::logged_in_as(&lab, "plain", "ansible_become_password=who-may-not\n");
     for verb in ["plan", "run"] {
         plain.flow(&[verb, "deploy.toml"]).ended(1).says(&["patroni1", "plain is not in the sudoers file"]);
@@ -159,6 +160,38 @@ fn data_of_which_etcd_knows_no_cluster_is_taken_over_with_all_its_rows() {
     for host in PROMOTERS {
         assert_eq!(lab.sql(host, "select count(*) from accounts"), "1000");
     }
+}
+
+#[test]
+fn a_former_leader_that_wrote_alone_is_rewound_by_the_role_that_deploy_made() {
+    let lab = Lab::deployed();
+    let healthy = lab.assert_healthy();
+    let (old, others) = (healthy.leader().to_owned(), healthy.replicas());
+    let look = "stat -c %i /var/lib/postgresql/[0-9]*/main";
+    let directory = lab.on(&old, look);
+    lab.must(&["cut", &old]);
+    // Until its lease has run out it takes rows that nobody receives.
+    lab.sql(&old, "insert into accounts values (5000, 'written alone')");
+    let script = "cd / && runuser -u postgres -- psql -XqAtc 'select pg_is_in_recovery()'";
+    let leader = until("another leader", || {
+        let leads = |host: &&String| lab.try_on(host, script) == Ok("f".to_owned());
+        others.iter().find(leads).ok_or_else(|| format!("neither of {others:?}"))
+    });
+    lab.sql(leader, "insert into accounts values (5001, 'written after')");
+    lab.must(&["heal", &old]);
+    let again = lab.wait_healthy();
+    assert_eq!(again.leader(), leader);
+    assert_eq!(lab.on(&old, look), directory, "rewound, not cloned");
+    lab.on(&old, "journalctl -u patroni --no-pager | grep -q 'running pg_rewind'");
+    until("the rows of the new leader", || {
+        match &*lab.sql(
+            &old,
+            "select count(*) filter (where id = 5000), count(*) filter (where id = 5001) from accounts",
+        ) {
+            "0|1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
 }
 
 #[test]

@@ -71,11 +71,13 @@ fn what_is_proven_to_hold_nothing_is_removed_where_there_is_no_room_and_nowhere_
         operator.flow(&words)
     };
     let offered = format!("--set remove_disposable={broken}");
-    recover(&[]).ended(1).says(&["the clone needs", "proven to hold nothing", &offered]);
+    recover(&[]).ended(1).says(&["the clone needs", "proven to hold no relation of a user", &offered]);
     recover(&[&format!("remove_disposable={leader}")])
         .ended(1)
         .says(&["removed is only what is proven to hold nothing"]);
-    recover(&[&format!("remove_disposable={broken}"), "mode=reset"]).ended(1);
+    recover(&[&format!("remove_disposable={broken}"), "mode=reset"])
+        .ended(1)
+        .says(&["A reset keeps everything"]);
     assert_eq!(lab.footprint(Some(&broken)), footprint);
 
     recover(&[&format!("remove_disposable={broken}")]).ended(0).says(&["which held nothing and was removed"]);

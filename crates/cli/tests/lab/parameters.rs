@@ -49,7 +49,7 @@ fn a_setting_that_wants_a_restart_waits_until_that_is_allowed_and_the_leader_com
         "patroni3: max_connections 100 -> 150",
         "flow run deploy.toml --set allow_restart=true",
         "Pending restart",
-        "flow run deploy.toml --set allow_restart=true",
+        "* restarted by `flow run deploy.toml --set allow_restart=true`",
     ]);
     assert_eq!(starts(&lab), before, "nothing was restarted");
     let dynamic = lab.dynamic_configuration("patroni2");

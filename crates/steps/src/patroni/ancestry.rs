@@ -7,12 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::verdict::{Cluster, Data, Node, Record};
+use super::verdict::{Cluster, Data, Node, Record, meeting};
 use crate::host::{Host, HostContext};
 use crate::postgres::record_at;
 
-/// Looks for the end of each other member's WAL in this host's, where `patroni.evidence` didn't read so far back: for its last
-/// record, and for the last that changed something.
+/// Looks for the end of each other member's WAL in this host's, where `patroni.evidence` didn't read so far back.
 ///
 /// Members of a busy cluster that stopped one after another lie thousands of records apart. Changes nothing, and asks the host
 /// only where there is something to look for. Output: `looked_up`, what was found; for `patroni.verdict` and `patroni.findings`.
@@ -52,28 +51,25 @@ pub(super) fn nodes(
     evidence.iter().map(one).collect()
 }
 
-/// The other's last record, and the last that changed something, looked up where they would be: what was read of a WAL that
-/// goes on begins later.
+/// The other's last record that this host's WAL must have too, looked up where it would be: what was read of a WAL that goes on
+/// begins later.
 pub(super) async fn look_up(
     host: &dyn Host,
     node: &Node,
     own: &Cluster,
     other: &Cluster,
-) -> Result<Vec<Record>, StepError> {
-    let mut found = Vec::new();
-    let (Some(settings), Some(first)) = (node.settings(), own.records.first()) else { return Ok(found) };
-    let (last, change) = (other.records.last(), other.last_change());
-    let wanted = last.into_iter().chain(change.filter(|change| Some(*change) != last));
-    for at in wanted.map(|record| record.at).filter(|at| *at < first.at) {
-        for timeline in [other.timeline, own.timeline] {
-            let record = record_at(host, &settings.bin_dir, &settings.data_dir, timeline, at).await?;
-            if record.is_some() {
-                found.extend(record);
-                break;
-            }
+) -> Result<Option<Record>, StepError> {
+    let (Some(last), Some(settings)) = (meeting(other, own), node.settings()) else { return Ok(None) };
+    if own.records.first().is_none_or(|first| first.at <= last.at) {
+        return Ok(None);
+    }
+    for timeline in [other.timeline, own.timeline] {
+        let found = record_at(host, &settings.bin_dir, &settings.data_dir, timeline, last.at).await?;
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    Ok(found)
+    Ok(None)
 }
 
 #[async_trait]

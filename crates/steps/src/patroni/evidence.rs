@@ -104,18 +104,23 @@ impl PatroniEvidence {
             store(host, &settings, patience),
             set_aside(host, &settings.data_dir),
         );
-        let report = report?.ok();
-        let well = report.as_ref().is_some_and(|report| report.leads() || report.follows());
-        let complaints = if well { Vec::new() } else { complaints(host, &self.unit).await };
+        let mut data = data?;
+        if let Data::Cluster(own) = &mut data {
+            let dynamic = match &store {
+                Store::Keys(keys) => keys.use_pg_rewind,
+                Store::Unknown(_) | Store::Silent(..) => None,
+            };
+            own.rewindable &= settings.use_pg_rewind.or(dynamic).unwrap_or(false);
+        }
         Ok(Node {
             unreachable: None,
             configuration: Configuration::Of(Box::new(settings)),
             patroni: Some(patroni),
-            report,
-            data: data?,
+            report: report?.ok(),
+            data,
             store,
             set_aside: copies?,
-            complaints,
+            complaints: Vec::new(),
             archive: Archive::default(),
         })
     }
@@ -181,6 +186,7 @@ async fn data_within(
         links: links.into_iter().map(link).collect(),
         mount,
         bytes,
+        rewindable: control.rewindable,
         user_data,
     })))
 }
@@ -223,6 +229,7 @@ fn keys(prefix: &str, found: Vec<EtcdKey>) -> Keys {
                 let config = json();
                 keys.paused = Some(config["pause"].as_bool().unwrap_or(false));
                 keys.maximum_lag = config["maximum_lag_on_failover"].as_u64();
+                keys.use_pg_rewind = config["postgresql"]["use_pg_rewind"].as_bool();
                 keys.standby_of = standby_of(&config["standby_cluster"]);
                 failsafe_mode = config["failsafe_mode"].as_bool().unwrap_or(false);
             }
@@ -295,7 +302,9 @@ impl Step for PatroniEvidence {
         } else {
             (self.look(&*host).await?, archive(10).await?)
         };
-        let node = Node { archive, ..node };
+        let well = node.report.as_ref().is_some_and(|report| report.leads() || report.follows());
+        let complaints = if well { Vec::new() } else { complaints(&*host, &self.unit).await };
+        let node = Node { complaints, archive, ..node };
         Ok(Check::Satisfied(crate::support::output(&node)?))
     }
 

@@ -69,7 +69,8 @@ impl Step for PatroniHasAllOf {
             Err(why) => Err(why),
             Ok(()) if own.major != other.major => Err("it is of another version of PostgreSQL".to_owned()),
             Ok(()) => {
-                let looked_up = look_up(&*host, &node, &own, &other).await?;
+                let looked_up = look_up(&*host, &node, &own, &other).await?.into_iter().collect();
+                let other = Cluster { rewindable: other.rewindable && own.rewindable, ..other };
                 match kinship(&other, &Cluster { looked_up, ..(*own).clone() }) {
                     Kinship::Contained => Ok("the leader has all that it has".to_owned()),
                     Kinship::Ahead(why) | Kinship::Unknown(why) => Err(why),

@@ -1,9 +1,6 @@
 //! What Patroni and its PostgreSQL complained of last.
 
-use std::time::Duration;
-
 use crate::host::{Host, quote};
-use crate::support::within;
 
 /// How many lines of the journal are read.
 const LINES: usize = 400;
@@ -11,16 +8,12 @@ const LINES: usize = 400;
 const TOLD: usize = 3;
 /// The longest complaint that is told, in characters.
 const LENGTH: usize = 300;
-/// How long reading may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The levels of Patroni and of PostgreSQL that matter.
-const LEVELS: [&str; 5] = ["WARNING:", "ERROR:", "CRITICAL:", "FATAL:", "PANIC:"];
 
 /// The unit's last complaints, oldest first, each once. What can't be read tells nothing.
 pub(super) async fn complaints(host: &dyn Host, unit: &str) -> Vec<String> {
-    let script = format!("journalctl -u {} -n {LINES} -o cat --no-pager", quote(unit));
-    match within(Some(PATIENCE), host.probe(&script)).await {
-        Some(Ok(reply)) if reply.success() => last(&reply.text()),
+    let script = format!("timeout 1 journalctl -u {} -n {LINES} -o cat --no-pager", quote(unit));
+    match host.probe(&script).await {
+        Ok(reply) if reply.success() => last(&reply.text()),
         _ => Vec::new(),
     }
 }
@@ -35,23 +28,36 @@ fn last(journal: &str) -> Vec<String> {
             told.push((line, what));
         }
     }
-    let cut = |line: &str| match line.char_indices().nth(LENGTH) {
-        Some((at, _)) => format!("{}...", &line[..at]),
-        None => line.to_owned(),
+    let cut = |line: &str| {
+        let printable = |one: char| if one.is_control() { ' ' } else { one };
+        let mut told: String = line.chars().take(LENGTH).map(printable).collect();
+        if line.chars().nth(LENGTH).is_some() {
+            told.push_str("...");
+        }
+        told
     };
     told.into_iter().rev().map(|(line, _)| cut(line)).collect()
 }
 
-/// What a line complains of, without time and process: by it a line is known to repeat another.
+/// What a line complains of, without time and process: by it a line is known to repeat another. Of PostgreSQL's own lines only
+/// those that end a process: what a client did wrong tells nothing, and may quote its data.
 fn complaint(line: &str) -> Option<&str> {
     if line.starts_with("patroni.exceptions.") {
         return Some(line);
     }
-    let words = line.split_whitespace();
-    words
-        .filter(|word| LEVELS.contains(word))
-        .find_map(|level| line.split_once(level))
-        .map(|(_, what)| what.trim())
+    let is_level = |word: &&str| {
+        word.ends_with(':')
+            && word.len() > 1
+            && word[..word.len() - 1].chars().all(|one| one.is_ascii_uppercase())
+    };
+    let level = line.split_whitespace().find(is_level)?;
+    let of_patroni = line.split_whitespace().nth(1).is_some_and(|time| time.contains(','));
+    let matters = match level {
+        "CRITICAL:" | "FATAL:" | "PANIC:" => true,
+        "WARNING:" | "ERROR:" => of_patroni,
+        _ => false,
+    };
+    line.split_once(level).filter(|_| matters).map(|(_, what)| what.trim())
 }
 
 #[cfg(test)]
@@ -66,6 +72,8 @@ mod tests {
 2026-12-01 03:00:01,103 CRITICAL: system ID mismatch, node patroni3 belongs to a different cluster: 1 != 2
 2026-12-01 03:00:02.104 UTC [77] FATAL:  data directory \"/d\" has invalid permissions
 2026-12-01 03:00:02.104 UTC [77] DETAIL:  Permissions should be u=rwx (0700).
+2026-12-01 03:00:03.104 UTC [78] ERROR:  invalid input syntax for type integer: \"a customer\"
+2026-12-01 03:00:03.104 UTC [78] STATEMENT:  select 'FATAL: 1'
 2026-12-01 03:00:11,103 CRITICAL: system ID mismatch, node patroni3 belongs to a different cluster: 1 != 2
 patroni.exceptions.PatroniFatalException: Failed to bootstrap cluster
 patroni.service: Main process exited, code=exited, status=1/FAILURE
@@ -79,7 +87,7 @@ patroni.service: Main process exited, code=exited, status=1/FAILURE
             ]
         );
         assert!(last("").is_empty());
-        let long = format!("x ERROR: {}", "\u{e9}".repeat(500));
+        let long = format!("x FATAL: {}", "\u{e9}".repeat(500));
         assert_eq!(last(&long)[0].chars().count(), LENGTH + 3);
     }
 }

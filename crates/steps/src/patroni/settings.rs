@@ -46,6 +46,9 @@ pub(crate) struct Settings {
     /// It never leads: the tag `nofailover`, or a `failover_priority` below 1.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) nofailover: bool,
+    /// `postgresql.use_pg_rewind`, where the file says it; it goes before the dynamic configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) use_pg_rewind: Option<bool>,
     /// What flow can't do with it, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unsupported: Vec<String>,
@@ -154,6 +157,7 @@ impl Settings {
             data_dir: required("/postgresql/data_dir")?.trim_end_matches('/').to_owned(),
             bin_dir: text_at("/postgresql/bin_dir").unwrap_or_default().trim_end_matches('/').to_owned(),
             nofailover: nofailover(&file),
+            use_pg_rewind: file.pointer("/postgresql/use_pg_rewind").and_then(Value::as_bool),
             unsupported,
             rest_auth,
         })

@@ -25,6 +25,9 @@ pub(crate) struct Control {
     /// Bytes of a WAL segment; 16 MiB unless initdb was told otherwise.
     #[serde(default = "segment")]
     pub(crate) segment: u64,
+    /// It has what pg_rewind wants: checksums, or hints in the WAL.
+    #[serde(default)]
+    pub(crate) rewindable: bool,
 }
 
 fn segment() -> u64 {
@@ -54,6 +57,8 @@ fn parse(text: &str) -> Option<Control> {
         minimum_recovery: field("Minimum recovery ending location").unwrap_or_default(),
         checkpoint_time: field("Time of latest checkpoint").unwrap_or_default(),
         segment: field("Bytes per WAL segment").and_then(|text| text.parse().ok()).unwrap_or_else(segment),
+        rewindable: field("Data page checksum version").is_some_and(|version| version != "0")
+            || field("wal_log_hints setting").is_some_and(|setting| setting == "on"),
     })
 }
 
@@ -71,11 +76,16 @@ mod tests {
             Latest checkpoint's TimeLineID:       2\n\
             Latest checkpoint's PrevTimeLineID:   2\n\
             Minimum recovery ending location:     0/5000060\n\
-            Bytes per WAL segment:                67108864";
+            wal_log_hints setting:                off\n\
+            Bytes per WAL segment:                67108864\n\
+            Data page checksum version:           1";
         let control = parse(text).unwrap();
         assert_eq!(control.system_identifier, "7711162655563234249");
         assert_eq!((control.timeline, control.redo.as_str()), (2, "0/3000028"));
-        assert_eq!(control.state, "in production");
+        assert_eq!((control.state.as_str(), control.rewindable), ("in production", true));
+        let neither = text.replace("version:           1", "version:           0");
+        assert!(!parse(&neither).unwrap().rewindable);
+        assert!(parse(&neither.replace("off", "on")).unwrap().rewindable);
         assert_eq!((control.minimum_recovery.as_str(), control.segment), ("0/5000060", 64 << 20));
         assert_eq!(parse("nothing of the kind"), None);
     }

@@ -76,7 +76,7 @@ impl DataCanBeSetAside {
                     (None, false) => "",
                 },
                 if self.disposable && !goes {
-                    format!("; or, since it is proven to hold nothing, removed for good: `--set remove_disposable={name}`")
+                    format!("; or, since it is proven to hold no relation of a user, removed for good: `--set remove_disposable={name}`")
                 } else {
                     String::new()
                 }

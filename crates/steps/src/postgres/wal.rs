@@ -225,6 +225,7 @@ mod tests {
             minimum_recovery: "0/0".into(),
             checkpoint_time: String::new(),
             segment: 16 << 20,
+            rewindable: true,
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Problem, proven, seen};
 use crate::patroni::condition::Place;
 use crate::patroni::rest::Report;
 use crate::patroni::settings::Settings;
-use crate::patroni::verdict::{Configuration, Data, Node};
+use crate::patroni::verdict::{Configuration, Data, Node, streaming};
 use crate::postgres::in_words;
 
 /// How far a replica may be behind where nobody said, in bytes of WAL.
@@ -263,14 +263,14 @@ fn pending_restart(sight: &Sight, host: &str, node: &Node) -> Option<Problem> {
 fn replicas(sight: &Sight) -> Vec<Problem> {
     let Some((leader, node)) = sight.nodes.iter().find(|(_, node)| node.leads()) else { return Vec::new() };
     let Some(leads) = &node.report else { return Vec::new() };
+    let live = streaming(sight.nodes.iter().map(|(host, node)| (host.as_str(), node)), leader);
     let mut found = Vec::new();
     for (host, node) in &sight.nodes {
         let (Some(report), Some(settings)) = (&node.report, node.settings()) else { continue };
         if node.leads() {
             continue;
         }
-        let streams = report.follows() && leads.streaming.contains(&settings.name);
-        if streams {
+        if live.contains(host.as_str()) {
             found.extend(lagging(sight, leader, leads, host, report));
         } else {
             found.push(not_streaming(sight, leader, host, report, settings));

@@ -22,7 +22,7 @@ pub(in crate::patroni) fn kinship(member: &Cluster, keeper: &Cluster) -> Kinship
     if member.identifier != keeper.identifier {
         return Kinship::Ahead("it belongs to another cluster".to_owned());
     }
-    let (Some(last), Some(keeper_last)) = (member.records.last(), keeper.records.last()) else {
+    let (false, Some(keeper_last)) = (member.records.is_empty(), keeper.records.last()) else {
         return Kinship::Unknown("the end of its valid WAL, or of the other's, can't be read".to_owned());
     };
     let (Some(history), Some(keepers)) = (&member.history, &keeper.history) else {
@@ -31,40 +31,50 @@ pub(in crate::patroni) fn kinship(member: &Cluster, keeper: &Cluster) -> Kinship
     if let Some(why) = off_the_path(member.timeline, history, keeper.timeline, keepers) {
         return Kinship::Ahead(why);
     }
-    match ends_in(member, last, keeper, keeper_last, keepers) {
-        // Only what changes something is lost with it. The record before may be further back than what was read.
-        Kinship::Ahead(why) => match member.last_change().filter(|change| change.at < last.at) {
-            None => Kinship::Ahead(why),
-            Some(change) => ends_in(member, change, keeper, keeper_last, keepers),
-        },
-        kinship => kinship,
+    let (inside, beyond) = member.records.split_at(inside(member, keeper));
+    if let Some(last) = beyond.iter().rfind(|record| !record.idle).or(beyond.last()) {
+        let ahead = |more: &str| {
+            let what = match left(member, keeper) {
+                Some(fork) => format!("where the other left that timeline at {}", fork.at),
+                None => format!("the other's last record at {}", keeper_last.at),
+            };
+            let (at, timeline) = (last.at, member.timeline);
+            Kinship::Ahead(format!(
+                "its WAL has a record at {at} on timeline {timeline}, beyond {what}{more}"
+            ))
+        };
+        // A primary that stops writes a checkpoint when nobody listens any more: no row is lost with that.
+        if !last.idle || inside.is_empty() {
+            return ahead("");
+        }
+        if !member.rewindable {
+            return ahead(
+                "; it would have to be rewound, and `use_pg_rewind` is off, or its data has neither checksums nor hints in the WAL",
+            );
+        }
     }
+    same_records(inside, keeper)
 }
 
-/// Whether the keeper's WAL goes up to that record of the member, or further, on the way that it took.
-fn ends_in(
-    member: &Cluster,
-    last: &Record,
-    keeper: &Cluster,
-    keeper_last: &Record,
-    keepers: &[Fork],
-) -> Kinship {
-    // Where the keeper's path left the member's timeline no record of it may begin; else none after the keeper's last.
-    let left = keepers.iter().find(|fork| fork.timeline == member.timeline);
-    let beyond = match left {
-        Some(fork) => {
-            (last.at >= fork.at).then(|| format!("where the other left that timeline at {}", fork.at))
-        }
-        None => (last.at > keeper_last.at).then(|| format!("the other's last record at {}", keeper_last.at)),
-    };
-    if let Some(what) = beyond {
-        let timeline = member.timeline;
-        return Kinship::Ahead(format!(
-            "its WAL has a record at {} on timeline {timeline}, beyond {what}",
-            last.at
-        ));
-    }
-    same_record(last, keeper)
+/// Where the keeper's path left the member's timeline.
+fn left<'k>(member: &Cluster, keeper: &'k Cluster) -> Option<&'k Fork> {
+    keeper.history.iter().flatten().find(|fork| fork.timeline == member.timeline)
+}
+
+/// How many of the member's records could be the keeper's too: where its path left the member's timeline none may begin, and
+/// none after its last.
+fn inside(member: &Cluster, keeper: &Cluster) -> usize {
+    let last = keeper.records.last().map(|last| last.at);
+    let left = left(member, keeper);
+    member.records.partition_point(|record| match left {
+        Some(fork) => record.at < fork.at,
+        None => last.is_some_and(|last| record.at <= last),
+    })
+}
+
+/// The member's last record that the keeper must have, the same.
+pub(in crate::patroni) fn meeting<'m>(member: &'m Cluster, keeper: &Cluster) -> Option<&'m Record> {
+    member.records[..inside(member, keeper)].last()
 }
 
 /// Why a timeline isn't one that the keeper went through.
@@ -81,17 +91,37 @@ fn off_the_path(timeline: u32, history: &[Fork], keepers: u32, path: &[Fork]) ->
     (history != way).then(|| format!("its timeline {timeline} came about otherwise than the other's"))
 }
 
-/// Whether the keeper's WAL has that very record.
-fn same_record(last: &Record, keeper: &Cluster) -> Kinship {
-    let at = last.at;
-    match keeper.records.iter().chain(&keeper.looked_up).find(|record| record.at == at) {
-        Some(record) if record.digest == last.digest => Kinship::Contained,
-        Some(_) => Kinship::Ahead(format!("its WAL record at {at} is another than the other's")),
-        None if keeper.records.first().is_some_and(|first| first.at <= at) => {
-            Kinship::Ahead(format!("it has a WAL record at {at}, and the other has none there"))
+/// Whether the keeper's WAL has these very records, as far back as it was read. One that says nothing but itself, such as a
+/// checkpoint, may be equal in two histories; those before it aren't.
+fn same_records(inside: &[Record], keeper: &Cluster) -> Kinship {
+    let Some(last) = inside.last() else {
+        return Kinship::Unknown("none of its WAL records is as old as the other's".to_owned());
+    };
+    let known =
+        |at| keeper.records.binary_search_by_key(&at, |record| record.at).ok().map(|it| &keeper.records[it]);
+    let other = |at| Kinship::Ahead(format!("its WAL record at {at} is another than the other's"));
+    let read_from = keeper.records.first().map(|first| first.at);
+    for record in inside.iter().filter(|record| read_from.is_some_and(|first| first <= record.at)) {
+        match known(record.at) {
+            Some(own) if own.digest == record.digest => {}
+            Some(_) => return other(record.at),
+            None => {
+                return Kinship::Ahead(format!(
+                    "it has a WAL record at {}, and the other has none there",
+                    record.at
+                ));
+            }
         }
+    }
+    if read_from.is_some_and(|first| first <= last.at) {
+        return Kinship::Contained;
+    }
+    match keeper.looked_up.iter().find(|record| record.at == last.at) {
+        Some(record) if record.digest == last.digest => Kinship::Contained,
+        Some(_) => other(last.at),
         None => Kinship::Unknown(format!(
-            "its last record, at {at}, is older than what was read of the other's WAL"
+            "its last record, at {}, is older than what was read of the other's WAL",
+            last.at
         )),
     }
 }
@@ -133,26 +163,36 @@ mod tests {
     fn a_checkpoint_beyond_the_fork_point_is_no_row() {
         let keeper = on(2, &[(1, 10)], 20);
         let mut member = on(1, &[], 12);
-        for record in &mut member.records[10..] {
+        for record in &mut member.records[9..] {
             record.idle = true;
         }
         assert_eq!(kinship(&member, &keeper), Kinship::Contained);
-        // What comes before the fork must be the same all the same.
-        member.records[9].digest = "something else".to_owned();
-        assert!(matches!(kinship(&member, &keeper), Kinship::Ahead(_)));
-        member.records[9].idle = true;
-        assert_eq!(kinship(&member, &keeper), Kinship::Contained, "up to record 8 they are the same");
+        let unable = Cluster { rewindable: false, ..member.clone() };
+        let Kinship::Ahead(why) = kinship(&unable, &keeper) else { panic!() };
+        assert!(why.contains("`use_pg_rewind` is off"), "{why}");
         // One row among them is enough.
-        member.records[10].idle = false;
-        assert!(matches!(kinship(&member, &keeper), Kinship::Ahead(_)));
-        // Nothing but such records was read: the first of them must be found.
-        let idle = |at| Record { at: Lsn(at), digest: at.to_string(), idle: true };
-        let all_idle = |from| Cluster { records: (from..12).map(idle).collect(), ..member.clone() };
-        assert_eq!(kinship(&all_idle(8), &keeper), Kinship::Contained);
-        assert!(matches!(kinship(&all_idle(10), &keeper), Kinship::Ahead(_)));
+        let mut row = member.clone();
+        row.records[10].idle = false;
+        assert!(matches!(kinship(&row, &keeper), Kinship::Ahead(_)));
+        // Up to the fork all must be the same, what changes nothing too: else their ways parted before.
+        for at in [8, 9] {
+            let mut parted = member.clone();
+            parted.records[at].digest = "something else".to_owned();
+            assert!(matches!(kinship(&parted, &keeper), Kinship::Ahead(_)), "{at}");
+        }
+        // Where nothing before the fork was read, nothing shows that they met there.
+        let late = Cluster { records: member.records[10..].to_vec(), ..member.clone() };
+        assert!(matches!(kinship(&late, &keeper), Kinship::Ahead(_)));
         // On no timeline of the other's, no matter what it wrote there.
-        let promoted = Cluster { timeline: 3, ..on(3, &[(1, 10)], 12) };
-        assert!(matches!(kinship(&promoted, &keeper), Kinship::Ahead(_)));
+        assert!(matches!(kinship(&on(3, &[(1, 10)], 12), &keeper), Kinship::Ahead(_)));
+    }
+
+    #[test]
+    fn an_equal_last_record_proves_nothing_where_those_before_it_differ() {
+        let (mut one, other) = (on(1, &[], 10), on(1, &[], 10));
+        one.records[8].digest = "a row of its own".to_owned();
+        assert!(matches!(kinship(&one, &other), Kinship::Ahead(_)));
+        assert!(matches!(kinship(&other, &one), Kinship::Ahead(_)));
     }
 
     #[test]

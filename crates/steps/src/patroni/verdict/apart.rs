@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ancestry::{Kinship, kinship};
 use super::evidence::{Cluster, Node};
-use super::judge::{Nodes, streams};
+use super::judge::{Nodes, live};
 use crate::patroni::rest::Report;
 
 /// Why a member's data isn't another's past.
@@ -29,9 +29,10 @@ pub(super) fn apart(nodes: &Nodes<'_>) -> BTreeMap<String, Apart> {
     match leaders.as_slice() {
         [leader] => {
             let Some(own) = nodes[leader].cluster() else { return found };
+            let live = live(nodes, leader);
             for (host, cluster) in clusters.iter().filter(|(host, _)| host != leader) {
                 let node = nodes[host];
-                if cluster.identifier == own.identifier && !streams(nodes[leader], node) {
+                if cluster.identifier == own.identifier && !live.contains(host) {
                     let why = beside(node, cluster, own);
                     found.extend(of(why, leader).map(|why| ((*host).to_owned(), why)));
                 }

@@ -114,6 +114,9 @@ pub(crate) struct Cluster {
     /// Its bytes, with WAL and tablespaces; none where that can't be told.
     #[serde(default)]
     pub(crate) bytes: Option<u64>,
+    /// Patroni would rewind it where that is needed: `use_pg_rewind` is on, and its data has checksums or hints in the WAL.
+    #[serde(default)]
+    pub(crate) rewindable: bool,
     /// Whether a relation, tablespace, database or large object of a user may be in it.
     pub(crate) user_data: Option<bool>,
 }
@@ -153,6 +156,9 @@ pub(crate) struct Keys {
     /// `maximum_lag_on_failover` of `config`, in bytes.
     #[serde(default)]
     pub(crate) maximum_lag: Option<u64>,
+    /// `postgresql.use_pg_rewind` of `config`.
+    #[serde(default)]
+    pub(crate) use_pg_rewind: Option<bool>,
     /// `standby_cluster` of `config`: whom the cluster follows. None where it stands by itself.
     #[serde(default)]
     pub(crate) standby_of: Option<String>,
@@ -181,13 +187,6 @@ pub(crate) struct Key {
     pub(crate) revision: i64,
     /// The lease that it hangs on; 0 for none.
     pub(crate) lease: i64,
-}
-
-impl Cluster {
-    /// The last record that may have changed something; where none of those that were read has, the first of these.
-    pub(in crate::patroni) fn last_change(&self) -> Option<&Record> {
-        self.records.iter().rfind(|record| !record.idle).or(self.records.first())
-    }
 }
 
 impl Node {

@@ -1,7 +1,7 @@
 //! The judgement: first what forbids any, then the case of a living leader, then that of none.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 
@@ -192,8 +192,9 @@ impl Led<'_> {
         self.holds_the_key(node, own);
         let mut odd = Vec::new();
         let mut trouble = Vec::new();
+        let live = live(self.nodes, self.leader);
         for (host, other) in self.nodes.iter().filter(|(host, _)| **host != self.leader) {
-            let streams = streams(node, other);
+            let streams = live.contains(host);
             match other.cluster() {
                 Some(cluster) if cluster.identifier != own.identifier => match holds_something(cluster, own, other) {
                     None => odd.push((*host).to_owned()),
@@ -278,12 +279,37 @@ impl Led<'_> {
     }
 }
 
-/// The leader names it among those that stream, and it says so itself.
-pub(super) fn streams(leader: &Node, other: &Node) -> bool {
-    let named = |name: &str| {
-        leader.report.as_ref().is_some_and(|report| report.streaming.iter().any(|one| one == name))
+/// The hosts to which a leader's WAL comes: it names them among those that stream, or one does to which it comes (tag
+/// `replicatefrom`), and they say so themselves.
+pub(in crate::patroni) fn streaming<'a>(
+    nodes: impl IntoIterator<Item = (&'a str, &'a Node)>,
+    leader: &str,
+) -> BTreeSet<&'a str> {
+    let nodes: Vec<(&str, &Node)> = nodes.into_iter().collect();
+    let sends = |sender: &Node, name: &str| {
+        sender.report.as_ref().is_some_and(|report| report.streaming.iter().any(|one| one == name))
     };
-    other.member().is_some_and(named) && other.report.as_ref().is_some_and(Report::follows)
+    let mut found = BTreeSet::new();
+    loop {
+        let comes = |name: &str| {
+            nodes
+                .iter()
+                .any(|(host, sender)| (*host == leader || found.contains(host)) && sends(sender, name))
+        };
+        let next = nodes.iter().find(|(host, node)| {
+            let follows = node.report.as_ref().is_some_and(Report::follows);
+            *host != leader && !found.contains(host) && follows && node.member().is_some_and(comes)
+        });
+        match next {
+            Some((host, _)) => found.insert(*host),
+            None => return found,
+        };
+    }
+}
+
+/// The same of the hosts that are judged.
+pub(super) fn live<'a>(nodes: &Nodes<'a>, leader: &str) -> BTreeSet<&'a str> {
+    streaming(nodes.iter().map(|(host, node)| (*host, *node)), leader)
 }
 
 /// Why a member of another cluster may hold something; none where it is proven that it doesn't.

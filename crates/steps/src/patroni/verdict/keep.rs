@@ -5,7 +5,7 @@
 
 use super::ancestry::{Kinship, kinship};
 use super::evidence::{Cluster, Configuration, Data, Keys, Node};
-use super::judge::{Nodes, disagreements, streams};
+use super::judge::{Nodes, disagreements, live};
 use super::surgery::{Surgery, forget};
 
 /// What is done, and why so.
@@ -140,13 +140,14 @@ pub(super) fn kept_from_leading(keys: &Keys, host: &str, node: &Node) -> Vec<Str
 /// else; where several lead, or all are stopped, the WAL alone tells.
 fn others(nodes: &Nodes<'_>, keeper: &str, own: &Cluster, goes_on: bool) -> (Vec<String>, Vec<String>) {
     let (mut set_aside, mut lines) = (Vec::new(), Vec::new());
+    let live = live(nodes, keeper);
     for (host, other) in nodes.iter().filter(|(host, _)| **host != keeper) {
         let why = match &other.data {
             Data::Nothing => Err("it has no data, and clones".to_owned()),
             Data::Unreadable(what) => Ok(format!("its files are no cluster: {what}")),
             Data::Unknown(why) => Ok(why.clone()),
             Data::Cluster(cluster)
-                if goes_on && cluster.identifier == own.identifier && streams(nodes[keeper], other) =>
+                if goes_on && cluster.identifier == own.identifier && live.contains(host) =>
             {
                 Err(format!("it streams from {keeper}"))
             }

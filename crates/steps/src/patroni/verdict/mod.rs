@@ -21,14 +21,15 @@ pub(super) mod tests;
 mod wish;
 mod words;
 
+pub(in crate::patroni) use ancestry::meeting;
 pub(super) use ancestry::{Kinship, kinship};
 pub(super) use apart::Apart;
 pub(super) use drift::drift;
 pub(crate) use evidence::{
     Cluster, Configuration, Data, Key, Keys, Node, PatroniUnit, Record, Store, Written,
 };
-pub(in crate::patroni) use judge::disagreements;
 pub(crate) use judge::judge;
+pub(in crate::patroni) use judge::{disagreements, streaming};
 pub use step::PatroniVerdict;
 pub(crate) use surgery::Surgery;
 pub(crate) use wish::{Wish, judge_for};

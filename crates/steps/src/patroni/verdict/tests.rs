@@ -35,6 +35,7 @@ pub(in crate::patroni) fn cluster(identifier: &str) -> Cluster {
         links: Vec::new(),
         mount: None,
         bytes: Some(1 << 30),
+        rewindable: true,
         user_data: Some(true),
     }
 }
@@ -53,6 +54,7 @@ pub(in crate::patroni) fn settings(host: &str) -> Settings {
         data_dir: "/d/main".into(),
         bin_dir: "/b".into(),
         nofailover: false,
+        use_pg_rewind: None,
         unsupported: Vec::new(),
         rest_auth: None,
     }
@@ -149,6 +151,22 @@ pub(super) fn fresh(identifier: &str) -> Cluster {
 #[test]
 fn a_leader_and_replicas_that_stream_are_healthy() {
     assert_eq!(judged(|_, _| ()).verdict, Verdict::Healthy { leader: "p1".into() });
+}
+
+#[test]
+fn a_member_that_streams_from_another_one_streams() {
+    let cascade = |from_leader: &'static [&'static str], from_second: &'static [&'static str]| {
+        judged(move |nodes, _| {
+            nodes["p1"].report = report("leader", from_leader);
+            nodes["p2"].report = report("replica", from_second);
+        })
+    };
+    assert_eq!(cascade(&["p2"], &["p3"]).verdict, Verdict::Healthy { leader: "p1".into() });
+    assert_eq!(cascade(&["p2"], &[]).verdict, Verdict::NoMismatch { keeper: "p1".into() });
+    // What comes from one that doesn't stream itself isn't the leader's.
+    let cut_off = cascade(&[], &["p3"]);
+    assert_eq!(cut_off.verdict, Verdict::NoMismatch { keeper: "p1".into() });
+    assert!(cut_off.reasons.contains(&"p3 doesn't stream from p1".to_owned()), "{cut_off:#?}");
 }
 
 #[test]
