@@ -163,38 +163,6 @@ fn data_of_which_etcd_knows_no_cluster_is_taken_over_with_all_its_rows() {
 }
 
 #[test]
-fn a_former_leader_that_wrote_alone_is_rewound_by_the_role_that_deploy_made() {
-    let lab = Lab::deployed();
-    let healthy = lab.assert_healthy();
-    let (old, others) = (healthy.leader().to_owned(), healthy.replicas());
-    let look = "stat -c %i /var/lib/postgresql/[0-9]*/main";
-    let directory = lab.on(&old, look);
-    lab.must(&["cut", &old]);
-    // Until its lease has run out it takes rows that nobody receives.
-    lab.sql(&old, "insert into accounts values (5000, 'written alone')");
-    let script = "cd / && runuser -u postgres -- psql -XqAtc 'select pg_is_in_recovery()'";
-    let leader = until("another leader", || {
-        let leads = |host: &&String| lab.try_on(host, script) == Ok("f".to_owned());
-        others.iter().find(leads).ok_or_else(|| format!("neither of {others:?}"))
-    });
-    lab.sql(leader, "insert into accounts values (5001, 'written after')");
-    lab.must(&["heal", &old]);
-    let again = lab.wait_healthy();
-    assert_eq!(again.leader(), leader);
-    assert_eq!(lab.on(&old, look), directory, "rewound, not cloned");
-    lab.on(&old, "journalctl -u patroni --no-pager | grep -q 'running pg_rewind'");
-    until("the rows of the new leader", || {
-        match &*lab.sql(
-            &old,
-            "select count(*) filter (where id = 5000), count(*) filter (where id = 5001) from accounts",
-        ) {
-            "0|1" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    });
-}
-
-#[test]
 fn an_old_data_directory_is_refused_and_set_aside_only_where_that_is_asked_for_and_nobody_works_on_it() {
     let lab = Lab::deployed();
     let inventory = std::fs::read_to_string(lab.file("inventory.ini")).unwrap();
