@@ -1,6 +1,7 @@
 //! The cluster as it is, asked of PostgreSQL, etcd and the file system themselves, not of flow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -129,7 +130,12 @@ impl Lab {
         };
         until("one timeline", || {
             let told: Vec<u64> = PROMOTERS.iter().map(told).collect::<Result<_, _>>()?;
-            if told.iter().all(|own| *own == told[0]) { Ok(()) } else { Err(format!("{told:?}")) }
+            if told.iter().all(|own| *own == told[0]) {
+                return Ok(());
+            }
+            // Patroni looks at its next turn, up to 10 s later; asking starts three Pythons.
+            std::thread::sleep(Duration::from_secs(1));
+            Err(format!("{told:?}"))
         });
     }
 
