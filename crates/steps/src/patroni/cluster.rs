@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::rest::{self, Api, Named, Report, named, report};
+use super::rest::{self, Api, Named, Report, fed, named, report};
 use super::settings::Settings;
 use crate::clients::TlsFiles;
 use crate::host::{Host, HostContext};
@@ -170,8 +170,13 @@ impl PatroniCluster {
     fn follow(&self, leader: Member<'_>, all: &[(Member<'_>, &Named)]) -> Result<(), String> {
         let replicas = || all.iter().filter(|((rest, _), _)| *rest != leader.0);
         // A replica that lost its connection may be told twice: the leader takes up to a minute to give up the old one.
-        let live = fed(all, |(rest, _), _| rest == leader.0);
-        let archived = fed(all, |_, named| named.nostream);
+        let members: Vec<_> = all.iter().map(|((_, report), named)| (named.name.as_str(), *report)).collect();
+        let names = |of: &dyn Fn(&Member<'_>, &Named) -> bool| -> Vec<&str> {
+            let these = all.iter().filter(|(member, named)| of(member, named));
+            these.map(|(_, named)| named.name.as_str()).collect()
+        };
+        let live = fed(&members, names(&|(rest, _), _| *rest == leader.0));
+        let archived = fed(&members, names(&|_, named| named.nostream));
         let idle: Vec<&str> = replicas()
             .map(|(_, named)| named.name.as_str())
             .filter(|name| !live.contains(name) && !archived.contains(name))
@@ -232,23 +237,6 @@ fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
-}
-
-/// The names of those that WAL comes to from such members, by one after another; theirs too.
-fn fed<'a>(all: &[(Member<'_>, &'a Named)], from: impl Fn(Member<'_>, &Named) -> bool) -> BTreeSet<&'a str> {
-    let first = all.iter().filter(|(member, named)| from(*member, named));
-    let mut fed: BTreeSet<&str> = first.map(|(_, named)| named.name.as_str()).collect();
-    loop {
-        let senders = all.iter().filter(|(_, named)| fed.contains(named.name.as_str()));
-        let sent: BTreeSet<&String> = senders.flat_map(|((_, report), _)| &report.streaming).collect();
-        let before = fed.len();
-        fed.extend(
-            all.iter().map(|(_, named)| &named.name).filter(|name| sent.contains(name)).map(String::as_str),
-        );
-        if fed.len() == before {
-            return fed;
-        }
-    }
 }
 
 /// The members' system identifier, which all know and share.

@@ -3,6 +3,7 @@
 //! An unknown path answers 503 just as an unhealthy member does, so only known paths are asked, and
 //! bodies are believed rather than statuses.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use flow_core::step::StepError;
@@ -151,6 +152,25 @@ fn read_report(reply: Result<HttpReply, HostError>) -> Result<Result<Report, Str
         Err(why) => return Ok(Err(why)),
     };
     Ok(Report::read(&reply.body).ok_or_else(|| format!("GET /patroni gave {} and no status", reply.status)))
+}
+
+/// The names of those to which WAL comes from the first, by one after another (tag `replicatefrom`); theirs too. Each member is
+/// given by its name.
+pub(crate) fn fed<'a>(
+    all: &[(&'a str, &'a Report)],
+    first: impl IntoIterator<Item = &'a str>,
+) -> BTreeSet<&'a str> {
+    let mut fed: BTreeSet<&str> = first.into_iter().collect();
+    loop {
+        let senders = all.iter().filter(|(name, _)| fed.contains(name));
+        let sent: BTreeSet<&str> =
+            senders.flat_map(|(_, report)| &report.streaming).map(String::as_str).collect();
+        let before = fed.len();
+        fed.extend(all.iter().map(|(name, _)| *name).filter(|name| sent.contains(name)));
+        if fed.len() == before {
+            return fed;
+        }
+    }
 }
 
 /// Whether a member holds the leader's key: it serves as the primary a moment before.

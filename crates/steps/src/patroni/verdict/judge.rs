@@ -13,7 +13,7 @@ use super::surgery::Surgery;
 use super::words::lines;
 use super::{Judgement, Verdict};
 use crate::clients::NoEtcd;
-use crate::patroni::rest::Report;
+use crate::patroni::rest::{Report, fed};
 
 /// The hosts by name: their order in an inventory decides nothing.
 pub(super) type Nodes<'a> = BTreeMap<&'a str, &'a Node>;
@@ -285,26 +285,16 @@ pub(in crate::patroni) fn streaming<'a>(
     nodes: impl IntoIterator<Item = (&'a str, &'a Node)>,
     leader: &str,
 ) -> BTreeSet<&'a str> {
-    let nodes: Vec<(&str, &Node)> = nodes.into_iter().collect();
-    let sends = |sender: &Node, name: &str| {
-        sender.report.as_ref().is_some_and(|report| report.streaming.iter().any(|one| one == name))
+    let serves = |(host, node): (&'a str, &'a Node)| {
+        let report = node.report.as_ref().filter(|report| host == leader || report.follows())?;
+        Some((host, node.member()?, report))
     };
-    let mut found = BTreeSet::new();
-    loop {
-        let comes = |name: &str| {
-            nodes
-                .iter()
-                .any(|(host, sender)| (*host == leader || found.contains(host)) && sends(sender, name))
-        };
-        let next = nodes.iter().find(|(host, node)| {
-            let follows = node.report.as_ref().is_some_and(Report::follows);
-            *host != leader && !found.contains(host) && follows && node.member().is_some_and(comes)
-        });
-        match next {
-            Some((host, _)) => found.insert(*host),
-            None => return found,
-        };
-    }
+    let members: Vec<(&str, &str, &Report)> = nodes.into_iter().filter_map(serves).collect();
+    let named: Vec<(&str, &Report)> = members.iter().map(|(_, name, report)| (*name, *report)).collect();
+    let first = members.iter().filter(|(host, ..)| *host == leader).map(|(_, name, _)| *name);
+    let fed = fed(&named, first);
+    let comes = members.iter().filter(|(host, name, _)| *host != leader && fed.contains(name));
+    comes.map(|(host, ..)| *host).collect()
 }
 
 /// The same of the hosts that are judged.
